@@ -8,6 +8,7 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <string_view>
 
 #if defined(__CUDACC__)
 #define SPECTRAL_HOST_DEVICE __host__ __device__
@@ -54,6 +55,17 @@ struct random_stream {
         return std::sqrt(-2 * std::log(u)) * std::cos(6.283185307179586476925 * v);
     }
 };
+
+// A stream number from a name (FNV-1a, 64 bit): stable across compilers and runs.
+constexpr std::uint64_t stream_of(std::string_view name, std::uint64_t hash = 14695981039346656037ull) {
+    for (char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211ull;
+    return hash;
+}
+// A stream number from a parent stream and a number (a step, a layer, a site).
+constexpr std::uint64_t substream(std::uint64_t stream, std::uint64_t n) {
+    stream ^= n + 0x9E3779B97F4A7C15ull + (stream << 6) + (stream >> 2);
+    return stream * 0xD6E8FEB86659FD93ull;
+}
 
 // The event "uniform(n) < p" as one integer comparison: bits(n) < probability_threshold(p). p = 1 is always true
 // only up to 2^-32; callers treat p <= 0 and p >= 1 themselves.

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// include/spectral/core/rows.hpp: packed sequences (row_map) and subsets of their rows (selection)
+//
+// Activations are packed rows (N, C): the sequences of a batch one after another, without padding, so that no operator
+// needs a mask and no result depends on padding. A row_map says where each sequence lies and where each row stands in
+// its sequence. A selection is what a router sends to one operator: ascending row numbers and their count, both kept in
+// the executor's memory.
+#pragma once
+#include <spectral/core/arena.hpp>
+
+#include <span>
+#include <vector>
+
+namespace spectral {
+
+struct row_map {
+    view<const row_index, 1> begin;      // (S) first row of each sequence
+    view<const row_index, 1> end;        // (S) one past its last row
+    view<const row_index, 1> position;   // (N) position of each row in its sequence
+    view<const row_index, 1> sequence;   // (N) which sequence a row belongs to
+
+    index sequences() const { return begin.size(); }
+    index rows() const { return position.size(); }
+};
+
+// Sequences of the given lengths, packed; the first row of sequence s stands at position first_position[s] (0 if empty:
+// decoding continues later in a sequence).
+template <executor Exec>
+row_map pack_rows(Exec& ex, std::span<const index> lengths, std::span<const index> first_position = {}) {
+    index rows = 0;
+    for (index n : lengths) {
+        check(n >= 0, "pack_rows", "negative sequence length ", n);
+        rows += n;
+    }
+    const auto s = static_cast<index>(lengths.size());
+    std::vector<row_index> host(static_cast<std::size_t>(s + 1 + 2 * rows));
+    row_index *offset = host.data(), *position = offset + s + 1, *sequence = position + rows;
+    for (index i = 0; i < s; ++i) {
+        offset[i + 1] = static_cast<row_index>(offset[i] + lengths[i]);
+        for (index t = 0; t < lengths[i]; ++t) {
+            position[offset[i] + t] = static_cast<row_index>((first_position.empty() ? 0 : first_position[i]) + t);
+            sequence[offset[i] + t] = static_cast<row_index>(i);
+        }
+    }
+    auto memory = ex.memory().template vector<row_index>(static_cast<index>(host.size()));
+    ex.copy_from_host(memory.data, host.data(), host.size() * sizeof(row_index));
+    view<const row_index, 1> all = memory;
+    return {all.slice(0, s), all.slice(1, s), all.slice(s + 1, rows), all.slice(s + 1 + rows, rows)};
+}
+
+// A batch of B sequences of T rows each.
+template <executor Exec>
+row_map uniform_rows(Exec& ex, index batch, index time) {
+    return pack_rows(ex, std::vector<index>(static_cast<std::size_t>(batch), time));
+}
+
+// Which rows an operator runs on. `rows` null: all of 0 .. capacity-1 (the dense model). Otherwise the first *count
+// entries of rows are the ascending row numbers; capacity bounds the count.
+struct selection {
+    const row_index* rows = nullptr;
+    const row_index* count = nullptr;
+    index capacity = 0;
+
+    static selection all(index n) { return {nullptr, nullptr, n}; }
+    bool is_all() const { return rows == nullptr; }
+};
+
+// Number of rows the host sizes buffers and launches for: exact where counts are readable by the host (reference, cpu).
+template <executor Exec>
+index selected_rows(Exec& ex, const selection& s) {
+    if (s.is_all()) return s.capacity;
+    row_index n = 0;
+    ex.copy_to_host(&n, s.count, sizeof n);
+    return n;
+}
+
+}  // namespace spectral

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+// include/spectral/ops/attention.hpp: softmax attention of packed queries against packed keys
+//   out[n,h] = Σ_m A[n,h,m] v[m, h·Hkv/H],   A = dropout(softmax_m(scale · q[n,h]·k[m, h·Hkv/H]))
+// over the keys m of the query's own sequence, with position(m) ≤ position(n) if causal. Queries and keys have row maps
+// of their own over the same sequences: queries may be any subset of a sequence's rows (a routed layer), keys may be all
+// rows, a subset, or a cache. Positions ascend inside a sequence. A query that sees no key yields 0.
+// Shapes: q, out (Nq, H·D); k, v (Nk, Hkv·D), H a multiple of Hkv; lse (Nq, H) = log Σ_m exp(score), for backward.
+#pragma once
+#include <spectral/core/random.hpp>
+#include <spectral/core/rows.hpp>
+
+namespace spectral {
+
+struct attention_options {
+    index heads = 1, kv_heads = 1;
+    double scale = 1;
+    bool causal = true;
+    double dropout = 0;        // on the weights, after softmax
+    random_stream draw{};      // element ((query row · H + head) · Nk + key row)
+};
+
+namespace detail {
+template <class T>
+void check_attention(const_matrix<T> q, const_matrix<T> k, const_matrix<T> v, const row_map& q_rows, const row_map& k_rows,
+                     const attention_options& o, const char* where) {
+    check(o.heads > 0 && o.kv_heads > 0 && o.heads % o.kv_heads == 0, where, "heads (", o.heads,
+          ") must be a multiple of key/value heads (", o.kv_heads, ")");
+    check(q.width() % o.heads == 0, where, "width of q: expected a multiple of ", o.heads, " heads, found ", q.width());
+    check_equal(k.width(), q.width() / o.heads * o.kv_heads, where, "width of k");
+    check_shape(v, {k.rows(), k.width()}, where, "v");
+    check_equal(q_rows.rows(), q.rows(), where, "rows of q against its row map");
+    check_equal(k_rows.sequences(), q_rows.sequences(), where, "sequences of the keys against those of the queries");
+}
+}  // namespace detail
+
+template <executor Exec, class T>
+void attention_forward(Exec& ex, const_matrix<T> q, const_matrix<T> k, const_matrix<T> v, const row_map& q_rows,
+                       const row_map& k_rows, const attention_options& options, matrix_view<T> out, matrix_view<T> lse) {
+    detail::check_attention<T>(q, k, v, q_rows, k_rows, options, "attention_forward");
+    check_shape(out, {q.rows(), q.width()}, "attention_forward", "out");
+    check_shape(lse, {q.rows(), options.heads}, "attention_forward", "lse");
+    SPECTRAL_CALL_KERNEL(attention_forward_kernel, ex, q, k, v, q_rows, k_rows, options, out, lse);
+}
+
+// Overwrites dL_dq (Nq, H·D), dL_dk and dL_dv (Nk, Hkv·D); rows of no sequence get 0.
+template <executor Exec, class T>
+void attention_backward(Exec& ex, const_matrix<T> dL_dout, const_matrix<T> q, const_matrix<T> k, const_matrix<T> v,
+                        const_matrix<T> out, const_matrix<T> lse, const row_map& q_rows, const row_map& k_rows,
+                        const attention_options& options, matrix_view<T> dL_dq, matrix_view<T> dL_dk,
+                        matrix_view<T> dL_dv) {
+    detail::check_attention<T>(q, k, v, q_rows, k_rows, options, "attention_backward");
+    check_shape(dL_dout, {q.rows(), q.width()}, "attention_backward", "dL_dout");
+    check_shape(dL_dq, {q.rows(), q.width()}, "attention_backward", "dL_dq");
+    check_shape(dL_dk, {k.rows(), k.width()}, "attention_backward", "dL_dk");
+    check_shape(dL_dv, {k.rows(), k.width()}, "attention_backward", "dL_dv");
+    SPECTRAL_CALL_KERNEL(attention_backward_kernel, ex, dL_dout, q, k, v, out, lse, q_rows, k_rows, options, dL_dq,
+                         dL_dk, dL_dv);
+}
+
+}  // namespace spectral

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+// include/spectral/ops/gate.hpp: what routers and gates compute per row
+//   token_gate:   s = softmax(W [x; H] + b)                 x (N, d), H (N), W (K, d+1), b (K), s (N, K)
+//   sigmoid_gate: g = σ(p u + b)                            p (G, d), u (1, d), b (1), g (G)
+//   blend:        y = g a + (1 − g) x                       one gate per group of rows: batch, sequence or row
+//   scale_rows:   y = c[n] x[n]  (or y += …);   row_dot: d[n] = a[n]·b[n];   argmax_rows, one_hot
+#pragma once
+#include <spectral/ops/embedding.hpp>
+#include <spectral/ops/pool.hpp>
+
+namespace spectral {
+
+template <executor Exec, class T>
+void token_gate_forward(Exec& ex, const_matrix<T> x, const_vector<T> entropy, const_matrix<T> w, const_vector<T> b,
+                        matrix_view<T> s) {
+    check_shape(entropy, {x.rows()}, "token_gate_forward", "entropy");
+    check_shape(w, {s.width(), x.width() + 1}, "token_gate_forward", "w");
+    check_shape(b, {s.width()}, "token_gate_forward", "b");
+    check_equal(s.rows(), x.rows(), "token_gate_forward", "rows of s");
+    SPECTRAL_CALL_KERNEL(token_gate_forward_kernel, ex, x, entropy, w, b, s);
+}
+
+// z = the logits: dL_dz_o = s_o (dL_ds_o − Σ_j s_j dL_ds_j); dL_dx and the parameters' gradients accumulate,
+// dL_dentropy is overwritten.
+template <executor Exec, class T>
+void token_gate_backward(Exec& ex, const_matrix<T> dL_ds, const_matrix<T> s, const_matrix<T> x, const_vector<T> entropy,
+                         const_matrix<T> w, matrix_view<T> dL_dx, out_vector<T> dL_dentropy, matrix_view<T> dL_dw,
+                         out_vector<T> dL_db) {
+    check_shape(dL_ds, {s.rows(), s.width()}, "token_gate_backward", "dL_ds");
+    check_shape(dL_dx, {x.rows(), x.width()}, "token_gate_backward", "dL_dx");
+    SPECTRAL_CALL_KERNEL(token_gate_backward_kernel, ex, dL_ds, s, x, entropy, w, dL_dx, dL_dentropy, dL_dw, dL_db);
+}
+
+template <executor Exec, class T>
+void sigmoid_gate_forward(Exec& ex, const_matrix<T> pooled, const_matrix<T> u, const_vector<T> b, vector_view<T> gate) {
+    check_shape(u, {1, pooled.width()}, "sigmoid_gate_forward", "u");
+    check_shape(gate, {pooled.rows()}, "sigmoid_gate_forward", "gate");
+    SPECTRAL_CALL_KERNEL(sigmoid_gate_forward_kernel, ex, pooled, u, b, gate);
+}
+
+// dL_dz = dL_dgate g (1 − g);  dL_dpooled = dL_dz u (overwritten);  dL_du += Σ dL_dz p;  dL_db += Σ dL_dz
+template <executor Exec, class T>
+void sigmoid_gate_backward(Exec& ex, const_vector<T> dL_dgate, const_vector<T> gate, const_matrix<T> pooled,
+                           const_matrix<T> u, matrix_view<T> dL_dpooled, matrix_view<T> dL_du, out_vector<T> dL_db) {
+    check_shape(dL_dgate, {pooled.rows()}, "sigmoid_gate_backward", "dL_dgate");
+    check_shape(dL_dpooled, {pooled.rows(), pooled.width()}, "sigmoid_gate_backward", "dL_dpooled");
+    SPECTRAL_CALL_KERNEL(sigmoid_gate_backward_kernel, ex, dL_dgate, gate, pooled, u, dL_dpooled, dL_du, dL_db);
+}
+
+// gate has one value per pooled row of `scope`
+template <executor Exec, class T>
+void blend_forward(Exec& ex, const_matrix<T> a, const_matrix<T> x, const_vector<T> gate, const row_map& map,
+                   pool_scope scope, matrix_view<T> y) {
+    check_shape(a, {x.rows(), x.width()}, "blend_forward", "a");
+    check_shape(y, {x.rows(), x.width()}, "blend_forward", "y");
+    check_shape(gate, {pooled_rows(map, scope)}, "blend_forward", "gate");
+    SPECTRAL_CALL_KERNEL(blend_forward_kernel, ex, a, x, gate, map, scope, y);
+}
+
+// dL_da = g dL_dy, dL_dx = (1 − g) dL_dy, dL_dgate = Σ over its rows of dL_dy·(a − x): all overwritten
+template <executor Exec, class T>
+void blend_backward(Exec& ex, const_matrix<T> dL_dy, const_matrix<T> a, const_matrix<T> x, const_vector<T> gate,
+                    const row_map& map, pool_scope scope, matrix_view<T> dL_da, matrix_view<T> dL_dx,
+                    out_vector<T> dL_dgate) {
+    check_shape(dL_dy, {x.rows(), x.width()}, "blend_backward", "dL_dy");
+    check_shape(dL_dgate, {pooled_rows(map, scope)}, "blend_backward", "dL_dgate");
+    SPECTRAL_CALL_KERNEL(blend_backward_kernel, ex, dL_dy, a, x, gate, map, scope, dL_da, dL_dx, dL_dgate);
+}
+
+// c is a column of a (N, K) matrix: element n at c.row(n)
+template <executor Exec, class T>
+void scale_rows(Exec& ex, const_matrix<T> x, const_matrix<T> c, matrix_view<T> y, write mode = write::overwrite) {
+    check_shape(c, {x.rows(), 1}, "scale_rows", "c");
+    check_shape(y, {x.rows(), x.width()}, "scale_rows", "y");
+    SPECTRAL_CALL_KERNEL(scale_rows_kernel, ex, x, c, y, mode);
+}
+
+template <executor Exec, class T>
+void row_dot(Exec& ex, const_matrix<T> a, const_matrix<T> b, matrix_view<T> d) {
+    check_shape(b, {a.rows(), a.width()}, "row_dot", "b");
+    check_shape(d, {a.rows(), 1}, "row_dot", "d");
+    SPECTRAL_CALL_KERNEL(row_dot_kernel, ex, a, b, d);
+}
+
+// op[n] = the first index of the largest s[n,·]
+template <executor Exec, class T>
+void argmax_rows(Exec& ex, matrix_view<T> s, vector_view<row_index> op) {
+    check_shape(op, {s.rows()}, "argmax_rows", "op");
+    SPECTRAL_CALL_KERNEL(argmax_rows_kernel, ex, s, op);
+}
+
+// op[n] = number of thresholds that value[n] exceeds: strictly greater, so a tie stays below
+template <executor Exec, class T>
+void threshold_rows(Exec& ex, vector_view<T> value, std::span<const double> ascending, vector_view<row_index> op) {
+    check_shape(op, {value.size()}, "threshold_rows", "op");
+    check(!ascending.empty() && ascending.size() <= 3, "threshold_rows", "1 to 3 thresholds, found ", ascending.size());
+    SPECTRAL_CALL_KERNEL(threshold_rows_kernel, ex, value, ascending, op);
+}
+
+}  // namespace spectral

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// include/spectral/ops/norm.hpp: layer norm, root-mean-square norm, and layer norm of a residual sum
+//   LayerNorm: y = (s − mean(s)) · rstd · γ + β,  rstd = 1/√(var(s) + eps), biased variance
+//   RMSNorm:   y = s · rstd · γ,                  rstd = 1/√(mean(s²) + eps)
+// Shapes: s, y (N, C), γ, β (C); mean, rstd (N) are kept for backward. γ and β gradients accumulate.
+#pragma once
+#include <spectral/ops/embedding.hpp>
+
+namespace spectral {
+
+template <executor Exec, class T>
+void layer_norm_forward(Exec& ex, const_matrix<T> s, const_vector<T> gamma, const_vector<T> beta, double eps,
+                        matrix_view<T> y, out_vector<T> mean, out_vector<T> rstd) {
+    check_shape(y, {s.rows(), s.width()}, "layer_norm_forward", "y");
+    check_shape(gamma, {s.width()}, "layer_norm_forward", "gamma");
+    check_shape(beta, {s.width()}, "layer_norm_forward", "beta");
+    SPECTRAL_CALL_KERNEL(layer_norm_forward_kernel, ex, s, gamma, beta, eps, y, mean, rstd);
+}
+
+// dL_ds (= or +=)  rstd (g − mean(g) − ŝ mean(g ŝ)),  g = dL_dy γ,  ŝ = (s − mean) rstd
+template <executor Exec, class T>
+void layer_norm_backward(Exec& ex, const_matrix<T> dL_dy, const_matrix<T> s, const_vector<T> gamma,
+                         const_vector<T> mean, const_vector<T> rstd, matrix_view<T> dL_ds, out_vector<T> dL_dgamma,
+                         out_vector<T> dL_dbeta, write mode = write::overwrite) {
+    check_shape(dL_dy, {s.rows(), s.width()}, "layer_norm_backward", "dL_dy");
+    check_shape(dL_ds, {s.rows(), s.width()}, "layer_norm_backward", "dL_ds");
+    SPECTRAL_CALL_KERNEL(layer_norm_backward_kernel, ex, dL_dy, s, gamma, mean, rstd, dL_ds, dL_dgamma, dL_dbeta, mode);
+}
+
+// s = x + r; y = LayerNorm(s). s may be the memory of r.
+template <executor Exec, class T>
+void add_layer_norm_forward(Exec& ex, const_matrix<T> x, const_matrix<T> r, const_vector<T> gamma,
+                            const_vector<T> beta, double eps, matrix_view<T> s, matrix_view<T> y, out_vector<T> mean,
+                            out_vector<T> rstd) {
+    check_shape(r, {x.rows(), x.width()}, "add_layer_norm_forward", "r");
+    check_shape(s, {x.rows(), x.width()}, "add_layer_norm_forward", "s");
+    check_shape(y, {x.rows(), x.width()}, "add_layer_norm_forward", "y");
+    check_shape(gamma, {x.width()}, "add_layer_norm_forward", "gamma");
+    SPECTRAL_CALL_KERNEL(add_layer_norm_forward_kernel, ex, x, r, gamma, beta, eps, s, y, mean, rstd);
+}
+
+template <executor Exec, class T>
+void rms_norm_forward(Exec& ex, const_matrix<T> s, const_vector<T> gamma, double eps, matrix_view<T> y,
+                      out_vector<T> rstd) {
+    check_shape(y, {s.rows(), s.width()}, "rms_norm_forward", "y");
+    check_shape(gamma, {s.width()}, "rms_norm_forward", "gamma");
+    SPECTRAL_CALL_KERNEL(rms_norm_forward_kernel, ex, s, gamma, eps, y, rstd);
+}
+
+// dL_ds (= or +=)  rstd (g − ŝ mean(g ŝ)),  g = dL_dy γ,  ŝ = s rstd; dL_dgamma may be empty (frozen)
+template <executor Exec, class T>
+void rms_norm_backward(Exec& ex, const_matrix<T> dL_dy, const_matrix<T> s, const_vector<T> gamma, const_vector<T> rstd,
+                       matrix_view<T> dL_ds, out_vector<T> dL_dgamma, write mode = write::overwrite) {
+    check_shape(dL_dy, {s.rows(), s.width()}, "rms_norm_backward", "dL_dy");
+    check_shape(dL_ds, {s.rows(), s.width()}, "rms_norm_backward", "dL_ds");
+    SPECTRAL_CALL_KERNEL(rms_norm_backward_kernel, ex, dL_dy, s, gamma, rstd, dL_ds, dL_dgamma, mode);
+}
+
+}  // namespace spectral

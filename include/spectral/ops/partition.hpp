@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+// include/spectral/ops/partition.hpp: rows by operator (stable), gather and scatter of selected rows, sub-maps
+// Shapes: op (N) with values in [0, K); a selection's rows ascend. packed (n, C) holds the selected rows in order.
+#pragma once
+#include <spectral/core/rows.hpp>
+#include <spectral/ops/embedding.hpp>
+
+#include <vector>
+
+namespace spectral {
+
+// selections[o] = the rows n with op[n] == o, ascending. Their memory comes from the arena.
+template <executor Exec>
+std::vector<selection> partition(Exec& ex, const_vector<row_index> op, index operators) {
+    check(operators > 0, "partition", "number of operators must be positive, found ", operators);
+    auto rows = ex.memory().template matrix<row_index>(operators, op.size());
+    auto counts = ex.memory().template vector<row_index>(operators);
+    SPECTRAL_CALL_KERNEL(partition_kernel, ex, op, rows, counts);
+    std::vector<selection> out;
+    for (index o = 0; o < operators; ++o) out.push_back({rows.row(o), counts.data + o, op.size()});
+    return out;
+}
+
+// packed[i] = x[rows[i]]
+template <executor Exec, class T>
+void gather_rows(Exec& ex, const_matrix<T> x, const selection& rows, matrix_view<T> packed) {
+    check_equal(packed.width(), x.width(), "gather_rows", "width");
+    check_equal(rows.capacity, x.rows(), "gather_rows", "capacity of the selection");
+    SPECTRAL_CALL_KERNEL(gather_rows_kernel, ex, x, rows, packed);
+}
+
+// y[rows[i]] = packed[i], or += with accumulate; the other rows of y are untouched
+template <executor Exec, class T>
+void scatter_rows(Exec& ex, const_matrix<T> packed, const selection& rows, matrix_view<T> y, write mode) {
+    check_equal(packed.width(), y.width(), "scatter_rows", "width");
+    check_equal(rows.capacity, y.rows(), "scatter_rows", "capacity of the selection");
+    SPECTRAL_CALL_KERNEL(scatter_rows_kernel, ex, packed, rows, y, mode);
+}
+
+// The row map of the selected rows: the same sequences, each with its selected rows at their own positions.
+template <executor Exec>
+row_map select_rows(Exec& ex, const row_map& map, const selection& rows) {
+    check_equal(rows.capacity, map.rows(), "select_rows", "capacity of the selection");
+    if (rows.is_all()) return map;
+    const index n = selected_rows(ex, rows), s = map.sequences();
+    auto memory = ex.memory().template vector<row_index>(s + 1 + 2 * n);
+    auto offsets = memory.slice(0, s + 1), position = memory.slice(s + 1, n), sequence = memory.slice(s + 1 + n, n);
+    SPECTRAL_CALL_KERNEL(select_rows_kernel, ex, map, rows, offsets, position, sequence);
+    view<const row_index, 1> ends = offsets;
+    return {ends.slice(0, s), ends.slice(1, s), position, sequence};
+}
+
+}  // namespace spectral
