@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// backends/reference/spectral/reference/linear.hpp: y = x Wᵀ + b
+#pragma once
+#include <spectral/ops/linear.hpp>
+#include <spectral/reference/executor.hpp>
+
+namespace spectral::reference {
+
+template <class T>
+void linear_forward_kernel(executor&, const_matrix<T> x, const_matrix<T> w, const_vector<T> b, matrix_view<T> y, write mode) {
+    for (index n = 0; n < y.rows(); ++n)
+        for (index o = 0; o < y.width(); ++o) {
+            double sum = b.data ? b[o] : T(0);
+            for (index i = 0; i < x.width(); ++i) sum += double(x(n, i)) * w(o, i);
+            y(n, o) = static_cast<T>(sum + (mode == write::accumulate ? y(n, o) : T(0)));
+        }
+}
+
+template <class T>
+void linear_backward_input_kernel(executor&, const_matrix<T> dL_dy, const_matrix<T> w, matrix_view<T> dL_dx, write mode) {
+    for (index n = 0; n < dL_dx.rows(); ++n)
+        for (index i = 0; i < dL_dx.width(); ++i) {
+            double sum = mode == write::accumulate ? dL_dx(n, i) : T(0);
+            for (index o = 0; o < dL_dy.width(); ++o) sum += double(dL_dy(n, o)) * w(o, i);
+            dL_dx(n, i) = static_cast<T>(sum);
+        }
+}
+
+template <class T>
+void linear_backward_weight_kernel(executor&, const_matrix<T> dL_dy, const_matrix<T> x, matrix_view<T> dL_dw, out_vector<T> dL_db) {
+    for (index o = 0; o < dL_dw.rows(); ++o) {
+        for (index i = 0; i < dL_dw.width(); ++i) {
+            double sum = dL_dw(o, i);
+            for (index n = 0; n < x.rows(); ++n) sum += double(dL_dy(n, o)) * x(n, i);
+            dL_dw(o, i) = static_cast<T>(sum);
+        }
+        if (!dL_db.data) continue;
+        double sum = dL_db[o];
+        for (index n = 0; n < x.rows(); ++n) sum += dL_dy(n, o);
+        dL_db[o] = static_cast<T>(sum);
+    }
+}
+
+}  // namespace spectral::reference
