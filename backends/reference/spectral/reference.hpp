@@ -10,6 +10,7 @@
 #include <spectral/reference/embedding.hpp>
 #include <spectral/reference/executor.hpp>
 #include <spectral/reference/gate.hpp>
+#include <spectral/reference/kv_cache.hpp>
 #include <spectral/reference/linear.hpp>
 #include <spectral/reference/norm.hpp>
 #include <spectral/reference/optimizer.hpp>

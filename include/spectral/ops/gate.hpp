@@ -3,10 +3,14 @@
 //   token_gate:   s = softmax(W [x; H] + b)                 x (N, d), H (N), W (K, d+1), b (K), s (N, K)
 //   sigmoid_gate: g = σ(p u + b)                            p (G, d), u (1, d), b (1), g (G)
 //   blend:        y = g a + (1 − g) x                       one gate per group of rows: batch, sequence or row
-//   scale_rows:   y = c[n] x[n]  (or y += …);   row_dot: d[n] = a[n]·b[n];   argmax_rows, one_hot
+//   scale_rows:   y = c[n] x[n]  (or y += …);   row_dot: d[n] = a[n]·b[n];   argmax_rows;
+//   pick_columns: s[n, op[n]];   random_rows: a coin by position;   threshold_rows: number of thresholds exceeded
 #pragma once
+#include <spectral/core/random.hpp>
 #include <spectral/ops/embedding.hpp>
 #include <spectral/ops/pool.hpp>
+
+#include <span>
 
 namespace spectral {
 
@@ -87,6 +91,28 @@ template <executor Exec, class T>
 void argmax_rows(Exec& ex, matrix_view<T> s, vector_view<row_index> op) {
     check_shape(op, {s.rows()}, "argmax_rows", "op");
     SPECTRAL_CALL_KERNEL(argmax_rows_kernel, ex, s, op);
+}
+
+// picked[n] = s[n, op[n]];  and its gradient: dL_ds[n,o] = dL_dpicked[n] if o = op[n], else 0 (overwritten)
+template <executor Exec, class T>
+void pick_columns_forward(Exec& ex, const_matrix<T> s, const_vector<row_index> op, matrix_view<T> picked) {
+    check_shape(op, {s.rows()}, "pick_columns_forward", "op");
+    check_shape(picked, {s.rows(), 1}, "pick_columns_forward", "picked");
+    SPECTRAL_CALL_KERNEL(pick_columns_forward_kernel, ex, s, op, picked);
+}
+template <executor Exec, class T>
+void pick_columns_backward(Exec& ex, const_matrix<T> dL_dpicked, const_vector<row_index> op, matrix_view<T> dL_ds) {
+    check_shape(op, {dL_ds.rows()}, "pick_columns_backward", "op");
+    check_shape(dL_dpicked, {dL_ds.rows(), 1}, "pick_columns_backward", "dL_dpicked");
+    SPECTRAL_CALL_KERNEL(pick_columns_backward_kernel, ex, dL_dpicked, op, dL_ds);
+}
+
+// op[n] = 1 if draw.bits(position[n]) < probability_threshold(share), else 0
+template <executor Exec>
+void random_rows(Exec& ex, const_vector<row_index> position, random_stream draw, double share, vector_view<row_index> op) {
+    check(share >= 0 && share <= 1, "random_rows", "share must be in [0, 1], found ", share);
+    check_shape(op, {position.size()}, "random_rows", "op");
+    SPECTRAL_CALL_KERNEL(random_rows_kernel, ex, position, draw, share, op);
 }
 
 // op[n] = number of thresholds that value[n] exceeds: strictly greater, so a tie stays below

@@ -14,11 +14,15 @@ inline index pooled_rows(const row_map& map, pool_scope scope) {
     return scope == pool_scope::batch ? 1 : scope == pool_scope::sequence ? map.sequences() : map.rows();
 }
 
+// history (S, C), causal only, may be empty: sums of the rows that came before in each sequence (decoding goes on from
+// there); read and then advanced by the rows of x. A row's count is its position + 1.
 template <executor Exec, class T>
-void mean_pool_forward(Exec& ex, const_matrix<T> x, const row_map& map, pool_scope scope, matrix_view<T> pooled) {
+void mean_pool_forward(Exec& ex, const_matrix<T> x, const row_map& map, pool_scope scope, matrix_view<T> pooled,
+                       out_matrix<T> history = {}) {
     check_equal(map.rows(), x.rows(), "mean_pool_forward", "rows of x against its row map");
     check_shape(pooled, {pooled_rows(map, scope), x.width()}, "mean_pool_forward", "pooled");
-    SPECTRAL_CALL_KERNEL(mean_pool_forward_kernel, ex, x, map, scope, pooled);
+    if (history.data) check_shape(history, {map.sequences(), x.width()}, "mean_pool_forward", "history");
+    SPECTRAL_CALL_KERNEL(mean_pool_forward_kernel, ex, x, map, scope, pooled, history);
 }
 
 // dL_dx += the share of every mean that a row is part of

@@ -14,15 +14,19 @@ inline std::pair<index, index> pool_range(const row_map& map, pool_scope scope, 
 }
 
 template <class T>
-void mean_pool_forward_kernel(executor&, const_matrix<T> x, const row_map& map, pool_scope scope, matrix_view<T> pooled) {
+void mean_pool_forward_kernel(executor&, const_matrix<T> x, const row_map& map, pool_scope scope, matrix_view<T> pooled, out_matrix<T> history) {
     for (index g = 0; g < pooled.rows(); ++g) {
         const auto [first, last] = pool_range(map, scope, g);
+        const index count = scope == pool_scope::causal ? map.position[g] + 1 : last - first;
         for (index c = 0; c < x.width(); ++c) {
-            double sum = 0;
+            double sum = history.data ? history(map.sequence[g], c) : T(0);
             for (index n = first; n < last; ++n) sum += x(n, c);
-            pooled(g, c) = static_cast<T>(last > first ? sum / static_cast<double>(last - first) : 0);
+            pooled(g, c) = static_cast<T>(count > 0 ? sum / static_cast<double>(count) : 0);
         }
     }
+    if (history.data)
+        for (index n = 0; n < x.rows(); ++n)
+            for (index c = 0; c < x.width(); ++c) history(map.sequence[n], c) += x(n, c);
 }
 
 template <class T>
