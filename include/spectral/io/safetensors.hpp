@@ -28,7 +28,7 @@
 
 namespace spectral {
 
-static_assert(std::endian::native == std::endian::little, "safetensors files are little-endian; so must the machine be");
+static_assert(std::endian::native == std::endian::little, "safetensors are little-endian, and so must be the machine");
 
 struct tensor_entry {
     spectral::dtype dtype;
@@ -206,7 +206,8 @@ private:
     void read_metadata(const nlohmann::json& value) {
         check(value.is_object(), name_, "__metadata__: expected an object of strings, found ", value.type_name());
         for (const auto& [key, text] : value.items()) {
-            check(text.is_string(), name_, "__metadata__, ", in_quotes(key), ": expected a string, found ", text.type_name());
+            check(text.is_string(), name_, "__metadata__, ", in_quotes(key), ": expected a string, found ",
+                  text.type_name());
             metadata_.emplace(key, text.get<std::string>());
         }
     }
@@ -215,7 +216,8 @@ private:
         std::uint64_t begin, end;
         tensor_entry entry;
     };
-    placed_entry read_entry(const std::string& key, const nlohmann::json& value, std::span<const std::byte> data) const {
+    placed_entry read_entry(const std::string& key, const nlohmann::json& value,
+                            std::span<const std::byte> data) const {
         const std::string tensor = "tensor " + in_quotes(key);
         check(value.is_object(), name_, tensor, ": expected an object, found ", value.type_name());
         for (const auto& item : value.items())
@@ -254,8 +256,9 @@ private:
         return out;
     }
     index read_size(const nlohmann::json& value, const std::string& tensor, const char* what) const {
-        check(value.is_number_unsigned() && value.get<std::uint64_t>() <= std::numeric_limits<index>::max(), name_, tensor,
-              ", ", what, ": expected an integer from 0 to 2^63 - 1, found ", in_quotes(value.dump(), 40));
+        constexpr std::uint64_t most = std::numeric_limits<index>::max();
+        check(value.is_number_unsigned() && value.get<std::uint64_t>() <= most, name_, tensor, ", ", what,
+              ": expected an integer from 0 to 2^63 - 1, found ", in_quotes(value.dump(), 40));
         return static_cast<index>(value.get<std::uint64_t>());
     }
 

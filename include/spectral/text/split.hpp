@@ -2,8 +2,10 @@
 // include/spectral/text/split.hpp: cutting text into words before byte-pair encoding
 //
 // Two patterns are scanned by hand, because nearly all models use one of them:
-//   GPT-2  's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
-//   Qwen2  (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
+//   GPT-2
+//     's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
+//   Qwen2
+//     (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
 // Any other goes to PCRE2. The scanners and PCRE2 are compared in the tests. Text is valid UTF-8 everywhere here.
 #pragma once
 #include <spectral/core/check.hpp>
@@ -139,7 +141,7 @@ public:
             check(n >= 0, where, "split pattern: ", message(n), " at byte offset ", from);
             const PCRE2_SIZE begin = pcre2_get_ovector_pointer(found.get())[0];
             const PCRE2_SIZE end = pcre2_get_ovector_pointer(found.get())[1];
-            check(begin >= done && end > begin, where, "split pattern: a match that does not advance at byte offset ", from);
+            check(begin >= done && end > begin, where, "split pattern: no advance at byte offset ", from);
             if (begin > done) emit(text.substr(done, begin - done));
             emit(text.substr(begin, end - begin));
             done = from = end;
@@ -155,7 +157,8 @@ private:
     };
     static std::string message(int code) {
         PCRE2_UCHAR text[256];
-        return pcre2_get_error_message(code, text, sizeof text) > 0 ? reinterpret_cast<const char*>(text) : "unknown error";
+        const bool known = pcre2_get_error_message(code, text, sizeof text) > 0;
+        return known ? reinterpret_cast<const char*>(text) : "unknown error";
     }
     std::unique_ptr<pcre2_code, freer> code_;
 };

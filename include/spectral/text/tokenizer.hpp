@@ -81,7 +81,8 @@ private:
     }
     bool flag(const json& object, const char* key, bool fallback, std::string_view of) const {
         if (absent(object, key)) return fallback;
-        check(object[key].is_boolean(), where_, of, ", ", key, ": expected true or false, found ", object[key].type_name());
+        check(object[key].is_boolean(), where_, of, ", ", key, ": expected true or false, found ",
+              object[key].type_name());
         return object[key].get<bool>();
     }
     const std::string& text(const json& object, const char* key, std::string_view of) const {
@@ -131,7 +132,8 @@ private:
     void read_byte_level(const json& byte_level) {
         expect_type(byte_level, "pre_tokenizer", "ByteLevel");
         out_.prefix_space = flag(byte_level, "add_prefix_space", true, "pre_tokenizer ByteLevel");
-        if (flag(byte_level, "use_regex", true, "pre_tokenizer ByteLevel")) out_.splitters.emplace_back(gpt2_pattern, where_);
+        if (flag(byte_level, "use_regex", true, "pre_tokenizer ByteLevel"))
+            out_.splitters.emplace_back(gpt2_pattern, where_);
     }
     void check_post_processor(const json& post) const {  // ByteLevel moves offsets only
         if (!post.is_null()) expect_type(post, "post_processor", "ByteLevel");
@@ -142,19 +144,24 @@ private:
         check(absent(model, "dropout") || model["dropout"] == 0, where_, "model, dropout: expected null");
         for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"})
             check(absent(model, key) || model[key] == "", where_, "model, ", key, ": expected null or an empty string");
-        check(!flag(model, "byte_fallback", false, "model"), where_, "model, byte_fallback: expected false, found true");
+        check(!flag(model, "byte_fallback", false, "model"), where_,
+              "model, byte_fallback: expected false, found true");
         out_.ignore_merges = flag(model, "ignore_merges", false, "model");
         read_vocab(section(model, "vocab"));
-        const bool complete = std::none_of(out_.byte_ids.begin(), out_.byte_ids.end(), [](row_index i) { return i < 0; });
+        const bool complete = std::count(out_.byte_ids.begin(), out_.byte_ids.end(), -1) == 0;
         check(complete || absent(model, "unk_token"), where_,
               "model, unk_token: expected null, since the vocabulary lacks some bytes");
         check(model.contains("merges") && model["merges"].is_array(), where_, "model, merges: expected an array");
         read_merges(model["merges"]);
     }
     row_index read_id(const json& value, std::string_view of, const std::string& token) const {
-        check(value.is_number_unsigned() && value.get<std::uint64_t>() < most_ids_, where_, of, ", token ",
-              in_quotes(token), ": expected an id from 0 to ", most_ids_ - 1, ", found ", in_quotes(value.dump(), 40));
+        if (!value.is_number_unsigned() || value.get<std::uint64_t>() >= most_ids_)
+            fail(where_, of, ", token ", in_quotes(token), ": expected an id from 0 to ", most_ids_ - 1, ", found ",
+                 in_quotes(value.dump(), 40));
         return value.get<row_index>();
+    }
+    bool taken(row_index id) const {
+        return static_cast<std::size_t>(id) < out_.known.size() && out_.known[static_cast<std::size_t>(id)];
     }
     void place(row_index id, std::string bytes) {
         const auto i = static_cast<std::size_t>(id);
@@ -175,8 +182,7 @@ private:
         out_.bytes.reserve(vocab.size() + added);
         for (const auto& [token, value] : vocab.items()) {
             const row_index id = read_id(value, "model, vocab", token);
-            check(static_cast<std::size_t>(id) >= out_.known.size() || !out_.known[static_cast<std::size_t>(id)], where_,
-                  "model, vocab, token ", in_quotes(token), ": id ", id, " is used twice");
+            if (taken(id)) fail(where_, "model, vocab, token ", in_quotes(token), ": id ", id, " is used twice");
             place(id, from_byte_level(token).value_or(token));
             out_.ids.emplace(token, id);
         }
@@ -197,8 +203,9 @@ private:
                 const std::string_view both = merge.get_ref<const std::string&>();
                 if (both.starts_with("#version")) continue;
                 const std::size_t space = both.find(' ');
-                check(space != both.npos && both.find(' ', space + 1) == both.npos, where_, "model, merges, entry ", rank,
-                      ": expected two tokens with a space between them, found ", in_quotes(both));
+                if (space == both.npos || both.find(' ', space + 1) != both.npos)
+                    fail(where_, "model, merges, entry ", rank, ": expected two tokens with a space between them, found ",
+                         in_quotes(both));
                 left = both.substr(0, space);
                 right = both.substr(space + 1);
             } else {
@@ -209,14 +216,15 @@ private:
             }
             joined.assign(left).append(right);
             const row_index l = vocab_id(left, rank), r = vocab_id(right, rank), m = vocab_id(joined, rank);
-            check(out_.merges.insert(l, r, {static_cast<std::uint32_t>(rank), m}), where_, "model, merges, entry ", rank,
-                  ": the pair ", in_quotes(left), " ", in_quotes(right), " appears twice");
+            if (!out_.merges.insert(l, r, {static_cast<std::uint32_t>(rank), m}))
+                fail(where_, "model, merges, entry ", rank, ": the pair ", in_quotes(left), " ", in_quotes(right),
+                     " appears twice");
         }
     }
     row_index vocab_id(std::string_view token, std::size_t rank) const {
         const auto found = out_.ids.find(token);
-        check(found != out_.ids.end(), where_, "model, merges, entry ", rank, ": token ", in_quotes(token),
-              " is not in the vocabulary");
+        if (found == out_.ids.end())
+            fail(where_, "model, merges, entry ", rank, ": token ", in_quotes(token), " is not in the vocabulary");
         return found->second;
     }
 
@@ -228,11 +236,10 @@ private:
             check(token.contains("id"), where_, "added_tokens, token ", in_quotes(content), ": id is missing");
             const row_index id = read_id(token["id"], "added_tokens", content);
             for (const char* key : {"single_word", "lstrip", "rstrip"})
-                check(!flag(token, key, false, "added_tokens"), where_, "added_tokens, token ", in_quotes(content), ", ", key,
-                      ": expected false, found true");
+                check(!flag(token, key, false, "added_tokens"), where_, "added_tokens, token ", in_quotes(content), ", ",
+                      key, ": expected false, found true");
             const auto found = out_.ids.find(content);
-            const bool taken = static_cast<std::size_t>(id) < out_.known.size() && out_.known[static_cast<std::size_t>(id)];
-            check(found == out_.ids.end() ? !taken : found->second == id, where_, "added_tokens, token ",
+            check(found == out_.ids.end() ? !taken(id) : found->second == id, where_, "added_tokens, token ",
                   in_quotes(content), ": id ", id, " does not agree with the other tokens");
             place(id, content);
             out_.ids.emplace(content, id);
@@ -256,7 +263,9 @@ private:
 //   std::string text = tok.decode(ids);
 class tokenizer {
 public:
-    static tokenizer from_file(const std::filesystem::path& path) { return from_json(read_text_file(path), path.string()); }
+    static tokenizer from_file(const std::filesystem::path& path) {
+        return from_json(read_text_file(path), path.string());
+    }
     static tokenizer from_json(std::string_view text, std::string_view name) {
         return tokenizer(detail::tokenizer_reader(text, name).read());
     }
@@ -266,8 +275,8 @@ public:
             const auto token = [&](row_index id) { out.push_back(id); };
             model().raw_tokens.split(text, [&](std::string_view piece) {
                 const std::string normal = model().nfc ? to_nfc(piece) : std::string();
-                model().normalized_tokens.split(model().nfc ? std::string_view(normal) : piece,
-                                                [&](std::string_view words) { encode_words(words, out, space); }, token);
+                const auto words = [&](std::string_view rest) { encode_words(rest, out, space); };
+                model().normalized_tokens.split(model().nfc ? std::string_view(normal) : piece, words, token);
             }, token);
         });
     }
@@ -390,7 +399,8 @@ private:
 //   std::cout << text.finish();
 class stream_decoder {
 public:
-    explicit stream_decoder(tokenizer tok, bool skip_special = false) : tokenizer_(std::move(tok)), skip_(skip_special) {}
+    explicit stream_decoder(tokenizer tok, bool skip_special = false)
+        : tokenizer_(std::move(tok)), skip_(skip_special) {}
 
     std::string push(row_index id) {
         const std::string& token = tokenizer_.token_bytes(id);

@@ -60,28 +60,23 @@ inline void append_nfc(std::string& out, std::string_view text, std::vector<utf8
         const utf8_step step = read_utf8(text.substr(i));
         i += step.length;
         int boundary = 0;
-        const auto n = utf8proc_decompose_char(static_cast<utf8proc_int32_t>(step.code_point), parts.data(),
-                                               static_cast<utf8proc_ssize_t>(parts.size()), UTF8PROC_DECOMPOSE, &boundary);
-        check(n > 0 && n <= static_cast<utf8proc_ssize_t>(parts.size()), "NFC", "a code point cannot be decomposed");
+        const auto room = static_cast<utf8proc_ssize_t>(parts.size());
+        const auto n = utf8proc_decompose_char(static_cast<utf8proc_int32_t>(step.code_point), parts.data(), room,
+                                               UTF8PROC_DECOMPOSE, &boundary);
+        check(n > 0 && n <= room, "NFC", "a code point cannot be decomposed");
         codes.insert(codes.end(), parts.begin(), parts.begin() + n);
     }
     const auto mark = [](utf8proc_int32_t c) { return utf8proc_get_property(c)->combining_class; };
-    for (std::size_t i = 0; i < codes.size();) {
-        if (mark(codes[i]) == 0) {
-            ++i;
-            continue;
-        }
-        std::size_t end = i;
-        while (end < codes.size() && mark(codes[end]) != 0) ++end;
-        if (end - i > 1)
-            std::stable_sort(codes.begin() + static_cast<std::ptrdiff_t>(i), codes.begin() + static_cast<std::ptrdiff_t>(end),
-                             [&](auto a, auto b) { return mark(a) < mark(b); });
-        i = end;
+    for (auto begin = codes.begin(); begin != codes.end();) {
+        const auto end = std::find_if(begin, codes.end(), [&](auto c) { return mark(c) == 0; });
+        if (end - begin > 1) std::stable_sort(begin, end, [&](auto a, auto b) { return mark(a) < mark(b); });
+        begin = end == codes.end() ? end : end + 1;
     }
     const auto n = utf8proc_normalize_utf32(codes.data(), static_cast<utf8proc_ssize_t>(codes.size()),
                                             static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
-    check(n >= 0, "NFC", "the text cannot be composed");
-    for (utf8proc_ssize_t i = 0; i < n; ++i) append_utf8(out, static_cast<char32_t>(codes[static_cast<std::size_t>(i)]));
+    check(n >= 0 && n <= static_cast<utf8proc_ssize_t>(codes.size()), "NFC", "the text cannot be composed");
+    codes.resize(static_cast<std::size_t>(n));
+    for (utf8proc_int32_t c : codes) append_utf8(out, static_cast<char32_t>(c));
 }
 }  // namespace detail
 
