@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+// backends/cpu/spectral/cpu/detail/spectral_tile.hpp: mixing, entropy and their gradients on ranges of rows, fused per tile
+//
+//     filter_norm            s = x + gain C^T(w . Cx),   y = (s - mean) rstd gamma + beta
+//     filter_backward        dL_dx += dL_ds + gain C^T(w . C dL_ds),   dL_dw_k += gain sum_rows (C dL_ds)_k (C x)_k
+//     entropy                P_k = X_k^2 / (sum X^2 + 1e-8),   H = -sum_k P_k ln(P_k + 1e-8) / (ln n + 1e-8)
+//     entropy_backward       dL_dx += dL_dH dH/dx
+// with X = scale_k (Cx)_k: scale 1 for dct_norm "ortho"; 2 sqrt 2 at k = 0 and 2 elsewhere for "reference" (gain 2).
+// Only x and y touch main memory. One call runs in one thread: callers split the rows, share the plan and the table,
+// and give every thread its own workspace. All workspaces and tables come from make_aligned.
+#pragma once
+#include <spectral/cpu/detail/dct_plan.hpp>
+#include <spectral/cpu/detail/vector_math.hpp>
+
+#include <algorithm>
+
+namespace spectral::cpu::detail {
+
+// Rows of a matrix: consecutive, or those a list names.
+template <class T>
+struct tile_rows {
+    T* data;
+    index stride;
+    const row_index* list = nullptr;
+
+    T* operator()(index i) const { return data + (list ? static_cast<index>(list[i]) : i) * stride; }
+    tile_rows from(index first) const { return list ? tile_rows{data, stride, list + first} : tile_rows{data + first * stride, stride}; }
+};
+
+template <class Value, class T>
+SPECTRAL_LANE_INLINE Value load_as(const T* p) {
+    if constexpr (std::is_same_v<Value, T>) return *p;
+    else return load_unaligned(p);
+}
+template <class T> SPECTRAL_LANE_INLINE void store_as(T* p, T v) { *p = v; }
+template <class T> SPECTRAL_LANE_INLINE void store_as(T* p, lane_vec<T> v) { store_unaligned(p, v); }
+
+// elements of the workspace that every function below takes
+template <class T>
+index spectral_workspace(const dct_plan<T>& plan) {
+    return 2 * align_up<T>(plan.tile_size()) + align_up<T>(plan.scratch_size()) + 2 * align_up<T>(plan.lanes);
+}
+template <class T>
+struct spectral_buffers {
+    T *time, *spectrum, *scratch, *a, *b;   // a, b: one number per lane
+
+    spectral_buffers(const dct_plan<T>& plan, T* workspace) {
+        time = workspace;
+        spectrum = time + align_up<T>(plan.tile_size());
+        scratch = spectrum + align_up<T>(plan.tile_size());
+        a = scratch + align_up<T>(plan.scratch_size());
+        b = a + align_up<T>(plan.lanes);
+    }
+};
+
+// table: plan.filter_table(w, gain, 1, true, table). mean and rstd (one per row) may be null. y may be x.
+template <class T>
+void filter_norm_tile(const dct_plan<T>& plan, const T* table, tile_rows<const T> x, index rows, const T* gamma,
+                      const T* beta, double eps, tile_rows<T> y, T* mean, T* rstd, T* workspace) {
+    const spectral_buffers<T> w(plan, workspace);
+    const T over = static_cast<T>(1 / static_cast<double>(plan.width()));
+    for (index first = 0; first < rows; first += plan.lanes) {
+        const index count = std::min(plan.lanes, rows - first);
+        plan.load(x.from(first), count, w.time);
+        plan.filter(w.time, table, w.a, w.b, w.scratch);
+        for (index l = 0; l < plan.lanes; ++l) w.b[l] = 1 / std::sqrt(w.b[l] * over + static_cast<T>(eps));
+        T* out[dct_plan<T>::lanes];
+        for (index l = 0; l < count; ++l) out[l] = y(first + l);
+        plan.store(w.time, count, [&](index l, index i, auto value) {
+            using V = decltype(value);
+            store_as<T>(out[l] + i, value * w.b[l] * load_as<V>(gamma + i) + load_as<V>(beta + i));
+        });
+        for (index l = 0; l < count; ++l) {
+            if (mean) mean[first + l] = w.a[l];
+            if (rstd) rstd[first + l] = w.b[l];
+        }
+    }
+}
+
+// y = C^T((identity + gain w) . Cx), the filter alone. table: plan.filter_table(w, gain, identity, false, table).
+template <class T>
+void filter_tile(const dct_plan<T>& plan, const T* table, tile_rows<const T> x, index rows, tile_rows<T> y, T* workspace) {
+    const spectral_buffers<T> w(plan, workspace);
+    for (index first = 0; first < rows; first += plan.lanes) {
+        const index count = std::min(plan.lanes, rows - first);
+        plan.load(x.from(first), count, w.time);
+        plan.filter(w.time, table, w.a, w.b, w.scratch);
+        plan.store(w.time, count, [&](index l, index i, auto value) { store_as<T>(y(first + l) + i, value); });
+    }
+}
+
+// weight: identity + gain w (n numbers). dL_dx += C^T(weight . C dL_ds); sums_k += sum_rows (C dL_ds)_k (C x)_k.
+// The caller owns sums (n numbers, one array per thread), zeroes it before the first call and adds gain * sums to dL_dw.
+template <class T>
+void filter_backward_tile(const dct_plan<T>& plan, const T* weight, tile_rows<const T> dL_ds, tile_rows<const T> x,
+                          index rows, tile_rows<T> dL_dx, T* sums, T* workspace) {
+    constexpr index L = dct_plan<T>::lanes;
+    const spectral_buffers<T> w(plan, workspace);
+    const index n = plan.width();
+    // third tile: the spectrum of x
+    T* const spectrum_x = workspace + spectral_workspace(plan);
+    for (index first = 0; first < rows; first += L) {
+        const index count = std::min(L, rows - first);
+        plan.load(x.from(first), count, w.time);
+        plan.forward(w.time, spectrum_x, w.scratch);
+        plan.load(dL_ds.from(first), count, w.time);
+        plan.forward(w.time, w.spectrum, w.scratch);
+        lane_vec<T>* const G = as_lanes(w.spectrum);
+        const lane_vec<T>* const X = as_lanes(static_cast<const T*>(spectrum_x));
+        const index whole = n / L * L;
+        for (index k = 0; k < whole; k += L) {
+            lane_vec<T> r[L];
+            SPECTRAL_LANE_UNROLL for (index c = 0; c < L; ++c) {
+                r[c] = G[k + c] * X[k + c];
+                G[k + c] *= weight[k + c];
+            }
+            transpose_lanes<T>(r);   // now r[l] holds L bins of row l
+            lane_vec<T> sum = r[0];
+            SPECTRAL_LANE_UNROLL for (index l = 1; l < L; ++l) sum += r[l];
+            store_unaligned(sums + k, load_unaligned(sums + k) + sum);
+        }
+        for (index k = whole; k < n; ++k) {
+            const lane_vec<T> r = G[k] * X[k];
+            for (index l = 0; l < L; ++l) sums[k] += r[l];
+            G[k] *= weight[k];
+        }
+        plan.inverse(w.spectrum, w.time, w.scratch);
+        plan.store(w.time, count, [&](index l, index i, auto value) {
+            T* const p = dL_dx(first + l) + i;
+            store_as<T>(p, load_as<decltype(value)>(p) + value);
+        });
+    }
+}
+template <class T>
+index filter_backward_workspace(const dct_plan<T>& plan) {
+    return spectral_workspace(plan) + align_up<T>(plan.tile_size());
+}
+
+// Scales the spectrum, leaves P in its place, and returns u = sum X^2 + 1e-8 in energy[l].
+template <class T>
+void spectral_power(index n, T* spectrum, T scale0, T scale, T* energy) {
+    lane_vec<T>* const X = as_lanes(spectrum);
+    X[0] *= scale0;
+    lane_vec<T> even = X[0] * X[0], odd = lane_vec<T>{};
+    for (index k = 1; k < n; ++k) {
+        X[k] *= scale;
+        (k % 2 ? odd : even) += X[k] * X[k];
+    }
+    *as_lanes(energy) = even + odd + static_cast<T>(1e-8);
+}
+
+template <class T>
+void entropy_tile(const dct_plan<T>& plan, double scale0, double scale, tile_rows<const T> x, index rows, T* H, T* workspace) {
+    constexpr index L = dct_plan<T>::lanes;
+    const spectral_buffers<T> w(plan, workspace);
+    const index n = plan.width();
+    const T norm = static_cast<T>(-1 / (std::log(static_cast<double>(n)) + 1e-8));
+    for (index first = 0; first < rows; first += L) {
+        const index count = std::min(L, rows - first);
+        plan.load(x.from(first), count, w.time);
+        plan.forward(w.time, w.spectrum, w.scratch);
+        spectral_power<T>(n, w.spectrum, static_cast<T>(scale0), static_cast<T>(scale), w.a);
+        const lane_vec<T>* const X = as_lanes(static_cast<const T*>(w.spectrum));
+        const lane_vec<T> over = static_cast<T>(1) / *as_lanes(w.a);
+        lane_vec<T>* const P = as_lanes(w.time);
+        lane_vec<T> sum[2] = {};
+        // 16 bins at a time: the logarithm vectorises over a flat array that stays in the first-level cache
+        alignas(64) T logs[16 * L];
+        for (index k = 0; k < n; k += 16) {
+            const index bins = std::min<index>(16, n - k);
+            for (index c = 0; c < bins; ++c) P[c] = X[k + c] * X[k + c] * over;
+            const T* const p = w.time;
+#pragma omp simd
+            for (index i = 0; i < bins * L; ++i) logs[i] = log(p[i] + static_cast<T>(1e-8));
+            for (index c = 0; c < bins; ++c) sum[c & 1] += P[c] * as_lanes(logs)[c];
+        }
+        *as_lanes(w.b) = norm * (sum[0] + sum[1]);
+        for (index l = 0; l < count; ++l) H[first + l] = w.b[l];
+    }
+}
+
+// With u = sum X^2 + d, d = 1e-8, c = -1 / (ln n + d) and G_k = c (ln(P_k + d) + P_k / (P_k + d)) = dH/dP_k:
+//     dH/dX_k = (2 X_k / u) (G_k - sum_j G_j P_j),   dL_dx += dL_dH C^T(scale . dH/dX)
+template <class T>
+void entropy_backward_tile(const dct_plan<T>& plan, double scale0, double scale, tile_rows<const T> x, const T* dL_dH,
+                           index rows, tile_rows<T> dL_dx, T* workspace) {
+    constexpr index L = dct_plan<T>::lanes;
+    const spectral_buffers<T> w(plan, workspace);
+    const index n = plan.width();
+    const T norm = static_cast<T>(-1 / (std::log(static_cast<double>(n)) + 1e-8)), tiny = static_cast<T>(1e-8);
+    for (index first = 0; first < rows; first += L) {
+        const index count = std::min(L, rows - first);
+        plan.load(x.from(first), count, w.time);
+        plan.forward(w.time, w.spectrum, w.scratch);
+        spectral_power<T>(n, w.spectrum, static_cast<T>(scale0), static_cast<T>(scale), w.a);
+        lane_vec<T>* const X = as_lanes(w.spectrum);
+        lane_vec<T>* const G = as_lanes(w.time);
+        const lane_vec<T> over = static_cast<T>(1) / *as_lanes(w.a);
+        for (index k = 0; k < n; ++k) G[k] = X[k] * X[k] * over;
+        lane_vec<T> dot = lane_vec<T>{};
+        alignas(64) T slope[16 * L];
+        for (index k = 0; k < n; k += 16) {
+            const index bins = std::min<index>(16, n - k);
+            const T* const p = w.time + k * L;
+#pragma omp simd
+            for (index i = 0; i < bins * L; ++i) slope[i] = norm * (log(p[i] + tiny) + p[i] / (p[i] + tiny));
+            for (index c = 0; c < bins; ++c) {
+                dot += as_lanes(slope)[c] * G[k + c];
+                G[k + c] = as_lanes(slope)[c];
+            }
+        }
+        for (index l = 0; l < L; ++l) w.b[l] = l < count ? 2 * dL_dH[first + l] : T(0);
+        const lane_vec<T> factor = *as_lanes(w.b) * over;
+        for (index k = 0; k < n; ++k) X[k] = static_cast<T>(k == 0 ? scale0 : scale) * factor * X[k] * (G[k] - dot);
+        plan.inverse(w.spectrum, w.time, w.scratch);
+        plan.store(w.time, count, [&](index l, index i, auto value) {
+            T* const p = dL_dx(first + l) + i;
+            store_as<T>(p, load_as<decltype(value)>(p) + value);
+        });
+    }
+}
+
+}  // namespace spectral::cpu::detail

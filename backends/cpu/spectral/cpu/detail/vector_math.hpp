@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+// backends/cpu/spectral/cpu/detail/vector_math.hpp: exp, log, erf, GELU and SiLU that compilers vectorise
+//
+// Straight-line code: no branch, no table, no library call. A loop over float arrays under `#pragma omp simd` becomes
+// SSE, AVX2 or AVX-512 code with g++ and clang (-O3 and -fopenmp or -fopenmp-simd). -ffast-math is neither needed nor
+// allowed: it would break the rounding trick in exp. The polynomials are weighted least-squares fits iterated towards
+// the minimax one (Lawson). Largest errors, measured over every float of the range stated:
+//
+//     exp      all floats                 1.00 ulp (results below 2^-126 to half a denormal step)
+//     log      all floats > 0             0.88 ulp (denormals included)
+//     erf      all floats                 1.02e-7 absolute, 2.0 ulp
+//     gelu     all floats                 2.2e-7 absolute on [-6, 6], then the identity or -0 to within 6e-9
+//     sigmoid, silu                       2.5 ulp wherever the result is normal
+//
+// NaN gives NaN; exp(-inf) = 0, exp(inf) = inf, log(0) = -inf, log(< 0) = NaN, erf(+-inf) = +-1.
+// The double overloads call std::, so that a computation in double is exact to the last bits everywhere.
+#pragma once
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+
+namespace spectral::cpu::detail {
+
+// exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln 2 / 2. Adding 1.5 * 2^23 rounds to an integer and leaves it in
+// the low bits of the sum. The factor 2^n is applied as two halves: 2^128 and 2^-149 are then reached without overflow.
+inline float exp(float x) {
+    constexpr float shift = 12582912.0f;
+    x = x > 89.0f ? 89.0f : x;       // exp(89) = inf; a comparison with NaN is false and keeps it
+    x = x < -104.0f ? -104.0f : x;   // exp(-104) = 0
+    const float t = x * 1.44269504089f + shift, n = t - shift;
+    const float r = (x - n * 0.693145751953125f) - n * 1.42860677e-6f;   // ln 2 in two parts: the first product is exact
+    float p = 1.381446677e-03f;
+    p = p * r + 8.368780427e-03f;
+    p = p * r + 4.166839422e-02f;
+    p = p * r + 1.666652011e-01f;
+    p = p * r + 4.999999341e-01f;
+    p = p * r * r + r + 1.0f;
+    const std::int32_t whole = std::bit_cast<std::int32_t>(t) - std::bit_cast<std::int32_t>(shift), half = whole >> 1;
+    const float a = std::bit_cast<float>((half + 127) << 23), b = std::bit_cast<float>((whole - half + 127) << 23);
+    return p * a * b;
+}
+
+// log(x) = e ln 2 + log(1 + f), x = 2^e (1 + f), 1 + f in [sqrt(1/2), sqrt(2)); log(1 + f) = f - f^2 / 2 + f^3 P(f).
+inline float log(float x) {
+    const bool small = x < 1.17549435e-38f;
+    const float y = small ? x * 8388608.0f : x;   // denormals become normal
+    const std::int32_t bits = std::bit_cast<std::int32_t>(y);
+    // 0x3f3504f3 is sqrt(1/2): subtracting it moves the exponent's steps there
+    const std::int32_t e = (bits - 0x3f3504f3) >> 23;
+    const float f = std::bit_cast<float>(bits - (e << 23)) - 1.0f;
+    const float k = static_cast<float>(e) - (small ? 23.0f : 0.0f);
+    float p = 6.746634265e-02f;
+    p = p * f - 1.167605120e-01f;
+    p = p * f + 1.188837882e-01f;
+    p = p * f - 1.240554378e-01f;
+    p = p * f + 1.421951956e-01f;
+    p = p * f - 1.666799694e-01f;
+    p = p * f + 2.000212015e-01f;
+    p = p * f - 2.500000960e-01f;
+    p = p * f + 3.333331259e-01f;
+    const float s = f * f;
+    const float tail = p * f * s + k * 1.42860677e-6f - 0.5f * s;
+    float out = k * 0.693145751953125f + (f + tail);
+    out = x == std::numeric_limits<float>::infinity() ? x : out;
+    out = x == 0.0f ? -std::numeric_limits<float>::infinity() : out;
+    return x >= 0.0f ? out : std::numeric_limits<float>::quiet_NaN();
+}
+
+// |x| < 1: x + x P(x^2). Otherwise 1 - exp(Q(|x|)), Q a fit of ln erfc on [0.92, 4], beyond which erf rounds to 1.
+inline float erf(float x) {
+    const float t = std::fabs(x), s = x * x;
+    float p = 7.853861017e-05f;
+    p = p * s - 8.010193523e-04f;
+    p = p * s + 5.188327674e-03f;
+    p = p * s - 2.685381193e-02f;
+    p = p * s + 1.128358515e-01f;
+    p = p * s - 3.761262582e-01f;
+    p = p * s + 1.283791657e-01f;
+    const float near = x + x * p;
+    const float c = t > 4.0f ? 4.0f : t;
+    float q = -2.116182643e-05f;
+    q = q * c + 4.352180076e-04f;
+    q = q * c - 4.174638985e-03f;
+    q = q * c + 2.512861452e-02f;
+    q = q * c - 1.082939319e-01f;
+    q = q * c - 6.333346657e-01f;
+    q = q * c - 1.129520817e+00f;
+    q = q * c + 1.758733870e-04f;
+    const float far = std::copysign(1.0f - exp(q), x);
+    return t < 1.0f ? near : far;
+}
+
+// Phi(x) = (1 + erf(x / sqrt 2)) / 2 through ln Phi(-|x|) on [0, 6]: relative accuracy in the lower tail, one exp.
+inline float normal_cdf(float x) {
+    float t = std::fabs(x);
+    t = t > 6.0f ? 6.0f : t;
+    float q = 2.149350378e-09f;
+    q = q * t - 7.771414951e-08f;
+    q = q * t + 1.246662854e-06f;
+    q = q * t - 1.161444011e-05f;
+    q = q * t + 6.768168351e-05f;
+    q = q * t - 2.264398841e-04f;
+    q = q * t + 4.297206274e-05f;
+    q = q * t + 4.783616928e-03f;
+    q = q * t - 3.633824522e-02f;
+    q = q * t - 3.183089334e-01f;
+    q = q * t - 7.978846724e-01f;
+    q = q * t - 6.931471785e-01f;
+    float h = exp(q);
+    h = x < -6.0f ? 0.0f : h;
+    return x < 0.0f ? h : 1.0f - h;
+}
+
+inline double exp(double x) { return std::exp(x); }
+inline double log(double x) { return std::log(x); }
+inline double erf(double x) { return std::erf(x); }
+inline double normal_cdf(double x) { return 0.5 * std::erfc(-0.70710678118654752440 * x); }
+
+// ---- activations: the function, then its derivative ----------------------------------------------------------------
+
+// Exact GELU, x Phi(x)
+template <class T>
+inline T gelu(T x) {
+    const T y = x * normal_cdf(x);
+    return x < -std::numeric_limits<T>::max() ? T(0) : y;   // -inf * 0
+}
+// Phi(x) + x exp(-x^2 / 2) / sqrt(2 pi)
+template <class T>
+inline T gelu_derivative(T x) {
+    T c = x > T(40) ? T(40) : x;   // the bell is 0 there; keeps inf * 0 out
+    c = c < T(-40) ? T(-40) : c;
+    return normal_cdf(x) + c * static_cast<T>(0.39894228040143267794) * exp(T(-0.5) * c * c);
+}
+
+// 1 / (1 + exp(-x))
+template <class T>
+inline T sigmoid(T x) {
+    return T(1) / (T(1) + exp(-x));
+}
+// x sigmoid(x)
+template <class T>
+inline T silu(T x) {
+    const T y = x * sigmoid(x);
+    return x < -std::numeric_limits<T>::max() ? T(0) : y;
+}
+// s (1 + x (1 - s)), s = sigmoid(x)
+template <class T>
+inline T silu_derivative(T x) {
+    T c = x > T(1000) ? T(1000) : x;   // x (1 - s) at inf
+    c = c < T(-1000) ? T(-1000) : c;
+    const T s = sigmoid(c);
+    return s + s * (c * (T(1) - s));
+}
+
+// ---- rows ----------------------------------------------------------------------------------------------------------
+
+// NaN entries are ignored; -inf for an empty row
+template <class T>
+inline T row_max(const T* x, std::int64_t n) {
+    T m = -std::numeric_limits<T>::infinity();
+#pragma omp simd reduction(max : m)
+    for (std::int64_t i = 0; i < n; ++i) m = x[i] > m ? x[i] : m;
+    return m;
+}
+
+// y_i = exp(x_i - shift); returns their sum. y may be x.
+template <class T>
+inline T row_exp(const T* x, std::int64_t n, T shift, T* y) {
+    T sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (std::int64_t i = 0; i < n; ++i) {
+        const T e = exp(x[i] - shift);
+        y[i] = e;
+        sum += e;
+    }
+    return sum;
+}
+
+// sum_i exp(x_i - shift)
+template <class T>
+inline T row_sum_exp(const T* x, std::int64_t n, T shift) {
+    T sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (std::int64_t i = 0; i < n; ++i) sum += exp(x[i] - shift);
+    return sum;
+}
+
+}  // namespace spectral::cpu::detail
