@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+# cmake/FindFFTW3.cmake: FFTW 3 as imported targets FFTW3::fftw3 (component double) and FFTW3::fftw3f (component float)
+#
+# Own module, because Debian ships no CMake files for FFTW. FFTW3_ROOT or CMAKE_PREFIX_PATH point to other places.
+find_path(FFTW3_INCLUDE_DIR fftw3.h)
+mark_as_advanced(FFTW3_INCLUDE_DIR)
+if(NOT FFTW3_FIND_COMPONENTS)
+    set(FFTW3_FIND_COMPONENTS double float)
+endif()
+foreach(component IN LISTS FFTW3_FIND_COMPONENTS)
+    set(name fftw3)
+    if(component STREQUAL "float")
+        set(name fftw3f)
+    endif()
+    find_library(FFTW3_${component}_LIBRARY ${name})
+    mark_as_advanced(FFTW3_${component}_LIBRARY)
+    if(FFTW3_INCLUDE_DIR AND FFTW3_${component}_LIBRARY)
+        set(FFTW3_${component}_FOUND TRUE)
+        if(NOT TARGET FFTW3::${name})
+            add_library(FFTW3::${name} UNKNOWN IMPORTED)
+            set_target_properties(FFTW3::${name} PROPERTIES
+                IMPORTED_LOCATION "${FFTW3_${component}_LIBRARY}" INTERFACE_INCLUDE_DIRECTORIES "${FFTW3_INCLUDE_DIR}")
+        endif()
+    endif()
+endforeach()
+include(FindPackageHandleStandardArgs)
+find_package_handle_standard_args(FFTW3 REQUIRED_VARS FFTW3_INCLUDE_DIR HANDLE_COMPONENTS)
