@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+// tests/core/parameters_test.cpp: named parameters in one block: layout, initial values, frozen ones
+#include <spectral/core/parameters.hpp>
+#include <support/catch.hpp>
+#include <support/executors.hpp>
+
+namespace spectral::test {
+
+namespace {
+template <class T>
+struct toy {
+    parameter<T> weight{{7, 5}, initializer::normal(0.5)}, bias{{7}, initializer::zeros()};
+    parameter<T> scale{{3}, initializer::constant(2.5)}, spread{{1000}, initializer::uniform(0.25)}, unused;
+
+    template <class F>
+    void visit_parameters(F&& f, const std::string& prefix) {
+        f(prefix + "weight", weight);
+        f(prefix + "bias", bias);
+        f(prefix + "scale", scale);
+        f(prefix + "spread", spread);
+        f(prefix + "unused", unused);
+    }
+};
+}  // namespace
+
+TEMPLATE_LIST_TEST_CASE("parameter_store: one block, aligned views, padding", "[core][parameters]", targets) {
+    using T = typename TestType::scalar;
+    auto& ex = TestType::instance();
+    toy<T> model;
+    CHECK(count_parameters(model) == 35 + 7 + 3 + 1000);
+    parameter_store<typename TestType::executor, T> store(ex, model);
+    CHECK(store.named().size() == 4);
+    CHECK(store.named()[1].first == "bias");
+    CHECK(store.values().size() == store.gradients_view().size());
+    CHECK(store.values().size() % (64 / static_cast<index>(sizeof(T))) == 0);
+    const T *first = store.values().data, *last = first + store.values().size();
+    for (const auto& [name, p] : store.named()) {
+        INFO(name);
+        CHECK(reinterpret_cast<std::uintptr_t>(p->value.data) % 64 == 0);
+        CHECK(p->value.size() == p->size());
+        CHECK(p->grad.data - store.gradients_view().data == p->value.data - first);
+        CHECK(p->value.data >= first);
+        CHECK(p->value.data + p->size() <= last);
+    }
+    CHECK(model.weight.value.rows() == 7);
+    CHECK(model.bias.value.rows() == 1);
+    CHECK(model.bias.vector().size() == 7);
+}
+
+TEMPLATE_LIST_TEST_CASE("parameter_store: initial values", "[core][parameters]", targets) {
+    using T = typename TestType::scalar;
+    auto& ex = TestType::instance();
+    toy<T> model;
+    parameter_store<typename TestType::executor, T> store(ex, model);
+    store.initialize(11);
+    const random_stream draw{11, stream_of("weight")};
+    const auto w = to_host(ex, model.weight.value);
+    for (std::size_t i = 0; i < w.size(); ++i) CHECK(w[i] == static_cast<T>(0.5 * draw.normal(i)));
+    for (T b : to_host(ex, model.bias.value)) CHECK(b == T(0));
+    for (T s : to_host(ex, model.scale.value)) CHECK(s == T(2.5));
+    double low = 1, high = -1;
+    for (T u : to_host(ex, model.spread.value)) low = std::min<double>(low, u), high = std::max<double>(high, u);
+    CHECK((low >= -0.25 && low < -0.24));
+    CHECK((high < 0.25 && high > 0.24));
+
+    toy<T> again;
+    parameter_store<typename TestType::executor, T> other(ex, again);
+    other.initialize(12);
+    CHECK(to_host(ex, again.weight.value) != w);
+    other.initialize(11);
+    CHECK(to_host(ex, other.values()) == to_host(ex, store.values()));
+}
+
+TEMPLATE_LIST_TEST_CASE("parameter_store: frozen parameters have values and no gradients", "[core][parameters]", targets) {
+    using T = typename TestType::scalar;
+    auto& ex = TestType::instance();
+    toy<T> model;
+    model.weight.trainable = false;
+    parameter_store<typename TestType::executor, T> store(ex, model);
+    CHECK(model.weight.grad.data == nullptr);
+    CHECK(model.weight.value.size() == 35);
+    CHECK(model.bias.grad.data != nullptr);
+    const index unit = 64 / static_cast<index>(sizeof(T));
+    CHECK(store.values().size() == unit + unit + (1000 + unit - 1) / unit * unit);
+    store.initialize(1);
+    ex.copy_from_host(model.bias.grad.data, std::vector<T>(7, T(3)).data(), 7 * sizeof(T));
+    store.zero_gradients();
+    for (T g : to_host(ex, store.gradients_view())) CHECK(g == T(0));
+
+    toy<T> inference;
+    parameter_store<typename TestType::executor, T> no_gradients(ex, inference, gradients::none);
+    CHECK(no_gradients.gradients_view().size() == 0);
+    CHECK(inference.bias.grad.data == nullptr);
+    no_gradients.zero_gradients();
+}
+
+TEST_CASE("parameter: rank 1 or 2", "[core][parameters]") {
+    CHECK_THROWS_AS(parameter<float>({2, 3, 4}, initializer::zeros()), error);
+    CHECK_FALSE(parameter<float>().used());
+    CHECK(parameter<float>({2, 3}, initializer::zeros()).size() == 6);
+}
+
+}  // namespace spectral::test

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// tests/support/executors.hpp: what is tested: the pairs of executor and scalar, as types
+//
+// A test is written once, over `targets`; the oracle is the reference executor in double. With SPECTRAL_TEST_CUDA the same
+// source is compiled as CUDA and the list is that of the GPU (Eigen stays out of .cu files, so the cpu pairs are not in
+// it). A further executor: one more entry, and a specialisation of make_executor if it is not made from a thread count.
+#pragma once
+#include <spectral/reference.hpp>
+
+#ifndef SPECTRAL_TEST_CUDA
+#define SPECTRAL_TEST_CUDA 0
+#endif
+#ifndef SPECTRAL_TEST_CPU
+#define SPECTRAL_TEST_CPU !SPECTRAL_TEST_CUDA
+#endif
+#if SPECTRAL_TEST_CUDA
+#include <spectral/cuda.hpp>
+#endif
+#if SPECTRAL_TEST_CPU
+#include <spectral/cpu.hpp>
+#endif
+
+#include <concepts>
+#include <string>
+#include <tuple>
+
+namespace spectral::test {
+
+template <class Exec>
+Exec make_executor(int threads) {
+    if constexpr (std::constructible_from<Exec, int>) return Exec(threads);
+    else return Exec();
+}
+
+template <class T> constexpr const char* scalar_name = "?";
+template <> inline constexpr const char* scalar_name<float> = "float";
+template <> inline constexpr const char* scalar_name<double> = "double";
+
+// One pair under test; the executor lives as long as the test program, as it does in a training run.
+template <class Exec, class T, int Threads = 1>
+struct target {
+    using executor = Exec;
+    using scalar = T;
+    static Exec& instance() {
+        static Exec ex = make_executor<Exec>(Threads);
+        return ex;
+    }
+    static std::string executor_name() { return std::string(Exec::name) + ", threads " + std::to_string(Threads); }
+};
+
+using oracle = target<reference::executor, double>;
+
+#if SPECTRAL_TEST_CUDA
+using targets = std::tuple<target<cuda::executor, float>, target<cuda::executor, double>>;
+#elif SPECTRAL_TEST_CPU
+using targets = std::tuple<target<reference::executor, float>, oracle, target<cpu::executor, float, 1>,
+                           target<cpu::executor, float, 3>, target<cpu::executor, double, 2>>;
+#else
+using targets = std::tuple<target<reference::executor, float>, oracle>;
+#endif
+
+}  // namespace spectral::test

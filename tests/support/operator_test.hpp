@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+// tests/support/operator_test.hpp: one operator case on any executor, compared with the reference executor in double
+//
+//   check_against_reference<TestType>("gelu_forward", "(3, 5)", 4, [&](auto& on) {
+//       auto y = on.output(3, 5);
+//       gelu_forward(on.ex, on.input(3, 5, x), y);
+//       return outputs{{"y", on.read(y)}};
+//   });
+#pragma once
+#include <support/compare.hpp>
+#include <support/executors.hpp>
+#include <support/random_data.hpp>
+
+#include <functional>
+#include <utility>
+
+namespace spectral::test {
+
+// Widths around the edges of vector registers and of FFT factorisations, row counts around those of tiles.
+inline const std::vector<index> edge_widths{1, 2, 3, 5, 16, 17, 31, 32, 33, 48, 97, 256, 257};
+inline const std::vector<index> edge_rows{0, 1, 2, 3, 7, 17};
+
+using outputs = std::vector<std::pair<std::string, std::vector<double>>>;
+
+template <class... Sizes>
+std::string shape(Sizes... sizes) {
+    std::string out;
+    ((out += (out.empty() ? "(" : ", ") + std::to_string(sizes)), ...);
+    return out + ")";
+}
+
+// Dense and strided operands, each compared with the oracle; nothing else is written; a second run gives the same bits.
+// Scale of the tolerance: the largest expected value, and at least 1, the size of the inputs.
+template <class Target, class Case>
+void check_against_reference(const std::string& op, const std::string& shape, double terms, Case&& run, double scale = 1) {
+    using scalar = typename Target::scalar;
+    outputs want;
+    {
+        workbench<oracle> on;
+        want = run(on);
+    }
+    outputs first;
+    for (layout l : {layout::dense, layout::columns, layout::dense}) {
+        workbench<Target> on(l);
+        const outputs got = run(on);
+        on.check_untouched(op + " on " + Target::executor_name() + ", shape " + shape);
+        REQUIRE(got.size() == want.size());
+        const std::string about = shape + (l == layout::columns ? " columns of a wider matrix" : "");
+        for (std::size_t i = 0; i < got.size(); ++i)
+            compare(got[i].second, want[i].second, allowed<scalar>(terms, std::max(scale, largest(want[i].second))),
+                    {op, got[i].first, Target::executor_name(), scalar_name<scalar>, about});
+        if (first.empty()) {
+            first = got;
+        } else if (l == layout::dense) {
+            bool same = true;
+            for (std::size_t i = 0; i < got.size(); ++i)
+                same = same && (got[i].second.empty() ||
+                                std::memcmp(got[i].second.data(), first[i].second.data(), got[i].second.size() * sizeof(double)) == 0);
+            if (!same) FAIL_CHECK(op << " on " << Target::executor_name() << ", shape " << shape << ": a second run gave other bits");
+        }
+    }
+}
+
+// f throws spectral::error whose text holds every part: operator, what is wrong, expected, found.
+template <class F>
+void check_throws(F&& f, const std::vector<std::string>& parts) {
+    try {
+        f();
+        FAIL_CHECK("no error thrown; expected one about " << parts.front());
+    } catch (const error& e) {
+        const std::string text = e.what();
+        for (const auto& part : parts)
+            if (text.find(part) == std::string::npos) FAIL_CHECK("error text '" << text << "' lacks '" << part << "'");
+        CHECK(true);
+    }
+}
+
+// Rows other than `bad` equal those of the clean run, and row `bad` holds a NaN. Both are (rows, width), row-major.
+inline void check_nan_stays(const std::vector<double>& clean, const std::vector<double>& poisoned, index width, index bad,
+                            const subject& s, double bound) {
+    std::vector<double> want = clean, got = poisoned;
+    bool found = false;
+    for (index c = 0; c < width; ++c) {
+        const auto i = static_cast<std::size_t>(bad * width + c);
+        found = found || std::isnan(got[i]);
+        got[i] = want[i] = 0;
+    }
+    if (!found) FAIL_CHECK(s.op << " on " << s.executor << ", " << s.scalar << ": NaN of row " << bad << " is lost");
+    compare(got, want, bound, s);
+}
+
+inline std::vector<double> with_nan_row(std::vector<double> x, index width, index row) {
+    x[static_cast<std::size_t>(row * width + width / 2)] = nan;
+    return x;
+}
+
+}  // namespace spectral::test
