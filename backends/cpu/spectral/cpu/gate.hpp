@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+// backends/cpu/spectral/cpu/gate.hpp: what routers and gates compute per row
+#pragma once
+#include <spectral/cpu/detail/row_loops.hpp>
+#include <spectral/ops/gate.hpp>
+
+#include <cmath>
+
+namespace spectral::cpu {
+
+template <class T>
+void token_gate_forward_kernel(executor& ex, const_matrix<T> x, const_vector<T> entropy, const_matrix<T> w, const_vector<T> b, matrix_view<T> s) {
+    const index d = x.width(), K = s.width();
+    detail::for_each_row(ex, x.rows(), d * K, [&](index n) {
+        const T* in = x.row(n);
+        T* out = s.row(n);
+        for (index o = 0; o < K; ++o) {
+            const T* weight = w.row(o);
+            out[o] = detail::row_sum<T>(d, [=](index i) { return weight[i] * in[i]; }) + weight[d] * entropy[n] + b[o];
+        }
+        const T largest = *std::max_element(out, out + K);
+        T total = 0;
+        for (index o = 0; o < K; ++o) total += out[o] = std::exp(out[o] - largest);
+        for (index o = 0; o < K; ++o) out[o] /= total;
+    });
+}
+
+template <class T>
+void token_gate_backward_kernel(executor& ex, const_matrix<T> dL_ds, const_matrix<T> s, const_matrix<T> x, const_vector<T> entropy,
+                                const_matrix<T> w, matrix_view<T> dL_dx, out_vector<T> dL_dentropy, matrix_view<T> dL_dw, out_vector<T> dL_db) {
+    const index d = x.width(), K = s.width(), stride = d + 2;   // per operator: d weights, entropy's weight, bias
+    arena_scope scratch(ex);
+    const auto sums = detail::column_sums<T>(ex, x.rows(), K * stride, [&](index first, index last, T* part) {
+        for (index n = first; n < last; ++n) {
+            const T* in = x.row(n);
+            T* dx = dL_dx.row(n);
+            T mean = 0, dentropy = 0;
+            for (index o = 0; o < K; ++o) mean += s(n, o) * dL_ds(n, o);
+            for (index o = 0; o < K; ++o) {
+                const T dz = s(n, o) * (dL_ds(n, o) - mean);
+                const T* weight = w.row(o);
+                T* sum = part + o * stride;
+#pragma omp simd
+                for (index i = 0; i < d; ++i) {
+                    dx[i] += dz * weight[i];
+                    sum[i] += dz * in[i];
+                }
+                dentropy += dz * weight[d];
+                sum[d] += dz * entropy[n];
+                sum[d + 1] += dz;
+            }
+            dL_dentropy[n] = dentropy;
+        }
+    });
+    for (index o = 0; o < K; ++o) {
+        for (index i = 0; i <= d; ++i) dL_dw(o, i) += sums[o * stride + i];
+        dL_db[o] += sums[o * stride + d + 1];
+    }
+}
+
+template <class T>
+void sigmoid_gate_forward_kernel(executor& ex, const_matrix<T> pooled, const_matrix<T> u, const_vector<T> b, vector_view<T> gate) {
+    detail::for_each_row(ex, gate.size(), pooled.width(), [&](index g) {
+        const T *in = pooled.row(g), *weight = u.data;
+        const T z = detail::row_sum<T>(pooled.width(), [=](index c) { return in[c] * weight[c]; }) + b[0];
+        gate[g] = 1 / (1 + std::exp(-z));
+    });
+}
+
+template <class T>
+void sigmoid_gate_backward_kernel(executor& ex, const_vector<T> dL_dgate, const_vector<T> gate, const_matrix<T> pooled,
+                                  const_matrix<T> u, matrix_view<T> dL_dpooled, matrix_view<T> dL_du, out_vector<T> dL_db) {
+    const index d = pooled.width();
+    arena_scope scratch(ex);
+    const auto sums = detail::column_sums<T>(ex, gate.size(), d + 1, [&](index first, index last, T* part) {
+        for (index g = first; g < last; ++g) {
+            const T dz = dL_dgate[g] * gate[g] * (1 - gate[g]), *in = pooled.row(g), *weight = u.data;
+            T* out = dL_dpooled.row(g);
+#pragma omp simd
+            for (index c = 0; c < d; ++c) {
+                part[c] += dz * in[c];
+                out[c] = dz * weight[c];
+            }
+            part[d] += dz;
+        }
+    });
+    for (index c = 0; c < d; ++c) dL_du(0, c) += sums[c];
+    dL_db[0] += sums[d];
+}
+
+namespace detail {
+// which pooled row a row belongs to
+inline index pooled_row(const row_map& map, pool_scope scope, index n) {
+    return scope == pool_scope::batch ? 0 : scope == pool_scope::sequence ? static_cast<index>(map.sequence[n]) : n;
+}
+}  // namespace detail
+
+template <class T>
+void blend_forward_kernel(executor& ex, const_matrix<T> a, const_matrix<T> x, const_vector<T> gate, const row_map& map,
+                          pool_scope scope, matrix_view<T> y) {
+    detail::for_each_row(ex, x.rows(), x.width(), [&](index n) {
+        const T g = gate[detail::pooled_row(map, scope, n)], *left = a.row(n), *right = x.row(n);
+        T* out = y.row(n);
+#pragma omp simd
+        for (index c = 0; c < x.width(); ++c) out[c] = g * left[c] + (1 - g) * right[c];
+    });
+}
+
+// A gate's gradient sums over its rows in row order, in double, after the threads have made one number a row.
+template <class T>
+void blend_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> a, const_matrix<T> x, const_vector<T> gate,
+                           const row_map& map, pool_scope scope, matrix_view<T> dL_da, matrix_view<T> dL_dx, out_vector<T> dL_dgate) {
+    arena_scope scratch(ex);
+    auto per_row = ex.memory().template vector<T>(x.rows());
+    detail::for_each_row(ex, x.rows(), x.width(), [&](index n) {
+        const T g = gate[detail::pooled_row(map, scope, n)], *dy = dL_dy.row(n), *left = a.row(n), *right = x.row(n);
+        T *da = dL_da.row(n), *dx = dL_dx.row(n);
+        per_row[n] = detail::row_sum<T>(x.width(), [=](index c) { return dy[c] * (left[c] - right[c]); });
+#pragma omp simd
+        for (index c = 0; c < x.width(); ++c) {
+            const T d = dy[c];
+            da[c] = g * d;
+            dx[c] = (1 - g) * d;
+        }
+    });
+    auto sum = ex.memory().template vector<double>(gate.size());
+    std::fill_n(sum.data, sum.size(), 0.0);
+    for (index n = 0; n < x.rows(); ++n) sum[detail::pooled_row(map, scope, n)] += per_row[n];
+    for (index i = 0; i < gate.size(); ++i) dL_dgate[i] = static_cast<T>(sum[i]);
+}
+
+template <class T>
+void scale_rows_kernel(executor& ex, const_matrix<T> x, const_matrix<T> c, matrix_view<T> y, write mode) {
+    detail::for_each_row(ex, x.rows(), x.width(), [&](index n) {
+        const T factor = c(n, 0), *in = x.row(n);
+        T* out = y.row(n);
+        if (mode == write::overwrite) {
+#pragma omp simd
+            for (index i = 0; i < x.width(); ++i) out[i] = factor * in[i];
+        } else {
+#pragma omp simd
+            for (index i = 0; i < x.width(); ++i) out[i] += factor * in[i];
+        }
+    });
+}
+
+template <class T>
+void row_dot_kernel(executor& ex, const_matrix<T> a, const_matrix<T> b, matrix_view<T> d) {
+    detail::for_each_row(ex, a.rows(), a.width(), [&](index n) {
+        const T *left = a.row(n), *right = b.row(n);
+        d(n, 0) = detail::row_sum<T>(a.width(), [=](index i) { return left[i] * right[i]; });
+    });
+}
+
+// ---- decisions: one small number a row, on one thread ----------------------------------------------------------------
+
+template <class T>
+void argmax_rows_kernel(executor&, matrix_view<T> s, vector_view<row_index> op) {
+    for (index n = 0; n < s.rows(); ++n)
+        op[n] = static_cast<row_index>(std::max_element(s.row(n), s.row(n) + s.width()) - s.row(n));
+}
+
+template <class T>
+void pick_columns_forward_kernel(executor&, const_matrix<T> s, const_vector<row_index> op, matrix_view<T> picked) {
+    for (index n = 0; n < s.rows(); ++n) picked(n, 0) = s(n, op[n]);
+}
+
+template <class T>
+void pick_columns_backward_kernel(executor&, const_matrix<T> dL_dpicked, const_vector<row_index> op, matrix_view<T> dL_ds) {
+    for (index n = 0; n < dL_ds.rows(); ++n) {
+        std::fill_n(dL_ds.row(n), dL_ds.width(), T(0));
+        dL_ds(n, op[n]) = dL_dpicked(n, 0);
+    }
+}
+
+inline void random_rows_kernel(executor&, const_vector<row_index> position, random_stream draw, double share, vector_view<row_index> op) {
+    const std::uint32_t threshold = probability_threshold(share);
+    for (index n = 0; n < op.size(); ++n) op[n] = share >= 1 || draw.bits(static_cast<std::uint64_t>(position[n])) < threshold;
+}
+
+template <class T>
+void threshold_rows_kernel(executor&, vector_view<T> value, std::span<const double> ascending, vector_view<row_index> op) {
+    for (index n = 0; n < value.size(); ++n) {
+        op[n] = 0;
+        for (double t : ascending) op[n] += value[n] > t;
+    }
+}
+
+}  // namespace spectral::cpu

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// backends/cpu/spectral/cpu/linear.hpp: affine map of every row, as matrix products
+//
+// The bias is what the product starts from (detail/gemm.hpp), so adding it costs nothing. A few rows, as in decoding,
+// are dot products that read the weight once: packing it would cost more than multiplying.
+#pragma once
+#include <spectral/cpu/detail/gemm.hpp>
+#include <spectral/cpu/detail/row_loops.hpp>
+#include <spectral/ops/linear.hpp>
+
+namespace spectral::cpu {
+
+namespace detail {
+
+// y[n] = W x[n] + b for up to four rows: bound by reading W
+template <class T>
+void few_rows_forward(executor& ex, const_matrix<T> x, const_matrix<T> w, const_vector<T> b, matrix_view<T> y, write mode) {
+    const index width = x.width();
+    parallel_ranges(ex, w.rows(), rows_grain(width), [&](index first, index last, int) {
+        for (index o = first; o < last; ++o) {
+            const T* weight = w.row(o);
+            for (index n = 0; n < x.rows(); ++n) {
+                const T* in = x.row(n);
+                const T value = row_sum<T>(width, [=](index i) { return weight[i] * in[i]; }) + (b.data ? b[o] : T(0));
+                y(n, o) = mode == write::accumulate ? y(n, o) + value : value;
+            }
+        }
+    });
+}
+
+}  // namespace detail
+
+template <class T>
+void linear_forward_kernel(executor& ex, const_matrix<T> x, const_matrix<T> w, const_vector<T> b, matrix_view<T> y, write mode) {
+    if (x.rows() <= 4) return detail::few_rows_forward<T>(ex, x, w, b, y, mode);
+    detail::gemm<T>(ex, detail::transpose::no, detail::transpose::yes, T(1), x, w, mode, y, b);
+}
+
+template <class T>
+void linear_backward_input_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> w, matrix_view<T> dL_dx, write mode) {
+    detail::gemm<T>(ex, detail::transpose::no, detail::transpose::no, T(1), dL_dy, w, mode, dL_dx);
+}
+
+template <class T>
+void linear_backward_weight_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> x, matrix_view<T> dL_dw, out_vector<T> dL_db) {
+    detail::gemm<T>(ex, detail::transpose::yes, detail::transpose::no, T(1), dL_dy, x, write::accumulate, dL_dw);
+    if (!dL_db.data) return;
+    arena_scope scratch(ex);
+    const auto sum = detail::column_sums<T>(ex, dL_dy.rows(), dL_dy.width(), [&](index first, index last, T* part) {
+        for (index n = first; n < last; ++n) {
+            const T* row = dL_dy.row(n);
+#pragma omp simd
+            for (index c = 0; c < dL_dy.width(); ++c) part[c] += row[c];
+        }
+    });
+    for (index c = 0; c < sum.size(); ++c) dL_db[c] += sum[c];
+}
+
+}  // namespace spectral::cpu
