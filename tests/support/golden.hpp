@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+// tests/support/golden.hpp: where expected values lie, and temporary files
+//
+// tests/golden/ is part of the repository. The full set (folders a/, b/, text/) is too large for it: its folder comes
+// from the environment variable SPECTRAL_GOLDEN_DIR or the macro of that name, and tests that need it say so and pass
+// where it is absent.
+#pragma once
+#include "support/catch.hpp"
+
+#include <spectral/core/check.hpp>
+
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <optional>
+#include <string>
+
+namespace spectral::test {
+
+inline std::filesystem::path small_golden_dir() {
+    return std::filesystem::absolute(__FILE__).parent_path().parent_path() / "golden";
+}
+
+// The folder `part` of the full set, or nothing.
+inline std::optional<std::filesystem::path> golden_dir(const std::string& part) {
+    const char* root = std::getenv("SPECTRAL_GOLDEN_DIR");
+#ifdef SPECTRAL_GOLDEN_DIR
+    if (!root) root = SPECTRAL_GOLDEN_DIR;
+#endif
+    if (!root || !std::filesystem::is_directory(std::filesystem::path(root) / part)) return std::nullopt;
+    return std::filesystem::path(root) / part;
+}
+
+// A directory that is removed with all it holds.
+class temporary_dir {
+public:
+    temporary_dir() {
+        std::string pattern = (std::filesystem::temp_directory_path() / "spectral-test-XXXXXX").string();
+        REQUIRE(::mkdtemp(pattern.data()) != nullptr);
+        path_ = pattern;
+    }
+    ~temporary_dir() {
+        std::error_code ignored;
+        std::filesystem::remove_all(path_, ignored);
+    }
+    temporary_dir(const temporary_dir&) = delete;
+    temporary_dir& operator=(const temporary_dir&) = delete;
+    std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
+    std::size_t files() const {
+        const std::filesystem::directory_iterator first(path_);
+        return static_cast<std::size_t>(std::distance(begin(first), end(first)));
+    }
+
+private:
+    std::filesystem::path path_;
+};
+
+// The sentence that f throws, or "".
+template <class F>
+std::string sentence_of(F&& f) {
+    try {
+        f();
+    } catch (const spectral::error& e) {
+        return e.what();
+    }
+    return "";
+}
+
+}  // namespace spectral::test
+
+// The expression throws spectral::error with these words in its sentence.
+#define CHECK_SENTENCE(expression, words)                                                                      \
+    do {                                                                                                       \
+        const std::string sentence = spectral::test::sentence_of([&] { (void)(expression); });                 \
+        INFO("expected: " << (words));                                                                         \
+        INFO("sentence: " << sentence);                                                                        \
+        CHECK(sentence.find(words) != std::string::npos);                                                      \
+    } while (false)
