@@ -27,7 +27,8 @@ std::string file_of(const std::string& header, std::size_t data) {
 safetensors_file open(const std::string& bytes) {
     return safetensors_file(std::as_bytes(std::span(bytes.data(), bytes.size())), "bad.safetensors");
 }
-std::string entry(const std::string& name, const std::string& type, const std::string& shape, const std::string& offsets) {
+std::string entry(const std::string& name, const std::string& type, const std::string& shape,
+                  const std::string& offsets) {
     return "\"" + name + "\":{\"dtype\":\"" + type + "\",\"shape\":" + shape + ",\"data_offsets\":" + offsets + "}";
 }
 std::string one(const std::string& type, const std::string& shape, const std::string& offsets) {
@@ -128,7 +129,8 @@ TEST_CASE("safetensors: broken files are refused with a sentence") {
     CHECK_SENTENCE(open(file_of("{\"a\":", 0)), "not valid JSON: parse error at line 1, column");
     CHECK_SENTENCE(open(file_of("{}x", 0)), "not valid JSON");
     CHECK_SENTENCE(open(file_of("{\"a\xff\":{}}", 0)), "ill-formed UTF-8");
-    CHECK_SENTENCE(open(file_of("{" + entry("w", "U8", "[1]", "[0,1]") + "," + entry("w", "U8", "[1]", "[0,1]") + "}", 1)),
+    const std::string w = entry("w", "U8", "[1]", "[0,1]");
+    CHECK_SENTENCE(open(file_of("{" + w + "," + w + "}", 1)),
                    "key \"w\" appears twice in one JSON object");
     CHECK_SENTENCE(open(file_of(R"({"w":{"dtype":"U8","dtype":"I8","shape":[1],"data_offsets":[0,1]}})", 1)),
                    "key \"dtype\" appears twice");
@@ -141,10 +143,13 @@ TEST_CASE("safetensors: broken files are refused with a sentence") {
     CHECK_SENTENCE(open(file_of(R"({"w":{"dtype":"U8","shape":[1]}})", 1)), "field \"data_offsets\" is missing");
     CHECK_SENTENCE(open(file_of(R"({"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1],"x":0}})", 1)),
                    "unknown field \"x\"");
-    CHECK_SENTENCE(open(file_of(one("F33", "[1]", "[0,4]"), 4)), "expected a safetensors type such as F32, found \"F33\"");
-    CHECK_SENTENCE(open(file_of(one("F32", "[-1]", "[0,4]"), 4)), "shape: expected an integer from 0 to 2^63 - 1, found \"-1\"");
+    CHECK_SENTENCE(open(file_of(one("F33", "[1]", "[0,4]"), 4)),
+                   "expected a safetensors type such as F32, found \"F33\"");
+    CHECK_SENTENCE(open(file_of(one("F32", "[-1]", "[0,4]"), 4)),
+                   "shape: expected an integer from 0 to 2^63 - 1, found \"-1\"");
     CHECK_SENTENCE(open(file_of(one("F32", "[1.0]", "[0,4]"), 4)), "found \"1.0\"");
-    CHECK_SENTENCE(open(file_of(one("F32", "[18446744073709551615]", "[0,4]"), 4)), "shape: expected an integer from 0");
+    CHECK_SENTENCE(open(file_of(one("F32", "[18446744073709551615]", "[0,4]"), 4)),
+                   "shape: expected an integer from 0");
     CHECK_SENTENCE(open(file_of(one("F32", "1", "[0,4]"), 4)), "shape: expected an array, found number");
     CHECK_SENTENCE(open(file_of(one("F32", "[1]", "[0,4,4]"), 4)), "data_offsets: expected [begin, end]");
     CHECK_SENTENCE(open(file_of(one("F32", "[1]", "[-4,0]"), 4)), "data_offsets: expected an integer from 0");
@@ -166,8 +171,10 @@ TEST_CASE("safetensors: broken files are refused with a sentence") {
     CHECK_SENTENCE(open(two("[0,4]", "[4,8]", 9)), "bytes of data: expected 8, found 9");
     CHECK_SENTENCE(open(file_of("{}", 1)), "bytes of data: expected 0, found 1");
     // metadata
-    CHECK_SENTENCE(open(file_of(R"({"__metadata__":[]})", 0)), "__metadata__: expected an object of strings, found array");
-    CHECK_SENTENCE(open(file_of(R"({"__metadata__":{"a":1}})", 0)), "__metadata__, \"a\": expected a string, found number");
+    CHECK_SENTENCE(open(file_of(R"({"__metadata__":[]})", 0)),
+                   "__metadata__: expected an object of strings, found array");
+    CHECK_SENTENCE(open(file_of(R"({"__metadata__":{"a":1}})", 0)),
+                   "__metadata__, \"a\": expected a string, found number");
 }
 
 TEST_CASE("safetensors: every truncation and every flipped header byte is survived") {
@@ -204,7 +211,8 @@ TEST_CASE("safetensors: what cannot be written leaves no file behind") {
     writer.add("w", {100'000}, w);
     CHECK_SENTENCE(writer.add("w", {100'000}, w), "tensor \"w\" is added twice");
     CHECK_SENTENCE(writer.add("__metadata__", {100'000}, w), "cannot be called __metadata__");
-    CHECK_SENTENCE(writer.write(dir / "no/such/dir.safetensors"), "the file cannot be created: No such file or directory");
+    CHECK_SENTENCE(writer.write(dir / "no/such/dir.safetensors"),
+                   "the file cannot be created: No such file or directory");
     CHECK_SENTENCE(writer.write("/dev/full/x"), "the file cannot be created");
 
     write_file_atomically(dir / "x.safetensors", "old");

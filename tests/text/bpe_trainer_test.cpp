@@ -115,7 +115,8 @@ TEST_CASE("bpe_trainer: little text gives a small vocabulary") {
 }
 
 TEST_CASE("bpe_trainer: bad options and texts are refused") {
-    CHECK_SENTENCE(bpe_trainer({.vocab_size = 256}), "vocab_size: expected 257 (bytes and special tokens) to 2^24, found 256");
+    CHECK_SENTENCE(bpe_trainer({.vocab_size = 256}),
+                   "vocab_size: expected 257 (bytes and special tokens) to 2^24, found 256");
     CHECK_SENTENCE(bpe_trainer({.special_tokens = {"<a>", "<a>"}}), "special token \"<a>\" appears twice");
     CHECK_SENTENCE(bpe_trainer({.special_tokens = {""}}), "found an empty string");
     CHECK_SENTENCE(bpe_trainer({.pattern = "("}), "split pattern");

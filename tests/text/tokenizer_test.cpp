@@ -14,7 +14,8 @@ namespace {
 using ids = std::vector<row_index>;
 
 // Every line of a golden file through one tokenizer: ids, decoded text, and the same text token by token.
-int check_golden(const std::filesystem::path& tokenizer_json, const std::filesystem::path& lines, const std::string& key) {
+int check_golden(const std::filesystem::path& tokenizer_json, const std::filesystem::path& lines,
+                 const std::string& key) {
     const auto tok = tokenizer::from_file(tokenizer_json);
     std::ifstream file(lines);
     int count = 0;
@@ -41,7 +42,8 @@ int check_golden(const std::filesystem::path& tokenizer_json, const std::filesys
 // A small tokenizer.json whose sections can be replaced.
 nlohmann::json small_file() {
     nlohmann::json file = nlohmann::json::parse(R"({"version":"1.0","truncation":null,"padding":null,"added_tokens":[
-        {"id":300,"content":"<|a|>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true},
+        {"id":300,"content":"<|a|>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,
+         "special":true},
         {"id":301,"content":"<|a|><|b|>","normalized":false,"special":false},
         {"id":302,"content":"\u00e9!","normalized":true,"special":false}],
         "normalizer":{"type":"NFC"},"pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false},"post_processor":null,
@@ -112,7 +114,8 @@ TEST_CASE("split: the scanners cut as PCRE2 does with the patterns") {
     CHECK(split_by("[0-9]+", "ab12c3") == std::vector<std::string>{"ab", "12", "c", "3"});
     CHECK(split_by("x*", "axxb") == std::vector<std::string>{"a", "xx", "b"});
     CHECK_SENTENCE(split_by("(", "x"), "test: split pattern: missing closing parenthesis at offset 1");
-    CHECK_SENTENCE(split_by("^(a|a)*b", std::string(60, 'a')), "split pattern: match limit exceeded at byte offset 0");
+    CHECK_SENTENCE(split_by("(a|aa)+c", std::string(60, 'a') + "dc"),
+                   "split pattern: match limit exceeded at byte offset 0");
 }
 
 TEST_CASE("tokenizer: order of steps in a small file") {
@@ -175,8 +178,8 @@ TEST_CASE("tokenizer: NFC, also of long runs of combining marks") {
     std::mt19937 random(2);
     for (int round = 0; round < 3000; ++round) {  // against utf8proc's own function
         std::string text;
-        const std::array<char32_t, 16> starts{0x41, 0x20, 0xc0, 0x300, 0x323, 0x1e00, 0x1100, 0x1161, 0xac00, 0x915, 0x93c,
-                                              0x3099, 0x304b, 0x1d15e, 0x2126, 0xf900};
+        const std::array<char32_t, 16> starts{0x41, 0x20, 0xc0, 0x300, 0x323, 0x1e00, 0x1100, 0x1161, 0xac00, 0x915, 
+                                              0x93c, 0x3099, 0x304b, 0x1d15e, 0x2126, 0xf900};
         for (unsigned n = random() % 8; n > 0; --n) append_utf8(text, starts[random() % 16] + random() % 24);
         auto* whole = utf8proc_NFC(reinterpret_cast<const utf8proc_uint8_t*>(text.c_str()));
         const std::string expected = reinterpret_cast<const char*>(whole);
@@ -219,16 +222,22 @@ TEST_CASE("tokenizer: files that would change ids are refused") {
     };
     has(refused([](auto& f) { f["truncation"] = {{"max_length", 5}}; }), "t.json: truncation is not supported");
     has(refused([](auto& f) { f["padding"] = {{"pad_id", 5}}; }), "padding is not supported");
-    has(refused([](auto& f) { f["normalizer"]["type"] = "Lowercase"; }), "normalizer: expected type NFC, found \"Lowercase\"");
+    has(refused([](auto& f) { f["normalizer"]["type"] = "Lowercase"; }),
+        "normalizer: expected type NFC, found \"Lowercase\"");
     has(refused([](auto& f) { f["pre_tokenizer"] = nullptr; }), "pre_tokenizer: expected an object, found nothing");
-    has(refused([](auto& f) { f["pre_tokenizer"] = {{"type", "Metaspace"}}; }), "expected type ByteLevel, found \"Metaspace\"");
-    has(refused([](auto& f) { f["pre_tokenizer"] = {{"type", "Sequence"}, {"pretokenizers", nlohmann::json::array()}}; }),
+    has(refused([](auto& f) { f["pre_tokenizer"] = {{"type", "Metaspace"}}; }),
+        "expected type ByteLevel, found \"Metaspace\"");
+    const auto none = nlohmann::json::array();
+    has(refused([&](auto& f) { f["pre_tokenizer"] = {{"type", "Sequence"}, {"pretokenizers", none}}; }),
         "expected an array that ends in ByteLevel");
     const auto split = [](const char* behavior, bool invert, bool prefix) {
         return [=](auto& f) {
             f["pre_tokenizer"] = {{"type", "Sequence"},
                                   {"pretokenizers",
-                                   {{{"type", "Split"}, {"pattern", {{"Regex", "a"}}}, {"behavior", behavior}, {"invert", invert}},
+                                   {{{"type", "Split"},
+                                     {"pattern", {{"Regex", "a"}}},
+                                     {"behavior", behavior},
+                                     {"invert", invert}},
                                     {{"type", "ByteLevel"}, {"add_prefix_space", prefix}, {"use_regex", false}}}}};
         };
     };
@@ -236,17 +245,21 @@ TEST_CASE("tokenizer: files that would change ids are refused") {
     has(refused(split("Removed", false, false)), "behavior: expected Isolated, found \"Removed\"");
     has(refused(split("Isolated", true, false)), "invert: expected false, found true");
     has(refused(split("Isolated", false, true)), "add_prefix_space: expected false after a Split");
-    has(refused([](auto& f) { f["post_processor"] = {{"type", "TemplateProcessing"}}; }), "post_processor: expected type ByteLevel");
+    has(refused([](auto& f) { f["post_processor"] = {{"type", "TemplateProcessing"}}; }),
+        "post_processor: expected type ByteLevel");
     has(refused([](auto& f) { f["decoder"]["type"] = "WordPiece"; }), "decoder: expected type ByteLevel");
     has(refused([](auto& f) { f["model"]["type"] = "Unigram"; }), "model: expected type BPE, found \"Unigram\"");
     has(refused([](auto& f) { f["model"]["dropout"] = 0.1; }), "model, dropout: expected null");
     has(refused([](auto& f) { f["model"]["end_of_word_suffix"] = "</w>"; }), "end_of_word_suffix: expected null");
     has(refused([](auto& f) { f["model"]["byte_fallback"] = true; }), "byte_fallback: expected false");
-    has(refused([](auto& f) { f["model"]["byte_fallback"] = 1; }), "byte_fallback: expected true or false, found number");
-    has(refused([](auto& f) { f["model"]["vocab"]["x"] = -1; }), "token \"x\": expected an id from 0 to 262143, found \"-1\"");
+    has(refused([](auto& f) { f["model"]["byte_fallback"] = 1; }),
+        "byte_fallback: expected true or false, found number");
+    has(refused([](auto& f) { f["model"]["vocab"]["x"] = -1; }),
+        "token \"x\": expected an id from 0 to 262143, found \"-1\"");
     has(refused([](auto& f) { f["model"]["vocab"]["x"] = 2'000'000'000; }), "expected an id from 0 to 262143");
     has(refused([](auto& f) { f["model"]["vocab"]["x"] = 5; }), "is used twice");
-    has(refused([](auto& f) { f["model"]["merges"][0] = "he"; }), "entry 0: expected two tokens with a space between them");
+    has(refused([](auto& f) { f["model"]["merges"][0] = "he"; }),
+        "entry 0: expected two tokens with a space between them");
     has(refused([](auto& f) { f["model"]["merges"][0] = "h e l"; }), "entry 0: expected two tokens");
     has(refused([](auto& f) { f["model"]["merges"][0] = 7; }), "entry 0: expected two tokens");
     has(refused([](auto& f) { f["model"]["merges"][0] = "a b"; }), "entry 0: token \"ab\" is not in the vocabulary");
