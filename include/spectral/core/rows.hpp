@@ -33,7 +33,9 @@ row_map pack_rows(Exec& ex, std::span<const index> lengths, std::span<const inde
         rows += n;
     }
     const auto s = static_cast<index>(lengths.size());
-    std::vector<row_index> host(static_cast<std::size_t>(s + 1 + 2 * rows));
+    static thread_local std::vector<row_index> host;   // kept: packing a batch of a known size allocates nothing
+    host.resize(static_cast<std::size_t>(s + 1 + 2 * rows));
+    host[0] = 0;
     row_index *offset = host.data(), *position = offset + s + 1, *sequence = position + rows;
     for (index i = 0; i < s; ++i) {
         offset[i + 1] = static_cast<row_index>(offset[i] + lengths[i]);

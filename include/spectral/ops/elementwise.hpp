@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // include/spectral/ops/elementwise.hpp: sums and copies of equal shapes
-//   add: y += a x;   copy: y = x;   sum: Σ x, in double, read by the host
+//   add: y += a x;   copy: y = x;   add_constant: y += a;   permute_columns: features in another order
 #pragma once
 #include <spectral/core/executor.hpp>
 
@@ -16,6 +16,12 @@ template <executor Exec, class T>
 void copy(Exec& ex, const_matrix<T> x, matrix_view<T> y) {
     check_shape(x, {y.rows(), y.width()}, "copy", "x");
     SPECTRAL_CALL_KERNEL(copy_kernel, ex, x, y);
+}
+
+// y += a, on every element
+template <executor Exec, class T>
+void add_constant(Exec& ex, matrix_view<T> y, double a) {
+    SPECTRAL_CALL_KERNEL(add_constant_kernel, ex, a, y);
 }
 
 // y[n, c] = x[n, order[c]]: features in another order (the `permuted` control)

@@ -107,6 +107,13 @@ void pick_columns_backward(Exec& ex, const_matrix<T> dL_dpicked, const_vector<ro
     SPECTRAL_CALL_KERNEL(pick_columns_backward_kernel, ex, dL_dpicked, op, dL_ds);
 }
 
+// y[n, o] = 1 if o = op[n], else 0
+template <executor Exec, class T>
+void one_hot_rows(Exec& ex, const_vector<row_index> op, matrix_view<T> y) {
+    check_shape(op, {y.rows()}, "one_hot_rows", "op");
+    SPECTRAL_CALL_KERNEL(one_hot_rows_kernel, ex, op, y);
+}
+
 // op[n] = 1 if draw.bits(position[n]) < probability_threshold(share), else 0
 template <executor Exec>
 void random_rows(Exec& ex, const_vector<row_index> position, random_stream draw, double share, vector_view<row_index> op) {

@@ -14,6 +14,8 @@ void layer_norm_forward(Exec& ex, const_matrix<T> s, const_vector<T> gamma, cons
     check_shape(y, {s.rows(), s.width()}, "layer_norm_forward", "y");
     check_shape(gamma, {s.width()}, "layer_norm_forward", "gamma");
     check_shape(beta, {s.width()}, "layer_norm_forward", "beta");
+    check_shape(mean, {s.rows()}, "layer_norm_forward", "mean");
+    check_shape(rstd, {s.rows()}, "layer_norm_forward", "rstd");
     SPECTRAL_CALL_KERNEL(layer_norm_forward_kernel, ex, s, gamma, beta, eps, y, mean, rstd);
 }
 
@@ -24,6 +26,11 @@ void layer_norm_backward(Exec& ex, const_matrix<T> dL_dy, const_matrix<T> s, con
                          out_vector<T> dL_dbeta, write mode = write::overwrite) {
     check_shape(dL_dy, {s.rows(), s.width()}, "layer_norm_backward", "dL_dy");
     check_shape(dL_ds, {s.rows(), s.width()}, "layer_norm_backward", "dL_ds");
+    check_shape(gamma, {s.width()}, "layer_norm_backward", "gamma");
+    check_shape(mean, {s.rows()}, "layer_norm_backward", "mean");
+    check_shape(rstd, {s.rows()}, "layer_norm_backward", "rstd");
+    check_shape(dL_dgamma, {s.width()}, "layer_norm_backward", "dL_dgamma");
+    check_shape(dL_dbeta, {s.width()}, "layer_norm_backward", "dL_dbeta");
     SPECTRAL_CALL_KERNEL(layer_norm_backward_kernel, ex, dL_dy, s, gamma, mean, rstd, dL_ds, dL_dgamma, dL_dbeta, mode);
 }
 
@@ -36,6 +43,9 @@ void add_layer_norm_forward(Exec& ex, const_matrix<T> x, const_matrix<T> r, cons
     check_shape(s, {x.rows(), x.width()}, "add_layer_norm_forward", "s");
     check_shape(y, {x.rows(), x.width()}, "add_layer_norm_forward", "y");
     check_shape(gamma, {x.width()}, "add_layer_norm_forward", "gamma");
+    check_shape(beta, {x.width()}, "add_layer_norm_forward", "beta");
+    check_shape(mean, {x.rows()}, "add_layer_norm_forward", "mean");
+    check_shape(rstd, {x.rows()}, "add_layer_norm_forward", "rstd");
     SPECTRAL_CALL_KERNEL(add_layer_norm_forward_kernel, ex, x, r, gamma, beta, eps, s, y, mean, rstd);
 }
 
@@ -44,6 +54,7 @@ void rms_norm_forward(Exec& ex, const_matrix<T> s, const_vector<T> gamma, double
                       out_vector<T> rstd) {
     check_shape(y, {s.rows(), s.width()}, "rms_norm_forward", "y");
     check_shape(gamma, {s.width()}, "rms_norm_forward", "gamma");
+    check_shape(rstd, {s.rows()}, "rms_norm_forward", "rstd");
     SPECTRAL_CALL_KERNEL(rms_norm_forward_kernel, ex, s, gamma, eps, y, rstd);
 }
 
@@ -53,6 +64,9 @@ void rms_norm_backward(Exec& ex, const_matrix<T> dL_dy, const_matrix<T> s, const
                        matrix_view<T> dL_ds, out_vector<T> dL_dgamma, write mode = write::overwrite) {
     check_shape(dL_dy, {s.rows(), s.width()}, "rms_norm_backward", "dL_dy");
     check_shape(dL_ds, {s.rows(), s.width()}, "rms_norm_backward", "dL_ds");
+    check_shape(gamma, {s.width()}, "rms_norm_backward", "gamma");
+    check_shape(rstd, {s.rows()}, "rms_norm_backward", "rstd");
+    if (dL_dgamma.data) check_shape(dL_dgamma, {s.width()}, "rms_norm_backward", "dL_dgamma");
     SPECTRAL_CALL_KERNEL(rms_norm_backward_kernel, ex, dL_dy, s, gamma, rstd, dL_ds, dL_dgamma, mode);
 }
 

@@ -5,20 +5,19 @@
 #include <spectral/core/rows.hpp>
 #include <spectral/ops/embedding.hpp>
 
-#include <vector>
+#include <span>
 
 namespace spectral {
 
 // selections[o] = the rows n with op[n] == o, ascending. Their memory comes from the arena.
 template <executor Exec>
-std::vector<selection> partition(Exec& ex, const_vector<row_index> op, index operators) {
+void partition(Exec& ex, const_vector<row_index> op, std::span<selection> selections) {
+    const auto operators = static_cast<index>(selections.size());
     check(operators > 0, "partition", "number of operators must be positive, found ", operators);
     auto rows = ex.memory().template matrix<row_index>(operators, op.size());
     auto counts = ex.memory().template vector<row_index>(operators);
     SPECTRAL_CALL_KERNEL(partition_kernel, ex, op, rows, counts);
-    std::vector<selection> out;
-    for (index o = 0; o < operators; ++o) out.push_back({rows.row(o), counts.data + o, op.size()});
-    return out;
+    for (index o = 0; o < operators; ++o) selections[static_cast<std::size_t>(o)] = {rows.row(o), counts.data + o, op.size()};
 }
 
 // packed[i] = x[rows[i]]

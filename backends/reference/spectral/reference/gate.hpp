@@ -143,6 +143,12 @@ void pick_columns_backward_kernel(executor&, const_matrix<T> dL_dpicked, const_v
         for (index o = 0; o < dL_ds.width(); ++o) dL_ds(n, o) = o == op[n] ? dL_dpicked(n, 0) : T(0);
 }
 
+template <class T>
+void one_hot_rows_kernel(executor&, const_vector<row_index> op, matrix_view<T> y) {
+    for (index n = 0; n < y.rows(); ++n)
+        for (index o = 0; o < y.width(); ++o) y(n, o) = o == op[n] ? T(1) : T(0);
+}
+
 inline void random_rows_kernel(executor&, const_vector<row_index> position, random_stream draw, double share, vector_view<row_index> op) {
     for (index n = 0; n < op.size(); ++n)
         op[n] = share >= 1 || draw.bits(static_cast<std::uint64_t>(position[n])) < probability_threshold(share);

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+// include/spectral/layers/pass.hpp: what every layer shares during one forward (and backward) pass
+#pragma once
+#include <spectral/core/parameters.hpp>
+#include <spectral/core/random.hpp>
+#include <spectral/layers/route_trace.hpp>
+#include <spectral/ops/kv_cache.hpp>
+
+namespace spectral {
+
+enum class phase { training, evaluation };   // training keeps what backward needs and runs what its gradients need
+
+// What decoding carries from one call to the next, for the sequences of one batch. A model makes it.
+template <executor Exec, class T>
+struct decode_state {
+    struct layer_cache {
+        tensor<Exec, T, 2> k, v;
+        tensor<Exec, row_index> begin, end, position;
+        index capacity = 0;
+
+        kv_cache<T> view() const { return {k.view(), v.view(), begin.view(), end.view(), position.view(), capacity}; }
+    };
+    std::vector<layer_cache> layers;        // by layer number; empty where a layer keeps nothing
+    tensor<Exec, T> frozen_gate;            // MetaRouter with batch or sequence pooling: fixed at prefill
+    tensor<Exec, T, 2> pool_history;        // MetaRouter with causal pooling: (S, C) sums
+    std::vector<index> length;              // rows seen so far of each sequence
+
+    bool prefilled() const {
+        for (index n : length)
+            if (n) return true;
+        return false;
+    }
+    // Room for `capacity` rows of `width` keys and values in each of `sequences`.
+    void make_cache(Exec& ex, index layer, index sequences, index capacity, index width) {
+        if (static_cast<index>(layers.size()) <= layer) layers.resize(static_cast<std::size_t>(layer + 1));
+        std::vector<row_index> first(static_cast<std::size_t>(sequences));
+        for (index s = 0; s < sequences; ++s) first[static_cast<std::size_t>(s)] = static_cast<row_index>(s * capacity);
+        layer_cache& c = layers[static_cast<std::size_t>(layer)];
+        c.k = tensor<Exec, T, 2>(ex, {sequences * capacity, width});
+        c.v = tensor<Exec, T, 2>(ex, {sequences * capacity, width});
+        c.begin = tensor<Exec, row_index>(ex, {sequences}, first);
+        c.end = tensor<Exec, row_index>(ex, {sequences}, first);
+        c.position = tensor<Exec, row_index>(ex, {sequences * capacity});
+        c.capacity = capacity;
+    }
+};
+
+template <executor Exec, class T>
+struct pass {
+    Exec& ex;
+    row_map rows;                               // of the activations: packed sequences
+    spectral::phase phase = phase::evaluation;
+    double loss_weight = 1;                     // share of this micro-batch in the step's loss: scales auxiliary losses
+    std::uint64_t seed = 0, step = 0;           // of dropout: (seed, step) name the masks
+    double auxiliary_loss = 0;                  // regularisers add their value here
+    route_trace* trace = nullptr;               // records routes, or replays recorded ones
+    decode_state<Exec, T>* decode = nullptr;    // key/value caches of a generation
+
+    bool training() const { return phase == phase::training; }
+    // the random numbers of one dropout site
+    random_stream draw(index layer, index site) const {
+        return {seed, substream(substream(stream_of("dropout", step + 1), static_cast<std::uint64_t>(layer)), static_cast<std::uint64_t>(site))};
+    }
+    arena<Exec>& memory() const { return ex.memory(); }
+    matrix_view<T> matrix(index n, index c) const { return ex.memory().template matrix<T>(n, c); }
+    vector_view<T> vector(index n) const { return ex.memory().template vector<T>(n); }
+    matrix_view<T> zeros(index n, index c) const { return ex.memory().template zeros<T, 2>({n, c}); }
+};
+
+}  // namespace spectral

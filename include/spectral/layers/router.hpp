@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: Apache-2.0
+// include/spectral/layers/router.hpp: what a router returns, and the routers of this library
+//
+// A router reads a layer's input and gives every token to one operator (or weights to all). Policies:
+//   entropy_threshold  operator = number of thresholds below the token's spectral entropy (ties go down: to DCT);
+//                      `permuted` reads the features in a fixed random order: a control that destroys the spectrum
+//   learned_gate       s = softmax(W [x; H] + b):  soft    y = Σ s_o operator_o(x)
+//                                                  hard    onehot(argmax s), straight-through gradient to s
+//                                                  budget  hard, with the last operator's share held to a target
+//   random_share       the last operator with a given probability, a function of (seed, layer, position): a control
+//   constant_choice    everything to one operator
+//   any_router         one of these, chosen at run time from a configuration
+// A router of your own needs forward, backward, visit_parameters and `saved`; see examples/own_router.cpp.
+#pragma once
+#include <spectral/layers/token_operator.hpp>
+#include <spectral/ops/elementwise.hpp>
+#include <spectral/ops/gate.hpp>
+#include <spectral/ops/partition.hpp>
+#include <spectral/ops/spectral_entropy.hpp>
+
+#include <variant>
+
+namespace spectral {
+
+enum class routing_mode { threshold, hard, soft, budget, random, permuted, attention, dct };
+enum class estimator { straight_through, selected_only };   // how a hard choice is trained
+
+template <class T>
+struct routing {
+    enum class combine {
+        select,   // each row runs its operator
+        scale,    // each row runs its operator and is multiplied by weight[n, op[n]]
+        sum       // every operator runs on every row: y = Σ_o weight[n, o] operator_o(x)[n]
+    } how = combine::select;
+    vector_view<row_index> op;      // (N) the chosen operator
+    vector_view<T> entropy;         // (N), empty if nobody asked
+    matrix_view<T> weight;          // (N, K), empty for select
+};
+
+// What a routed layer tells its router.
+struct router_options {
+    routing_mode mode = routing_mode::threshold;
+    spectral::estimator estimator = estimator::straight_through;
+    index operators = 2;
+    std::vector<double> thresholds;         // ascending, one fewer than operators
+    double target_share = 0.5;              // of the last operator: random, budget
+    std::uint64_t random_seed = 0;
+    bool collapse_regulariser = false, collapse_detached = false;
+    double collapse_lambda = 0.01;
+};
+
+namespace detail {
+template <executor Exec, class T>
+vector_view<T> entropy_of(pass<Exec, T>& p, const_matrix<T> x, dct_norm norm) {
+    auto h = p.vector(x.rows());
+    spectral_entropy_forward(p.ex, x, norm, h);
+    return h;
+}
+// a recorded choice in place of the router's own
+template <executor Exec, class T>
+void replay_choice(pass<Exec, T>& p, index layer, vector_view<row_index> op) {
+    if (!p.trace || p.trace->how != route_trace::mode::replay) return;
+    const auto found = p.trace->layers.find(layer);
+    check(found != p.trace->layers.end(), "route_trace", "no routes recorded for layer ", layer);
+    check_equal(static_cast<index>(found->second.op.size()), op.size(), "route_trace", "recorded rows");
+    p.ex.copy_from_host(op.data, found->second.op.data(), found->second.op.size() * sizeof(row_index));
+}
+}  // namespace detail
+
+template <executor Exec, class T>
+struct entropy_threshold {
+    operator_config<Exec, T> config;
+    std::vector<double> thresholds;
+    tensor<Exec, row_index> order;   // feature order of the permuted control; empty otherwise
+
+    entropy_threshold(const operator_config<Exec, T>& c, const router_options& o, Exec* ex = nullptr)
+        : config(c), thresholds(o.thresholds) {
+        check_equal(static_cast<index>(thresholds.size()), o.operators - 1, "entropy_threshold", "number of thresholds");
+        if (o.mode != routing_mode::permuted) return;
+        std::vector<row_index> shuffled(static_cast<std::size_t>(c.width));
+        const random_stream draw{o.random_seed, stream_of("feature order")};
+        for (std::size_t i = 0; i < shuffled.size(); ++i) shuffled[i] = static_cast<row_index>(i);
+        for (std::size_t i = shuffled.size(); i > 1; --i) std::swap(shuffled[i - 1], shuffled[draw.bits(i) % i]);
+        order = tensor<Exec, row_index>(*ex, {c.width}, shuffled);
+    }
+
+    struct saved {};
+    void forward(pass<Exec, T>& p, const_matrix<T> x, routing<T>& route, saved&) {
+        const_matrix<T> seen = x;
+        if (order.size()) {
+            auto shuffled = p.matrix(x.rows(), x.width());
+            permute_columns(p.ex, x, order.view(), shuffled);
+            seen = shuffled;
+        }
+        route.entropy = detail::entropy_of(p, seen, config.dct_norm);
+        route.op = p.memory().template vector<row_index>(x.rows());
+        threshold_rows(p.ex, route.entropy, thresholds, route.op);
+        detail::replay_choice(p, config.layer, route.op);
+    }
+    void backward(pass<Exec, T>&, const_matrix<T>, matrix_view<T>, saved&) {}   // a threshold has no gradient
+    template <class F> void visit_parameters(F&&, const std::string&) {}
+};
+
+template <executor Exec, class T>
+struct random_share {
+    operator_config<Exec, T> config;
+    double share;
+    index last;
+    random_stream draw;
+
+    random_share(const operator_config<Exec, T>& c, const router_options& o)
+        : config(c), share(o.target_share), last(o.operators - 1),
+          draw{o.random_seed, substream(stream_of("random_share"), static_cast<std::uint64_t>(c.layer))} {
+        check_equal(o.operators, index{2}, "random_share", "number of operators");
+    }
+    struct saved {};
+    void forward(pass<Exec, T>& p, const_matrix<T> x, routing<T>& route, saved&) {
+        route.op = p.memory().template vector<row_index>(x.rows());
+        random_rows(p.ex, p.rows.position, draw, share, route.op);
+        detail::replay_choice(p, config.layer, route.op);
+    }
+    void backward(pass<Exec, T>&, const_matrix<T>, matrix_view<T>, saved&) {}
+    template <class F> void visit_parameters(F&&, const std::string&) {}
+};
+
+template <executor Exec, class T>
+struct constant_choice {
+    index choice;
+
+    constant_choice(const operator_config<Exec, T>&, const router_options& o)
+        : choice(o.mode == routing_mode::attention ? o.operators - 1 : 0) {}
+    struct saved {};
+    void forward(pass<Exec, T>& p, const_matrix<T> x, routing<T>& route, saved&) {
+        route.op = p.memory().template vector<row_index>(x.rows());
+        const std::vector<row_index> all(static_cast<std::size_t>(x.rows()), static_cast<row_index>(choice));
+        p.ex.copy_from_host(route.op.data, all.data(), all.size() * sizeof(row_index));
+    }
+    void backward(pass<Exec, T>&, const_matrix<T>, matrix_view<T>, saved&) {}
+    template <class F> void visit_parameters(F&&, const std::string&) {}
+};
+
+template <executor Exec, class T>
+struct learned_gate {
+    parameter<T> weight, bias;     // gate_proj: (K, C + 1), (K)
+    parameter<T> multiplier;       // μ of the budget, raised by its own ascent, not by the optimizer
+    operator_config<Exec, T> config;
+    router_options options;
+
+    learned_gate(const operator_config<Exec, T>& c, const router_options& o)
+        : weight({o.operators, c.width + 1}, initializer::normal(0.02)), bias({o.operators}, initializer::zeros()),
+          config(c), options(o) {
+        if (o.mode == routing_mode::budget) multiplier = parameter<T>({1}, initializer::zeros());
+        multiplier.trainable = false;
+    }
+
+    struct saved {
+        const_matrix<T> x;
+        vector_view<T> entropy;
+        matrix_view<T> s;              // (N, K) softmax
+        double share = 0;              // of the last operator in this pass
+    };
+
+    void forward(pass<Exec, T>& p, const_matrix<T> x, routing<T>& route, saved& s) {
+        using combine = typename routing<T>::combine;
+        s.x = x;
+        route.entropy = s.entropy = detail::entropy_of(p, x, config.dct_norm);
+        s.s = p.matrix(x.rows(), options.operators);
+        token_gate_forward(p.ex, x, s.entropy, weight.matrix(), bias.vector(), s.s);
+        route.op = p.memory().template vector<row_index>(x.rows());
+        argmax_rows(p.ex, s.s, route.op);
+        if (options.mode == routing_mode::soft) {
+            route.how = combine::sum;
+            route.weight = s.s;
+            return;
+        }
+        detail::replay_choice(p, config.layer, route.op);
+        if (options.estimator == estimator::selected_only) {
+            route.how = combine::scale;
+            route.weight = s.s;
+        } else if (p.training()) {   // value onehot, gradient to s through every operator's output
+            route.how = combine::sum;
+            route.weight = p.matrix(x.rows(), options.operators);
+            one_hot_rows(p.ex, route.op, route.weight);
+        }
+        if (options.mode == routing_mode::budget && p.training()) hold_share(p, route.op, s);
+    }
+
+    void backward(pass<Exec, T>& p, const_matrix<T> dL_dweight, matrix_view<T> dL_dx, saved& s) {
+        arena_scope scratch(p.ex);
+        const index n = s.s.rows(), K = s.s.width();
+        auto dL_ds = p.matrix(n, K);
+        copy(p.ex, dL_dweight, dL_ds);
+        if (options.mode == routing_mode::budget && n > 0)
+            add_constant(p.ex, dL_ds.columns(K - 1, 1), p.loss_weight * pressure(p, s) / static_cast<double>(n));
+        auto dL_dentropy = p.vector(n);
+        token_gate_backward(p.ex, dL_ds, s.s, s.x, s.entropy, weight.matrix(), dL_dx, dL_dentropy, weight.grad, bias.grad_vector());
+        spectral_entropy_backward(p.ex, dL_dentropy, s.x, config.dct_norm, dL_dx);
+    }
+
+    template <class F>
+    void visit_parameters(F&& f, const std::string& prefix) {
+        f(prefix + "gate_proj.weight", weight);
+        f(prefix + "gate_proj.bias", bias);
+        f(prefix + "multiplier", multiplier);
+    }
+
+private:
+    // The augmented Lagrangian of "share = target": loss += μ (share − t) + c/2 (share − t)², μ ← μ + η (share − t).
+    // The quadratic term damps the oscillation of a bare multiplier.
+    static constexpr double ascent_rate = 0.01, damping = 1.0;
+
+    double pressure(pass<Exec, T>& p, const saved& s) const {
+        return static_cast<double>(to_host(p.ex, multiplier.value)[0]) + damping * (s.share - options.target_share);
+    }
+    void hold_share(pass<Exec, T>& p, vector_view<row_index> op, saved& s) {
+        const auto chosen = to_host(p.ex, op);
+        for (row_index o : chosen) s.share += o == options.operators - 1;
+        if (!chosen.empty()) s.share /= static_cast<double>(chosen.size());
+        const double off = s.share - options.target_share;
+        T mu = to_host(p.ex, multiplier.value)[0];
+        p.auxiliary_loss += p.loss_weight * (mu * off + damping / 2 * off * off);
+        mu = static_cast<T>(mu + ascent_rate * p.loss_weight * off);
+        p.ex.copy_from_host(multiplier.value.data, &mu, sizeof mu);
+    }
+};
+
+// A router chosen by a configuration.
+template <executor Exec, class T>
+struct any_router {
+    using choices = std::variant<entropy_threshold<Exec, T>, learned_gate<Exec, T>, random_share<Exec, T>, constant_choice<Exec, T>>;
+    choices router;
+
+    any_router(Exec& ex, const operator_config<Exec, T>& c, const router_options& o) : router(make(ex, c, o)) {}
+
+    using saved = typename learned_gate<Exec, T>::saved;   // the others keep nothing
+    void forward(pass<Exec, T>& p, const_matrix<T> x, routing<T>& route, saved& s) {
+        std::visit([&](auto& r) { with_saved(r, s, [&](auto& its) { r.forward(p, x, route, its); }); }, router);
+    }
+    void backward(pass<Exec, T>& p, const_matrix<T> dL_dweight, matrix_view<T> dL_dx, saved& s) {
+        std::visit([&](auto& r) { with_saved(r, s, [&](auto& its) { r.backward(p, dL_dweight, dL_dx, its); }); }, router);
+    }
+    template <class F>
+    void visit_parameters(F&& f, const std::string& prefix) {
+        std::visit([&](auto& r) { r.visit_parameters(f, prefix); }, router);
+    }
+
+private:
+    template <class Router, class F>
+    static void with_saved(Router&, saved& s, F&& f) {
+        if constexpr (std::is_same_v<typename Router::saved, saved>) {
+            f(s);
+        } else {
+            typename Router::saved nothing;
+            f(nothing);
+        }
+    }
+    static choices make(Exec& ex, const operator_config<Exec, T>& c, const router_options& o) {
+        switch (o.mode) {
+            case routing_mode::threshold:
+            case routing_mode::permuted: return entropy_threshold<Exec, T>(c, o, &ex);
+            case routing_mode::random: return random_share<Exec, T>(c, o);
+            case routing_mode::attention:
+            case routing_mode::dct: return constant_choice<Exec, T>(c, o);
+            default: return learned_gate<Exec, T>(c, o);
+        }
+    }
+};
+
+}  // namespace spectral

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+// include/spectral/models/chiar_former.hpp: CHIAR-Former (Chiaroscuro Attention, arXiv:2606.08327)
+//
+//   token embedding -> MetaRouter( L1: spectral only ) -> L2 .. L(n-1): routed by token -> Ln: attention only -> LayerNorm
+//
+// v3 as published; v1 and v2 have learned positions and no MetaRouter, v1 mixers have feed-forwards of their own.
+#pragma once
+#include <spectral/layers/block.hpp>
+#include <spectral/layers/dct_mixer.hpp>
+#include <spectral/layers/meta_router.hpp>
+#include <spectral/layers/routed.hpp>
+#include <spectral/layers/self_attention.hpp>
+#include <spectral/layers/token_embedding.hpp>
+#include <spectral/models/chiar_config.hpp>
+#include <spectral/models/task_model.hpp>
+
+namespace spectral {
+
+// The published choice of the middle layers. Any router and any operators may stand here; the first layer runs the
+// first operator, the last layer the last.
+template <class Exec, class T>
+using dct_or_attention = routed<Exec, T, any_router<Exec, T>, dct_mixer<Exec, T>, self_attention<Exec, T>>;
+
+template <executor Exec, class T, class Middle = dct_or_attention<Exec, T>>
+struct chiar_stack {
+    using config_type = chiar_config;
+    using first_block = block<Exec, T, typename Middle::first_operator>;
+    using middle_block = block<Exec, T, Middle>;
+    using last_block = block<Exec, T, typename Middle::last_operator>;
+
+    chiar_config config;
+    std::shared_ptr<tensor<Exec, T, 2>> rotary;
+    token_embedding<Exec, T> embedding;
+    std::optional<meta_router<Exec, T>> gate;
+    first_block first;
+    std::vector<middle_block> middle;
+    last_block last;
+    layer_norm<Exec, T> norm;
+
+    chiar_stack(Exec& ex, const chiar_config& c)
+        : config((c.validate(), c)), rotary(make_rotary<Exec, T>(ex, c)),
+          embedding(c.vocab_size, c.d_model, c.has_positions() ? c.max_seq_len : 0, c.dropout),
+          first(at(0), at(0)), last(at(c.n_layers - 1), at(c.n_layers - 1)), norm(c.d_model) {
+        if (c.has_meta_router()) gate.emplace(c.d_model, meta_options{c.meta_pool, c.meta_gate_value, c.meta_gate_threshold});
+        for (index l = 1; l + 1 < c.n_layers; ++l) middle.emplace_back(at(l), ex, at(l), router_at(l));
+    }
+
+    struct saved {
+        const_vector<row_index> ids;
+        typename meta_router<Exec, T>::template saved<first_block> gate;
+        typename first_block::saved first;
+        std::vector<typename middle_block::saved> middle;
+        typename last_block::saved last;
+        typename layer_norm<Exec, T>::saved norm;
+    };
+
+    // ids (N) -> hidden states h (N, C), which the head reads
+    void forward(pass<Exec, T>& p, const_vector<row_index> ids, matrix_view<T> h, saved& s) {
+        s.ids = ids;
+        s.middle.resize(middle.size());
+        activation_chain<Exec, T> x(p, ids.size(), config.d_model);
+        x.start([&](auto y) { embedding.forward(p, ids, y); });
+        if (gate) x.apply([&](auto in, auto y) { gate->forward(p, first, in, y, s.gate); });
+        else x.apply([&](auto in, auto y) { first.forward(p, in, y, s.first); });
+        for (std::size_t i = 0; i < middle.size(); ++i)
+            x.apply([&](auto in, auto y) { middle[i].forward(p, in, y, s.middle[i]); });
+        x.apply([&](auto in, auto y) { last.forward(p, in, y, s.last); });
+        norm.forward(p, x.value(), h, s.norm);
+    }
+
+    // dL_dh (N, C): the same lines, bottom to top
+    void backward(pass<Exec, T>& p, const_matrix<T> dL_dh, saved& s) {
+        gradient_chain<Exec, T> dL_dx(p, dL_dh.rows(), config.d_model);
+        dL_dx.start([&](auto out) { norm.backward(p, dL_dh, out, s.norm); });
+        dL_dx.apply([&](auto dy, auto out) { last.backward(p, dy, out, s.last); });
+        for (std::size_t i = middle.size(); i-- > 0;)
+            dL_dx.apply([&](auto dy, auto out) { middle[i].backward(p, dy, out, s.middle[i]); });
+        if (gate) dL_dx.apply([&](auto dy, auto out) { gate->backward(p, first, dy, out, s.gate); });
+        else dL_dx.apply([&](auto dy, auto out) { first.backward(p, dy, out, s.first); });
+        embedding.backward(p, s.ids, dL_dx.value());
+    }
+
+    template <class F>
+    void visit_parameters(F&& f, const std::string& prefix) {
+        embedding.visit_parameters(f, prefix);
+        if (gate) gate->visit_parameters(f, prefix + "meta_router.");
+        first.visit_parameters(f, prefix + "layers.0.");
+        for (std::size_t i = 0; i < middle.size(); ++i) middle[i].visit_parameters(f, prefix + "layers." + std::to_string(i + 1) + ".");
+        last.visit_parameters(f, prefix + "layers." + std::to_string(config.n_layers - 1) + ".");
+        norm.visit_parameters(f, prefix + "norm.");
+    }
+    parameter<T>& head() { return embedding.tokens; }
+
+    // room for `capacity` rows in each of `sequences`
+    decode_state<Exec, T> make_decode_state(Exec& ex, index sequences, index capacity) {
+        decode_state<Exec, T> state;
+        state.length.assign(static_cast<std::size_t>(sequences), 0);
+        state.layers.resize(static_cast<std::size_t>(config.n_layers));
+        if (gate && config.meta_pool == meta_pool::causal) state.pool_history = tensor<Exec, T, 2>(ex, {sequences, config.d_model});
+        const auto cache = [&](auto& op, index layer) {
+            if constexpr (requires { op.cache_width(); }) state.make_cache(ex, layer, sequences, capacity, op.cache_width());
+        };
+        cache(first.mix, 0);
+        for (std::size_t i = 0; i < middle.size(); ++i)
+            std::apply([&](auto&... op) { (cache(op, static_cast<index>(i + 1)), ...); }, middle[i].mix.operators);
+        cache(last.mix, config.n_layers - 1);
+        return state;
+    }
+
+private:
+    operator_config<Exec, T> at(index layer) const { return make_operator_config<Exec, T>(config, rotary, layer); }
+    router_options router_at(index layer) const {
+        return {.mode = config.routing_mode, .estimator = config.estimator, .operators = static_cast<index>(Middle::count),
+                .thresholds = config.thresholds(layer), .target_share = config.target_share, .random_seed = config.random_seed,
+                .collapse_regulariser = config.use_collapse_reg, .collapse_detached = config.collapse_reg_detached,
+                .collapse_lambda = config.lambda_reg};
+    }
+};
+
+template <executor Exec, class T, class Middle = dct_or_attention<Exec, T>>
+using chiar_former = task_model<Exec, T, chiar_stack<Exec, T, Middle>>;
+
+}  // namespace spectral

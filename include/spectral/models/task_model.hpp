@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: Apache-2.0
+// include/spectral/models/task_model.hpp: a stack of layers with its parameters, its heads and its losses
+//
+// Language modelling reads the hidden states through the tied token table; a classification task pools them over the
+// real tokens of a sequence: mean -> Linear d->d, GELU, dropout -> Linear d->classes. Every task goes through the whole stack.
+#pragma once
+#include <spectral/data/batch.hpp>
+#include <spectral/layers/linear.hpp>
+#include <spectral/layers/token_operator.hpp>
+#include <spectral/models/chiar_config.hpp>
+#include <spectral/ops/activation.hpp>
+#include <spectral/ops/cross_entropy.hpp>
+#include <spectral/ops/dropout.hpp>
+#include <spectral/ops/pool.hpp>
+
+namespace spectral {
+
+// The activations of consecutive layers. Training keeps every one; evaluation keeps two and frees what a layer took.
+template <executor Exec, class T>
+class activation_chain {
+public:
+    activation_chain(pass<Exec, T>& p, index rows, index width) : p_(p), now_(p.matrix(rows, width)) {
+        if (!p.training()) next_ = p.matrix(rows, width);
+    }
+    template <class F> void start(F&& f) { f(now_); }
+    template <class F> void apply(F&& f) {
+        if (p_.training()) {
+            next_ = p_.matrix(now_.rows(), now_.width());
+            f(const_matrix<T>(now_), next_);
+            now_ = next_;
+        } else {
+            arena_scope layer(p_.ex);
+            f(const_matrix<T>(now_), next_);
+            std::swap(now_, next_);
+        }
+    }
+    matrix_view<T> value() const { return now_; }
+
+private:
+    pass<Exec, T>& p_;
+    matrix_view<T> now_, next_;
+};
+
+// The gradient on its way down: layers add to a fresh zero.
+template <executor Exec, class T>
+class gradient_chain {
+public:
+    gradient_chain(pass<Exec, T>& p, index rows, index width) : p_(p), now_(p.matrix(rows, width)), next_(p.matrix(rows, width)) {}
+    template <class F> void start(F&& f) { f(now_); }
+    template <class F> void apply(F&& f) {
+        p_.ex.fill_bytes(next_.data, 0, static_cast<std::size_t>(next_.size()) * sizeof(T));
+        f(const_matrix<T>(now_), next_);
+        std::swap(now_, next_);
+    }
+    matrix_view<T> value() const { return now_; }
+
+private:
+    pass<Exec, T>& p_;
+    matrix_view<T> now_, next_;
+};
+
+template <executor Exec, class T>
+std::shared_ptr<tensor<Exec, T, 2>> make_rotary(Exec& ex, const chiar_config& c) {
+    if (c.has_positions()) return nullptr;
+    const index head_width = c.d_model / c.n_heads;
+    return std::make_shared<tensor<Exec, T, 2>>(ex, std::array<index, 2>{c.max_seq_len, head_width},
+                                                rotary_table<T>(c.max_seq_len, head_width, c.rope_base));
+}
+
+template <executor Exec, class T>
+operator_config<Exec, T> make_operator_config(const chiar_config& c, std::shared_ptr<tensor<Exec, T, 2>> rotary, index layer) {
+    return {.width = c.d_model, .heads = c.n_heads, .layer = layer, .dropout = c.dropout, .dct_norm = c.dct_norm,
+            .kv_scope = c.kv_scope, .rotary = std::move(rotary), .own_feed_forward = c.architecture == architecture::v1,
+            .causal = true, .rbf_causal = c.rbf_causal, .rbf_gamma = c.rbf_gamma, .n_random_features = c.n_random_features};
+}
+
+// mean -> Linear -> GELU -> dropout -> Linear
+template <executor Exec, class T>
+struct classifier_head {
+    linear<Exec, T> dense, out;   // named 0 and 3, as the reference's Sequential
+    double drop;
+
+    classifier_head(index width, index classes, double dropout) : dense(width, width), out(width, classes), drop(dropout) {}
+
+    struct saved {
+        matrix_view<T> pooled, before, hidden;
+    };
+    void forward(pass<Exec, T>& p, const_matrix<T> h, matrix_view<T> logits, saved& s) {
+        const index sequences = p.rows.sequences();
+        s = {p.matrix(sequences, h.width()), p.matrix(sequences, h.width()), p.matrix(sequences, h.width())};
+        mean_pool_forward(p.ex, h, p.rows, pool_scope::sequence, s.pooled);
+        dense.forward(p, s.pooled, s.before);
+        gelu_forward(p.ex, s.before, s.hidden);
+        if (p.training()) dropout(p.ex, s.hidden, drop, p.draw(-2, 0), s.hidden);
+        out.forward(p, s.hidden, logits);
+    }
+    // adds to dL_dh
+    void backward(pass<Exec, T>& p, const_matrix<T> dL_dlogits, matrix_view<T> dL_dh, saved& s) {
+        auto dL_dhidden = p.matrix(s.hidden.rows(), s.hidden.width()), dL_dpooled = p.matrix(s.hidden.rows(), s.hidden.width());
+        out.backward(p, dL_dlogits, s.hidden, dL_dhidden);
+        dropout(p.ex, dL_dhidden, drop, p.draw(-2, 0), dL_dhidden);
+        gelu_backward(p.ex, dL_dhidden, s.before, dL_dhidden);
+        dense.backward(p, dL_dhidden, s.pooled, dL_dpooled);
+        mean_pool_backward(p.ex, dL_dpooled, p.rows, pool_scope::sequence, dL_dh);
+    }
+    template <class F>
+    void visit_parameters(F&& f, const std::string& prefix) {
+        dense.visit_parameters(f, prefix + "0.");
+        out.visit_parameters(f, prefix + "3.");
+    }
+};
+
+// What a pass over one batch found. nats: summed cross-entropy; loss: mean cross-entropy plus regularisers.
+struct batch_result {
+    double nats = 0, loss = 0;
+    index targets = 0, correct = 0;   // counted targets; right classes (classification)
+};
+
+template <executor Exec, class T, class Stack>
+struct task_model {
+    using executor_type = Exec;
+    using scalar = T;
+
+    Exec& ex;
+    typename Stack::config_type config;
+    Stack stack;
+    std::vector<std::pair<std::string, classifier_head<Exec, T>>> heads;   // by task
+    parameter_store<Exec, T> parameters;
+    std::uint64_t seed = 0, step = 0;                                      // of dropout
+    route_trace* trace = nullptr;
+
+    task_model(Exec& ex_, const typename Stack::config_type& c, gradients g = gradients::trainable)
+        : ex(ex_), config(c), stack(ex_, c), heads(make_heads(c)), parameters(ex_, *this, g) {}
+    task_model(const task_model&) = delete;
+    task_model& operator=(const task_model&) = delete;
+
+    // Inference on a batch of equally long sequences: ids (B·T), row by row. Logits (B, T, V), or (B, classes, 1) of a
+    // classifier; they live until the next call.
+    view<T, 3> forward(std::span<const row_index> ids, index batch_size) {
+        check(batch_size > 0 && static_cast<index>(ids.size()) % batch_size == 0, "forward", "ids: expected ", batch_size, " rows of equal length, found ", ids.size(), " ids");
+        const index time = static_cast<index>(ids.size()) / batch_size;
+        result_memory_.reset();
+        result_memory_.emplace(ex);
+        auto p = begin(std::vector<index>(static_cast<std::size_t>(batch_size), time), phase::evaluation);
+        const bool classifies = config.model_type == "chiar_classifier";
+        const index width = classifies ? heads.front().second.out.out() : config.vocab_size;
+        auto logits = p.matrix(classifies ? batch_size : batch_size * time, width);
+        arena_scope scratch(ex);
+        auto h = p.matrix(batch_size * time, config.d_model);
+        stack.forward(p, to_device(ids), h, saved_);
+        if (classifies) {
+            typename classifier_head<Exec, T>::saved s;
+            heads.front().second.forward(p, h, logits, s);
+            return {logits.data, {batch_size, width, 1}};
+        }
+        linear_forward<Exec, T>(ex, h, stack.head().matrix(), {}, logits);
+        return {logits.data, {batch_size, time, width}};
+    }
+
+    // Loss of a batch; with phase::training also its gradients, added to the parameters', scaled by `weight` (1 over the
+    // number of accumulated batches).
+    batch_result run(const batch& b, phase ph, double weight = 1) {
+        arena_scope step_memory(ex);
+        auto p = begin(b.lengths, ph);
+        p.loss_weight = weight;
+        const index n = p.rows.rows();
+        check_equal(static_cast<index>(b.ids.size()), n, "batch", "ids against the lengths' sum");
+        auto h = p.matrix(n, config.d_model), dL_dh = p.training() ? p.zeros(n, config.d_model) : matrix_view<T>{};
+        stack.forward(p, to_device(b.ids), h, saved_);
+        batch_result r = b.labels.empty() ? language_loss(p, b, h, dL_dh) : class_loss(p, b, h, dL_dh);
+        if (p.training()) stack.backward(p, dL_dh, saved_);
+        r.loss = (r.targets ? r.nats / static_cast<double>(r.targets) : 0) + p.auxiliary_loss / weight;
+        return r;
+    }
+
+    // One call of generation: `lengths` new ids per sequence continue `state`; logits of each sequence's last row (S, V).
+    matrix_view<T> decode(std::span<const row_index> ids, std::span<const index> lengths, decode_state<Exec, T>& state) {
+        result_memory_.reset();
+        result_memory_.emplace(ex);
+        for (std::size_t s = 0; s < lengths.size(); ++s)
+            check(state.length[s] + lengths[s] <= config.max_seq_len, "decode", "sequence ", s, ": expected at most ", config.max_seq_len,
+                  " tokens (max_seq_len), found ", state.length[s] + lengths[s]);
+        const auto sequences = static_cast<index>(lengths.size());
+        auto logits = ex.memory().template matrix<T>(sequences, config.vocab_size);
+        arena_scope scratch(ex);
+        pass<Exec, T> p{.ex = ex, .rows = pack_rows(ex, lengths, state.length), .trace = trace, .decode = &state};
+        auto h = p.matrix(p.rows.rows(), config.d_model), last = p.matrix(sequences, config.d_model);
+        stack.forward(p, to_device(ids), h, saved_);
+        index row = 0;
+        for (index s = 0; s < sequences; ++s) {
+            row += lengths[static_cast<std::size_t>(s)];
+            copy<Exec, T>(ex, h.slice(row - 1, 1), last.slice(s, 1));
+            state.length[static_cast<std::size_t>(s)] += lengths[static_cast<std::size_t>(s)];
+        }
+        linear_forward<Exec, T>(ex, last, stack.head().matrix(), {}, logits);
+        return logits;
+    }
+
+    template <class F>
+    void visit_parameters(F&& f, const std::string& prefix) {
+        stack.visit_parameters(f, heads.empty() ? prefix : prefix + "backbone.");
+        for (auto& [task, head] : heads) head.visit_parameters(f, prefix + (task.empty() ? "classifier." : "heads." + task + "."));
+    }
+
+private:
+    static std::vector<std::pair<std::string, classifier_head<Exec, T>>> make_heads(const typename Stack::config_type& c) {
+        std::vector<std::pair<std::string, classifier_head<Exec, T>>> out;
+        if (c.model_type == "chiar_classifier") out.emplace_back("", classifier_head<Exec, T>(c.d_model, c.num_classes, c.dropout));
+        for (const auto& [task, classes] : c.task_classes) out.emplace_back(task, classifier_head<Exec, T>(c.d_model, classes, c.dropout));
+        return out;
+    }
+
+    pass<Exec, T> begin(const std::vector<index>& lengths, phase ph) {
+        for (std::size_t s = 0; s < lengths.size(); ++s)
+            check(lengths[s] <= config.max_seq_len, "batch", "length of sequence ", s, ": expected at most ", config.max_seq_len, " (max_seq_len), found ", lengths[s]);
+        return {.ex = ex, .rows = pack_rows(ex, lengths), .phase = ph, .seed = seed, .step = step, .trace = trace};
+    }
+    vector_view<row_index> to_device(std::span<const row_index> ids) {
+        for (std::size_t i = 0; i < ids.size(); ++i)
+            check(ids[i] >= 0 && ids[i] < config.vocab_size, "ids", "id ", i, ": expected 0 to ", config.vocab_size - 1, " (vocab_size), found ", ids[i]);
+        return copy_to_device(ids);
+    }
+    vector_view<row_index> copy_to_device(std::span<const row_index> values) {
+        auto v = ex.memory().template vector<row_index>(static_cast<index>(values.size()));
+        if (!values.empty()) ex.copy_from_host(v.data, values.data(), values.size_bytes());
+        return v;
+    }
+
+    batch_result language_loss(pass<Exec, T>& p, const batch& b, const_matrix<T> h, matrix_view<T> dL_dh) {
+        batch_result r;
+        for (row_index t : b.targets) {
+            check(t < config.vocab_size, "targets", "expected less than ", config.vocab_size, " (vocab_size), found ", t);
+            r.targets += t >= 0;
+        }
+        auto loss = p.vector(h.rows());
+        const double scale = r.targets ? p.loss_weight / static_cast<double>(r.targets) : 0;
+        auto& head = stack.head();
+        linear_cross_entropy(ex, h, head.matrix(), copy_to_device(b.targets), loss, scale, dL_dh, p.training() ? head.grad : matrix_view<T>{});
+        for (T v : to_host(ex, loss)) r.nats += v;
+        return r;
+    }
+
+    batch_result class_loss(pass<Exec, T>& p, const batch& b, const_matrix<T> h, matrix_view<T> dL_dh) {
+        classifier_head<Exec, T>* head = nullptr;
+        for (auto& [task, candidate] : heads)
+            if (task == b.task || (task.empty() && heads.size() == 1)) head = &candidate;
+        check(head != nullptr, "batch", "task ", b.task, ": the model has no head of that name");
+        check_equal(static_cast<index>(b.labels.size()), p.rows.sequences(), "batch", "number of labels");
+        const index sequences = p.rows.sequences(), classes = head->out.out();
+        for (row_index l : b.labels) check(l >= 0 && l < classes, "labels", "expected 0 to ", classes - 1, ", found ", l);
+        batch_result r;
+        r.targets = sequences;
+        auto logits = p.matrix(sequences, classes), dL_dlogits = p.matrix(sequences, classes);
+        auto loss = p.vector(sequences);
+        typename classifier_head<Exec, T>::saved s;
+        head->forward(p, h, logits, s);
+        cross_entropy<Exec, T>(ex, logits, copy_to_device(b.labels), loss, p.loss_weight / static_cast<double>(sequences), dL_dlogits);
+        for (T v : to_host(ex, loss)) r.nats += v;
+        const auto z = to_host(ex, logits);
+        for (index i = 0; i < sequences; ++i)
+            r.correct += std::max_element(z.begin() + i * classes, z.begin() + (i + 1) * classes) - z.begin() - i * classes == b.labels[static_cast<std::size_t>(i)];
+        if (p.training()) head->backward(p, dL_dlogits, dL_dh, s);
+        return r;
+    }
+
+    typename Stack::saved saved_;
+    std::optional<arena_scope<Exec>> result_memory_;   // of the views that forward and decode return
+};
+
+}  // namespace spectral
