@@ -22,12 +22,23 @@
 
 namespace spectral::cpu::detail {
 
+// c ? a : b by bit masks. Written with ?: GCC moves the arithmetic of a and b into branches, and because floating-point
+// operations can trap it does not turn these back into straight-line code: the loop would not vectorise.
+inline std::int32_t choose(bool c, std::int32_t a, std::int32_t b) {
+    const std::int32_t mask = -static_cast<std::int32_t>(c);
+    return (a & mask) | (b & ~mask);
+}
+inline float choose(bool c, float a, float b) {
+    return std::bit_cast<float>(choose(c, std::bit_cast<std::int32_t>(a), std::bit_cast<std::int32_t>(b)));
+}
+inline double choose(bool c, double a, double b) { return c ? a : b; }
+
 // exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln 2 / 2. Adding 1.5 * 2^23 rounds to an integer and leaves it in
 // the low bits of the sum. The factor 2^n is applied as two halves: 2^128 and 2^-149 are then reached without overflow.
 inline float exp(float x) {
     constexpr float shift = 12582912.0f;
-    x = x > 89.0f ? 89.0f : x;       // exp(89) = inf; a comparison with NaN is false and keeps it
-    x = x < -104.0f ? -104.0f : x;   // exp(-104) = 0
+    x = choose(x > 89.0f, 89.0f, x);       // exp(89) = inf; a comparison with NaN is false and keeps it
+    x = choose(x < -104.0f, -104.0f, x);   // exp(-104) = 0
     const float t = x * 1.44269504089f + shift, n = t - shift;
     const float r = (x - n * 0.693145751953125f) - n * 1.42860677e-6f;   // ln 2 in two parts: the first product is exact
     float p = 1.381446677e-03f;
@@ -43,13 +54,13 @@ inline float exp(float x) {
 
 // log(x) = e ln 2 + log(1 + f), x = 2^e (1 + f), 1 + f in [sqrt(1/2), sqrt(2)); log(1 + f) = f - f^2 / 2 + f^3 P(f).
 inline float log(float x) {
-    const bool small = x < 1.17549435e-38f;
-    const float y = small ? x * 8388608.0f : x;   // denormals become normal
-    const std::int32_t bits = std::bit_cast<std::int32_t>(y);
+    const std::int32_t given = std::bit_cast<std::int32_t>(x);
+    const bool small = given < 0x00800000;   // a denormal (or nothing the sum below is used for): make it normal
+    const std::int32_t bits = std::bit_cast<std::int32_t>(x * choose(small, 8388608.0f, 1.0f));
     // 0x3f3504f3 is sqrt(1/2): subtracting it moves the exponent's steps there
     const std::int32_t e = (bits - 0x3f3504f3) >> 23;
     const float f = std::bit_cast<float>(bits - (e << 23)) - 1.0f;
-    const float k = static_cast<float>(e) - (small ? 23.0f : 0.0f);
+    const float k = static_cast<float>(e) - choose(small, 23.0f, 0.0f);
     float p = 6.746634265e-02f;
     p = p * f - 1.167605120e-01f;
     p = p * f + 1.188837882e-01f;
@@ -61,10 +72,12 @@ inline float log(float x) {
     p = p * f + 3.333331259e-01f;
     const float s = f * f;
     const float tail = p * f * s + k * 1.42860677e-6f - 0.5f * s;
-    float out = k * 0.693145751953125f + (f + tail);
-    out = x == std::numeric_limits<float>::infinity() ? x : out;
-    out = x == 0.0f ? -std::numeric_limits<float>::infinity() : out;
-    return x >= 0.0f ? out : std::numeric_limits<float>::quiet_NaN();
+    std::int32_t out = std::bit_cast<std::int32_t>(k * 0.693145751953125f + (f + tail));
+    constexpr std::int32_t inf = 0x7f800000, nan = 0x7fc00000, sign = std::numeric_limits<std::int32_t>::min();
+    out = choose(given >= inf, given, out);                  // inf and NaN stay
+    out = choose(given < 0, nan, out);                       // negative, and NaN with the sign bit set
+    out = choose((given & ~sign) == 0, inf | sign, out);     // 0 and -0
+    return std::bit_cast<float>(out);
 }
 
 // |x| < 1: x + x P(x^2). Otherwise 1 - exp(Q(|x|)), Q a fit of ln erfc on [0.92, 4], beyond which erf rounds to 1.
@@ -78,7 +91,7 @@ inline float erf(float x) {
     p = p * s - 3.761262582e-01f;
     p = p * s + 1.283791657e-01f;
     const float near = x + x * p;
-    const float c = t > 4.0f ? 4.0f : t;
+    const float c = choose(t > 4.0f, 4.0f, t);
     float q = -2.116182643e-05f;
     q = q * c + 4.352180076e-04f;
     q = q * c - 4.174638985e-03f;
@@ -88,13 +101,13 @@ inline float erf(float x) {
     q = q * c - 1.129520817e+00f;
     q = q * c + 1.758733870e-04f;
     const float far = std::copysign(1.0f - exp(q), x);
-    return t < 1.0f ? near : far;
+    return choose(t < 1.0f, near, far);
 }
 
 // Phi(x) = (1 + erf(x / sqrt 2)) / 2 through ln Phi(-|x|) on [0, 6]: relative accuracy in the lower tail, one exp.
 inline float normal_cdf(float x) {
     float t = std::fabs(x);
-    t = t > 6.0f ? 6.0f : t;
+    t = choose(t > 6.0f, 6.0f, t);
     float q = 2.149350378e-09f;
     q = q * t - 7.771414951e-08f;
     q = q * t + 1.246662854e-06f;
@@ -108,8 +121,8 @@ inline float normal_cdf(float x) {
     q = q * t - 7.978846724e-01f;
     q = q * t - 6.931471785e-01f;
     float h = exp(q);
-    h = x < -6.0f ? 0.0f : h;
-    return x < 0.0f ? h : 1.0f - h;
+    h = choose(x < -6.0f, 0.0f, h);
+    return choose(x < 0.0f, h, 1.0f - h);
 }
 
 inline double exp(double x) { return std::exp(x); }
@@ -123,32 +136,33 @@ inline double normal_cdf(double x) { return 0.5 * std::erfc(-0.70710678118654752
 template <class T>
 inline T gelu(T x) {
     const T y = x * normal_cdf(x);
-    return x < -std::numeric_limits<T>::max() ? T(0) : y;   // -inf * 0
+    return choose(x < -std::numeric_limits<T>::max(), T(0), y);   // -inf * 0
 }
 // Phi(x) + x exp(-x^2 / 2) / sqrt(2 pi)
 template <class T>
 inline T gelu_derivative(T x) {
-    T c = x > T(40) ? T(40) : x;   // the bell is 0 there; keeps inf * 0 out
-    c = c < T(-40) ? T(-40) : c;
+    T c = choose(x > T(40), T(40), x);   // the bell is 0 there; keeps inf * 0 out
+    c = choose(c < T(-40), T(-40), c);
     return normal_cdf(x) + c * static_cast<T>(0.39894228040143267794) * exp(T(-0.5) * c * c);
 }
 
-// 1 / (1 + exp(-x))
+// 1 / (1 + exp(-x)), as e / (1 + e) with e = exp(x) for x < 0: silu keeps its relative accuracy down to its last bit
 template <class T>
 inline T sigmoid(T x) {
-    return T(1) / (T(1) + exp(-x));
+    const T e = exp(choose(x > T(0), -x, x));
+    return choose(x > T(0), T(1), e) / (T(1) + e);
 }
 // x sigmoid(x)
 template <class T>
 inline T silu(T x) {
     const T y = x * sigmoid(x);
-    return x < -std::numeric_limits<T>::max() ? T(0) : y;
+    return choose(x < -std::numeric_limits<T>::max(), T(0), y);
 }
 // s (1 + x (1 - s)), s = sigmoid(x)
 template <class T>
 inline T silu_derivative(T x) {
-    T c = x > T(1000) ? T(1000) : x;   // x (1 - s) at inf
-    c = c < T(-1000) ? T(-1000) : c;
+    T c = choose(x > T(1000), T(1000), x);   // x (1 - s) at inf
+    c = choose(c < T(-1000), T(-1000), c);
     const T s = sigmoid(c);
     return s + s * (c * (T(1) - s));
 }
