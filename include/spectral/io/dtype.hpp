@@ -4,6 +4,7 @@
 #include <spectral/core/half.hpp>
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string_view>

@@ -47,7 +47,8 @@ Json parse_json(std::string_view text, std::string_view where, int deepest = 100
             check(depth < deepest, where, "JSON is nested deeper than ", deepest, " levels");
         if (event == event_t::key) {
             const auto& key = parsed.template get_ref<const std::string&>();
-            if (!keys.back().insert(key).second) fail(where, "key ", in_quotes(key), " appears twice in one JSON object");
+            if (!keys.back().insert(key).second)
+                fail(where, "key ", in_quotes(key), " appears twice in one JSON object");
         }
         return true;
     };

@@ -7,6 +7,7 @@
 #include <array>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace spectral {
@@ -15,9 +16,9 @@ class added_token_finder {
 public:
     void add(std::string content, row_index id) {
         auto& bucket = by_first_byte_[static_cast<unsigned char>(content[0])];
-        bucket.push_back({std::move(content), id});
-        std::stable_sort(bucket.begin(), bucket.end(),
-                         [](const token& a, const token& b) { return a.content.size() > b.content.size(); });
+        const auto longer = [](const token& a, const token& b) { return a.content.size() > b.content.size(); };
+        token t{std::move(content), id};
+        bucket.insert(std::upper_bound(bucket.begin(), bucket.end(), t, longer), std::move(t));
         empty_ = false;
     }
     bool empty() const { return empty_; }

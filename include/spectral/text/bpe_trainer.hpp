@@ -51,7 +51,8 @@ public:
         for (const std::string& token : all) {
             check(!token.empty(), "bpe_trainer", "special_tokens: expected text, found an empty string");
             check_utf8(token, "bpe_trainer, special_tokens");
-            check(token.size() > 1 && std::count(all.begin(), all.end(), token) == 1, "bpe_trainer", "special token ", in_quotes(token), " appears twice or is a single byte");
+            check(token.size() > 1 && std::count(all.begin(), all.end(), token) == 1, "bpe_trainer", "special token ",
+                  in_quotes(token), " appears twice or is a single byte");
             special_.add(token, 0);
         }
     }

@@ -177,7 +177,8 @@ private:
         check(!vocab.empty(), where_, "model, vocab: expected tokens, found none");
         // ids may have holes, but a small file must not claim a table of gigabytes
         const std::size_t added = absent(json_, "added_tokens") ? 0 : json_["added_tokens"].size();
-        most_ids_ = std::min<std::uint64_t>(4 * (vocab.size() + added) + 4096, std::uint64_t{1} << 30);
+        constexpr std::uint64_t least = 1u << 18, most = 1u << 30;
+        most_ids_ = std::clamp<std::uint64_t>(4 * (vocab.size() + added), least, most);
         out_.ids.reserve(vocab.size() + added);
         out_.bytes.reserve(vocab.size() + added);
         for (const auto& [token, value] : vocab.items()) {
@@ -204,8 +205,8 @@ private:
                 if (both.starts_with("#version")) continue;
                 const std::size_t space = both.find(' ');
                 if (space == both.npos || both.find(' ', space + 1) != both.npos)
-                    fail(where_, "model, merges, entry ", rank, ": expected two tokens with a space between them, found ",
-                         in_quotes(both));
+                    fail(where_, "model, merges, entry ", rank,
+                         ": expected two tokens with a space between them, found ", in_quotes(both));
                 left = both.substr(0, space);
                 right = both.substr(space + 1);
             } else {
@@ -236,8 +237,8 @@ private:
             check(token.contains("id"), where_, "added_tokens, token ", in_quotes(content), ": id is missing");
             const row_index id = read_id(token["id"], "added_tokens", content);
             for (const char* key : {"single_word", "lstrip", "rstrip"})
-                check(!flag(token, key, false, "added_tokens"), where_, "added_tokens, token ", in_quotes(content), ", ",
-                      key, ": expected false, found true");
+                check(!flag(token, key, false, "added_tokens"), where_, "added_tokens, token ", in_quotes(content),
+                      ", ", key, ": expected false, found true");
             const auto found = out_.ids.find(content);
             check(found == out_.ids.end() ? !taken(id) : found->second == id, where_, "added_tokens, token ",
                   in_quotes(content), ": id ", id, " does not agree with the other tokens");

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+// include/spectral/io/weights.hpp: a model's parameters from and to safetensors
+//
+// Loading is strict: every mismatch of the file is listed in one error before any value is copied. Values of any
+// floating type are converted to the model's scalar.
+#pragma once
+#include <spectral/core/parameters.hpp>
+#include <spectral/io/safetensors.hpp>
+
+namespace spectral {
+
+namespace detail {
+// tensors that published checkpoints carry and that follow from others
+inline bool redundant_tensor(std::string_view name) {
+    return name.ends_with("lm_head.weight") || name.find("rope.") != std::string_view::npos;
+}
+// state that a checkpoint of another routing mode lacks
+inline bool optional_tensor(std::string_view name) { return name.ends_with("router.multiplier"); }
+
+inline std::string name_list(const std::vector<std::string>& names) {
+    std::string out;
+    for (std::size_t i = 0; i < names.size(); ++i) out += (i ? ", " : "") + names[i];
+    return out;
+}
+}  // namespace detail
+
+// Fills the store's parameters from tensors named prefix + name. Other tensors are unexpected unless `prefix` is set.
+template <executor Exec, class T>
+void load_weights(Exec& ex, parameter_store<Exec, T>& store, const safetensors_file& file, const std::string& prefix = "") {
+    std::vector<std::string> missing, unexpected, shapes;
+    std::set<std::string> wanted;
+    for (const auto& [name, p] : store.named()) {
+        const std::string stored = prefix + name;
+        wanted.insert(stored);
+        if (!file.contains(stored)) {
+            if (!detail::optional_tensor(name)) missing.push_back(stored);
+        } else if (file.at(stored).shape != p->shape) {
+            shapes.push_back(stored + " (expected " + detail::shape_list(p->shape) + ", found " + detail::shape_list(file.at(stored).shape) + ")");
+        }
+    }
+    if (prefix.empty())
+        for (const auto& [name, entry] : file.tensors())
+            if (!wanted.count(name) && !detail::redundant_tensor(name)) unexpected.push_back(in_quotes(name));
+    std::string problem;
+    const auto say = [&](const char* what, const std::vector<std::string>& names) {
+        if (!names.empty()) problem += (problem.empty() ? "" : "; ") + std::to_string(names.size()) + " " + what + ": " + detail::name_list(names);
+    };
+    say("missing", missing);
+    say("unexpected", unexpected);
+    say("of another shape", shapes);
+    check(problem.empty(), file.name(), "the tensors do not fit the model: ", problem);
+
+    std::vector<T> host;
+    for (const auto& [name, p] : store.named()) {
+        if (!file.contains(prefix + name)) continue;
+        host.resize(static_cast<std::size_t>(p->size()));
+        file.read(prefix + name, std::span<T>(host));
+        ex.copy_from_host(p->value.data, host.data(), host.size() * sizeof(T));
+    }
+}
+
+// Every parameter under prefix + its name. The writer refers to `hold`, which must live until it has written.
+template <executor Exec, class T>
+void add_weights(Exec& ex, const parameter_store<Exec, T>& store, safetensors_writer& writer, std::vector<std::vector<T>>& hold) {
+    for (const auto& [name, p] : store.named()) {
+        hold.push_back(to_host(ex, p->value));
+        writer.add(name, p->shape, std::span<const T>(hold.back()));
+    }
+}
+
+}  // namespace spectral
