@@ -47,7 +47,10 @@ inline std::size_t invalid_utf8(std::string_view text) {
             ++i;
             continue;
         }
-        const std::size_t length = lead >= 0xC2 && lead <= 0xDF ? 2 : lead >> 4 == 0xE ? 3 : lead >= 0xF0 && lead <= 0xF4 ? 4 : 0;
+        const std::size_t length = lead >= 0xC2 && lead <= 0xDF   ? 2
+                                   : lead >> 4 == 0xE             ? 3
+                                   : lead >= 0xF0 && lead <= 0xF4 ? 4
+                                                                  : 0;
         if (length == 0) return i;
         const unsigned low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
         const unsigned high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
@@ -73,19 +76,21 @@ inline std::optional<index> whole_number(std::string_view field) {
     return value;
 }
 
-inline index number_in_field(std::string_view field, index low, index high, const std::string& where, const char* what) {
+inline index number_in_field(std::string_view field, index low, index high, const std::string& where,
+                             const char* what) {
     const auto value = whole_number(field);
-    check(value && *value >= low && *value <= high, where, what, ": expected a number from ", low, " to ", high, ", found ",
-          shown(field));
+    check(value && *value >= low && *value <= high, where, what, ": expected a number from ", low, " to ", high,
+          ", found ", shown(field));
     return *value;
 }
 }  // namespace detail
 
 // The lines of `text`; `name` names their file in errors.
-inline classification_data parse_classification(std::string_view text, const std::string& name, const text_encoder& encode,
-                                                const classification_options& options) {
-    check(options.classes >= 2 && options.max_length >= 1, name, "options: expected at least 2 classes and a length of 1, found ",
-          options.classes, " and ", options.max_length);
+inline classification_data parse_classification(std::string_view text, const std::string& name,
+                                                const text_encoder& encode, const classification_options& options) {
+    check(options.classes >= 2 && options.max_length >= 1, name,
+          "options: expected at least 2 classes and a length of 1, found ", options.classes, " and ",
+          options.max_length);
     check(static_cast<bool>(encode), name, "expected an encoder, found none");
     classification_data data{name, {}, options.classes, 0};
     tsv_layout layout = options.layout;
@@ -105,7 +110,8 @@ inline classification_data parse_classification(std::string_view text, const std
         }
         if (layout == tsv_layout::detect) {
             check(fields.size() == 2 || fields.size() == 4, where,
-                  "fields between tabs: expected 2 (label, text) or 4 (label, rating, id, text), found ", fields.size());
+                  "fields between tabs: expected 2 (label, text) or 4 (label, rating, id, text), found ",
+                  fields.size());
             layout = fields.size() == 2 ? tsv_layout::label_text : tsv_layout::imdb;
         }
         const bool imdb = layout == tsv_layout::imdb;
@@ -119,8 +125,8 @@ inline classification_data parse_classification(std::string_view text, const std
         const std::string_view content = fields.back();
         const std::size_t bad = detail::invalid_utf8(content);
         if (bad != std::string_view::npos)
-            fail(where, "text: expected UTF-8, found the byte ", static_cast<unsigned>(static_cast<unsigned char>(content[bad])),
-                 " at byte ", bad, " of the text");
+            fail(where, "text: expected UTF-8, found the byte ",
+                 static_cast<unsigned>(static_cast<unsigned char>(content[bad])), " at byte ", bad, " of the text");
         labelled_tokens example{encode(content), static_cast<row_index>(label)};
         check(!example.ids.empty(), where, "text: expected at least one token, found none");
         if (static_cast<index>(example.ids.size()) > options.max_length) {
@@ -138,7 +144,8 @@ inline classification_data read_classification(const std::filesystem::path& path
                                                const classification_options& options) {
     const mapped_file file(path);
     const auto bytes = file.bytes();
-    return parse_classification({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path.string(), encode, options);
+    return parse_classification({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path.string(), encode,
+                                options);
 }
 
 struct classification_batch_options {
@@ -156,8 +163,9 @@ public:
     classification_batches(classification_data data, classification_batch_options options)
         : data_(std::move(data)), o_(std::move(options)),
           order_(static_cast<index>(data_.examples.size()), o_.seed, "classification") {
-        check(o_.batch > 0 && o_.bucket >= 0, data_.name, "batches: expected a batch of at least 1 and a bucket of at least 0, found ",
-              o_.batch, " and ", o_.bucket);
+        check(o_.batch > 0 && o_.bucket >= 0, data_.name,
+              "batches: expected a batch of at least 1 and a bucket of at least 0, found ", o_.batch, " and ",
+              o_.bucket);
     }
 
     const classification_data& data() const { return data_; }
@@ -173,7 +181,8 @@ public:
         const index bucket = step / o_.bucket;
         order_.visit(bucket * o_.bucket * o_.batch, o_.bucket * o_.batch, [&](index n) { numbers.push_back(n); });
         std::stable_sort(numbers.begin(), numbers.end(), [&](index a, index b) { return length(a) < length(b); });
-        const shuffled_order which(o_.bucket, {o_.seed, substream(stream_of("bucket"), static_cast<std::uint64_t>(bucket))});
+        const shuffled_order which(o_.bucket,
+                                   {o_.seed, substream(stream_of("bucket"), static_cast<std::uint64_t>(bucket))});
         const auto first = numbers.begin() + which[step % o_.bucket] * o_.batch;
         return make({first, first + o_.batch});
     }
@@ -184,7 +193,8 @@ public:
         check(number >= 0 && number < evaluation_batches(), data_.name, "evaluation batch: expected 0 to ",
               evaluation_batches() - 1, ", found ", number);
         std::vector<index> numbers;
-        for (index n = number * o_.batch; n < std::min((number + 1) * o_.batch, order_.size()); ++n) numbers.push_back(n);
+        for (index n = number * o_.batch; n < std::min((number + 1) * o_.batch, order_.size()); ++n)
+            numbers.push_back(n);
         return make(numbers);
     }
 

@@ -54,17 +54,19 @@ inline row_index evaluate_list_ops(std::span<const row_index> ids, std::string_v
     std::vector<open_list> open;   // a stack of our own: depth is up to the input
     for (std::size_t i = 0; i < ids.size(); ++i) {
         row_index value = ids[i];
-        check(value >= 0 && value < list_ops_vocabulary, where, "token ", i, ": expected an id of 0 to 14, found ", value);
+        check(value >= 0 && value < list_ops_vocabulary, where, "token ", i, ": expected an id of 0 to 14, found ",
+              value);
         if (value >= list_max && value <= list_sm) {
             open.push_back({value, {}});
             continue;
         }
         if (value == list_end) {
-            check(!open.empty(), where, "token ", i, ": expected a digit or an operator, found \"]\" with no open list");
+            check(!open.empty(), where, "token ", i,
+                  ": expected a digit or an operator, found \"]\" with no open list");
             auto [op, v] = std::move(open.back());
             open.pop_back();
-            check(!v.empty(), where, "token ", i, ": expected an argument of \"", list_ops_names[static_cast<std::size_t>(op)],
-                  "\", found \"]\"");
+            check(!v.empty(), where, "token ", i, ": expected an argument of \"",
+                  list_ops_names[static_cast<std::size_t>(op)], "\", found \"]\"");
             std::sort(v.begin(), v.end());
             const std::size_t half = v.size() / 2;
             switch (op) {
@@ -157,7 +159,8 @@ inline void check_list_ops(const list_ops_options& o) {
 // Example n of a split.
 inline list_ops_example make_list_ops(const list_ops_options& o, std::uint64_t seed, data_split split, index n) {
     check_list_ops(o);
-    const random_stream draw{seed, substream(stream_of(name_of(split), stream_of("list_ops/")), static_cast<std::uint64_t>(n))};
+    const random_stream draw{
+        seed, substream(stream_of(name_of(split), stream_of("list_ops/")), static_cast<std::uint64_t>(n))};
     list_ops_example e;
     std::uint64_t drawn = 0;
     constexpr int tries = 1000000;

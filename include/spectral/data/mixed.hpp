@@ -52,8 +52,8 @@ public:
         const index left = round - std::accumulate(steps_.begin(), steps_.end(), index{0});
         for (index i = 0; i < left; ++i) ++steps_[by_rest[static_cast<std::size_t>(i) % by_rest.size()]];
         for (std::size_t t = 0; t < tasks_.size(); ++t)
-            check(steps_[t] > 0, "mixed tasks", "weight of \"", tasks_[t].name, "\": expected at least one step in ", round,
-                  ", found a share of ", tasks_[t].weight / sum);
+            check(steps_[t] > 0, "mixed tasks", "weight of \"", tasks_[t].name, "\": expected at least one step in ",
+                  round, ", found a share of ", tasks_[t].weight / sum);
     }
 
     index tasks() const { return static_cast<index>(tasks_.size()); }
@@ -62,7 +62,8 @@ public:
     mixed_step at(index step) const {
         check(step >= 0, "mixed tasks", "step: expected at least 0, found ", step);
         const index number = step / round, last = step % round;
-        const shuffled_order order(round, {seed_, substream(stream_of("mixed tasks"), static_cast<std::uint64_t>(number))});
+        const shuffled_order order(round,
+                                   {seed_, substream(stream_of("mixed tasks"), static_cast<std::uint64_t>(number))});
         const index task = owner(order[last]);
         index earlier = 0;   // steps of this task in this round
         for (index i = 0; i < last; ++i) earlier += owner(order[i]) == task;

@@ -119,7 +119,8 @@ private:
     static double discount(const std::vector<index>& counts) {
         const auto once = static_cast<double>(std::count(counts.begin(), counts.end(), 1));
         const auto twice = static_cast<double>(std::count(counts.begin(), counts.end(), 2));
-        return once > 0 ? once / (once + 2 * twice) : 0.5;   // too little data to estimate: keep something for the unseen
+        return once > 0 ? once / (once + 2 * twice)
+                        : 0.5;  // too little data to estimate: keep something for the unseen
     }
     // absolute discounting, interpolated with the uniform distribution
     std::vector<double> smoothed(const std::vector<index>& counts) const {
@@ -131,7 +132,8 @@ private:
         }
         std::vector<double> p(counts.size());
         for (std::size_t i = 0; i < p.size(); ++i)
-            p[i] = (std::max(static_cast<double>(counts[i]) - d, 0.0) + d * types / static_cast<double>(vocabulary_)) / total;
+            p[i] = (std::max(static_cast<double>(counts[i]) - d, 0.0) + d * types / static_cast<double>(vocabulary_)) /
+                   total;
         return p;
     }
     std::size_t id(row_index w) const {

@@ -39,7 +39,8 @@ inline constexpr char token_file_magic[8] = {'S', 'P', 'T', 'O', 'K', 'E', 'N', 
 }  // namespace detail
 
 // Writes a token file, with 2 bytes per token where every id fits.
-inline void write_token_file(const std::filesystem::path& path, std::span<const row_index> tokens, text_size text = {}) {
+inline void write_token_file(const std::filesystem::path& path, std::span<const row_index> tokens,
+                             text_size text = {}) {
     const std::string where = path.string();
     row_index largest = 0;
     for (std::size_t i = 0; i < tokens.size(); ++i) {
@@ -151,7 +152,9 @@ struct window_options {
 class training_windows {
 public:
     training_windows(token_stream stream, window_options options)
-        : stream_(std::move(stream)), options_(std::move(options)), order_(count(stream_, options_), options_.seed, "lm") {}
+        : stream_(std::move(stream)),
+          options_(std::move(options)),
+          order_(count(stream_, options_), options_.seed, "lm") {}
 
     index windows() const { return order_.size(); }
     double epochs(index step) const {
@@ -191,7 +194,8 @@ public:
         : stream_(std::move(stream)), options_(std::move(options)) {
         check(options_.batch > 0 && options_.window > 0, stream_.name(),
               "windows: expected a batch and a window of at least 1, found ", options_.batch, " and ", options_.window);
-        check(stream_.size() >= 2, stream_.name(), "tokens: expected at least 2 to predict one, found ", stream_.size());
+        check(stream_.size() >= 2, stream_.name(), "tokens: expected at least 2 to predict one, found ",
+              stream_.size());
     }
 
     index targets() const { return stream_.size() - 1; }

@@ -22,7 +22,7 @@ struct operator_config {
     double dropout = 0;
     spectral::dct_norm dct_norm = dct_norm::ortho;
     spectral::kv_scope kv_scope = kv_scope::all;
-    std::shared_ptr<tensor<Exec, T, 2>> rotary;   // (positions, D) table shared by all layers; null without rotation
+    std::shared_ptr<tensor<Exec, T, 2>> rotary = nullptr;   // (positions, D) table shared by all layers; null without rotation
     bool own_feed_forward = false;                // v1: the DCT and RBF mixers have a feed-forward inside
     bool causal = true, rbf_causal = true;
     double rbf_gamma = 1;

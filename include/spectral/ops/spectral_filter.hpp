@@ -22,6 +22,7 @@ void spectral_filter_backward(Exec& ex, const_matrix<T> dL_dy, const_matrix<T> x
                               matrix_view<T> dL_dx, out_vector<T> dL_dw) {
     check_shape(dL_dy, {x.rows(), x.width()}, "spectral_filter_backward", "dL_dy");
     check_shape(dL_dx, {x.rows(), x.width()}, "spectral_filter_backward", "dL_dx");
+    check_shape(w, {x.width()}, "spectral_filter_backward", "w");
     check_shape(dL_dw, {x.width()}, "spectral_filter_backward", "dL_dw");
     SPECTRAL_CALL_KERNEL(spectral_filter_backward_kernel, ex, dL_dy, x, w, filter_gain(norm), dL_dx, dL_dw);
 }
@@ -39,6 +40,9 @@ void spectral_mix_forward(Exec& ex, const_matrix<T> x, const selection& rows, co
     check_shape(w, {x.width()}, "spectral_mix_forward", "w");
     check_shape(y, {x.rows(), x.width()}, "spectral_mix_forward", "y");
     check_shape(gamma, {x.width()}, "spectral_mix_forward", "gamma");
+    check_shape(beta, {x.width()}, "spectral_mix_forward", "beta");
+    check_shape(stats.mean, {x.rows()}, "spectral_mix_forward", "mean");
+    check_shape(stats.rstd, {x.rows()}, "spectral_mix_forward", "rstd");
     check_equal(rows.capacity, x.rows(), "spectral_mix_forward", "capacity of the selection");
     SPECTRAL_CALL_KERNEL(spectral_mix_forward_kernel, ex, x, rows, w, filter_gain(norm), gamma, beta, eps, y, stats);
 }
@@ -50,6 +54,14 @@ void spectral_mix_backward(Exec& ex, const_matrix<T> dL_dy, const_matrix<T> x, c
                            matrix_view<T> dL_dx, out_vector<T> dL_dw, out_vector<T> dL_dgamma, out_vector<T> dL_dbeta) {
     check_shape(dL_dy, {x.rows(), x.width()}, "spectral_mix_backward", "dL_dy");
     check_shape(dL_dx, {x.rows(), x.width()}, "spectral_mix_backward", "dL_dx");
+    check_shape(w, {x.width()}, "spectral_mix_backward", "w");
+    check_shape(gamma, {x.width()}, "spectral_mix_backward", "gamma");
+    check_shape(stats.mean, {x.rows()}, "spectral_mix_backward", "mean");
+    check_shape(stats.rstd, {x.rows()}, "spectral_mix_backward", "rstd");
+    check_shape(dL_dw, {x.width()}, "spectral_mix_backward", "dL_dw");
+    check_shape(dL_dgamma, {x.width()}, "spectral_mix_backward", "dL_dgamma");
+    check_shape(dL_dbeta, {x.width()}, "spectral_mix_backward", "dL_dbeta");
+    check_equal(rows.capacity, x.rows(), "spectral_mix_backward", "capacity of the selection");
     SPECTRAL_CALL_KERNEL(spectral_mix_backward_kernel, ex, dL_dy, x, rows, w, filter_gain(norm), gamma, stats, dL_dx,
                          dL_dw, dL_dgamma, dL_dbeta);
 }

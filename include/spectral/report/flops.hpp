@@ -91,8 +91,8 @@ inline double causal_pairs(std::span<const row_index> query_positions, std::span
     double pairs = 0;
     std::size_t keys = 0;
     for (std::size_t i = 0; i < query_positions.size(); ++i) {
-        check(i == 0 || query_positions[i] >= query_positions[i - 1], "causal_pairs", "query positions must ascend, found ",
-              query_positions[i], " after ", query_positions[i ? i - 1 : 0]);
+        check(i == 0 || query_positions[i] >= query_positions[i - 1], "causal_pairs",
+              "query positions must ascend, found ", query_positions[i], " after ", query_positions[i ? i - 1 : 0]);
         while (keys < key_positions.size() && key_positions[keys] <= query_positions[i]) ++keys;
         pairs += static_cast<double>(keys);
     }
@@ -189,9 +189,9 @@ struct layer_work {
 };
 
 inline mac_counts layer_macs(const chiar_widths& c, const layer_work& w) {
-    check(w.attention_rows <= w.rows && w.key_rows <= w.rows && w.dct_rows <= w.rows && w.rbf_rows <= w.rows, "layer_macs",
-          "rows of an operator: expected at most the ", w.rows, " rows of the layer, found ", w.attention_rows,
-          " queries, ", w.key_rows, " keys, ", w.dct_rows, " DCT, ", w.rbf_rows, " RBF");
+    check(w.attention_rows <= w.rows && w.key_rows <= w.rows && w.dct_rows <= w.rows && w.rbf_rows <= w.rows,
+          "layer_macs", "rows of an operator: expected at most the ", w.rows, " rows of the layer, found ",
+          w.attention_rows, " queries, ", w.key_rows, " keys, ", w.dct_rows, " DCT, ", w.rbf_rows, " RBF");
     mac_counts m = feed_forward_macs(w.rows, c.d, c.feed_forward);
     m += attention_macs(w.attention_rows, w.key_rows, w.attention_pairs, c.d);
     m += dct_mixing_macs(w.dct_rows, c.d);
@@ -214,13 +214,16 @@ inline mac_counts model_macs(const chiar_widths& c, std::span<const layer_work> 
 //   operator               MACs   share
 //   feed_forward     2.147e+09   65.2%
 inline std::string mac_table(const mac_counts& counts, const mac_counts* dense = nullptr) {
-    std::string out = dense ? "operator                   MACs   share       dense   ratio\n" : "operator                   MACs   share\n";
+    std::string out = dense ? "operator                   MACs   share       dense   ratio\n"
+                            : "operator                   MACs   share\n";
     const auto row = [&](std::string_view name, double macs, double reference) {
         char text[160];
         const double share = counts.total() > 0 ? 100 * macs / counts.total() : 0;
-        std::snprintf(text, sizeof text, "%-20.*s %10.4g %6.1f%%", static_cast<int>(name.size()), name.data(), macs, share);
+        std::snprintf(text, sizeof text, "%-20.*s %10.4g %6.1f%%", static_cast<int>(name.size()), name.data(), macs,
+                      share);
         out += text;
-        if (dense && reference > 0) std::snprintf(text, sizeof text, "  %10.4g %6.1f%%", reference, 100 * macs / reference);
+        if (dense && reference > 0)
+            std::snprintf(text, sizeof text, "  %10.4g %6.1f%%", reference, 100 * macs / reference);
         else if (dense) std::snprintf(text, sizeof text, "  %10s %7s", "0", "-");
         if (dense) out += text;
         out += '\n';
