@@ -40,12 +40,14 @@ TEST_CASE("both layouts are read", "[data]") {
     CHECK(imdb.examples[0] == spectral::labelled_tokens{bytes("good film"), 1});
     CHECK(imdb.examples[1] == spectral::labelled_tokens{bytes("bad"), 0});
     CHECK(imdb.cut == 0);
-    const auto plain = spectral::parse_classification("3\tone\n0\ttwo \xC3\xA9", "a.tsv", bytes, {.classes = 4, .max_length = 3});
+    const auto plain =
+        spectral::parse_classification("3\tone\n0\ttwo \xC3\xA9", "a.tsv", bytes, {.classes = 4, .max_length = 3});
     REQUIRE(plain.examples.size() == 2);   // the last line needs no line end
     CHECK(plain.examples[0] == spectral::labelled_tokens{bytes("one"), 3});
     CHECK(plain.examples[1] == spectral::labelled_tokens{bytes("two"), 0});
     CHECK(plain.cut == 1);
-    CHECK(spectral::parse_classification("0\ta\n1\tb\n1\tc\n", "a.tsv", bytes, {.max_examples = 2}).examples.size() == 2);
+    CHECK(spectral::parse_classification("0\ta\n1\tb\n1\tc\n", "a.tsv", bytes, {.max_examples = 2}).examples.size() ==
+          2);
 }
 
 TEST_CASE("malformed lines are named", "[data]") {
@@ -53,7 +55,8 @@ TEST_CASE("malformed lines are named", "[data]") {
     CHECK(problem("") == "a.tsv: the file has no examples");
     CHECK(problem("0\tfine\n1\n") == "a.tsv: line 2: fields between tabs (label, text): expected 2, found 1");
     CHECK(problem("0\tfine\n\n") == "a.tsv: line 2: fields between tabs (label, text): expected 2, found 1");
-    CHECK(problem("0\tfine\n1\ttab\tinside\n") == "a.tsv: line 2: fields between tabs (label, text): expected 2, found 3");
+    CHECK(problem("0\tfine\n1\ttab\tinside\n") ==
+          "a.tsv: line 2: fields between tabs (label, text): expected 2, found 3");
     CHECK(problem("0\t1\t2\n") ==
           "a.tsv: line 1: fields between tabs: expected 2 (label, text) or 4 (label, rating, id, text), found 3");
     CHECK(problem("0\tx\n", {.layout = tsv_layout::imdb}) ==
@@ -66,7 +69,8 @@ TEST_CASE("malformed lines are named", "[data]") {
           "a.tsv: line 1: label: expected a number from 0 to 1, found \"99999999999999999999\"");
     CHECK(problem("a\x1b[31m label that is long\tx\n") ==
           "a.tsv: line 1: label: expected a number from 0 to 1, found \"a?[31m label that is...\"");
-    CHECK(problem("1\t9\t4\tok\n1\t11\t4\tx\n") == "a.tsv: line 2: rating: expected a number from 1 to 10, found \"11\"");
+    CHECK(problem("1\t9\t4\tok\n1\t11\t4\tx\n") ==
+          "a.tsv: line 2: rating: expected a number from 1 to 10, found \"11\"");
     CHECK(problem("1\t9\tseven\tx\n").find("a.tsv: line 1: id: expected a number from 0 to") == 0);
     CHECK(problem("1\tab\xFFz\n") == "a.tsv: line 1: text: expected UTF-8, found the byte 255 at byte 2 of the text");
     CHECK(problem("0\tok\n1\t\n") == "a.tsv: line 2: text: expected at least one token, found none");
@@ -81,8 +85,9 @@ TEST_CASE("UTF-8 is what Unicode calls well-formed", "[data]") {
                              "\xF0\x90\x80\x80", "\xF4\x8F\xBF\xBF"})
         CHECK(invalid_utf8(good) == std::string_view::npos);
     // overlong, surrogate, above U+10FFFF, stray, cut short
-    for (const char* bad : {"\xC0\x80", "\xC1\xBF", "\xE0\x9F\xBF", "\xED\xA0\x80", "\xF0\x8F\xBF\xBF", "\xF4\x90\x80\x80",
-                            "\xF5\x80\x80\x80", "\x80", "\xC2", "\xE2\x82", "\xF0\x9F\x98", "\xE2\x28\xA1"})
+    for (const char* bad :
+         {"\xC0\x80", "\xC1\xBF", "\xE0\x9F\xBF", "\xED\xA0\x80", "\xF0\x8F\xBF\xBF", "\xF4\x90\x80\x80",
+          "\xF5\x80\x80\x80", "\x80", "\xC2", "\xE2\x82", "\xF0\x9F\x98", "\xE2\x28\xA1"})
         CHECK(invalid_utf8(std::string("ok") + bad) == 2);
 }
 
@@ -138,7 +143,8 @@ TEST_CASE("buckets make batches of alike lengths", "[data]") {
         index sum = 0;
         for (index step = 0; step < 40; ++step) {
             const auto lengths = data.batch_at(step).lengths;
-            sum += *std::max_element(lengths.begin(), lengths.end()) - *std::min_element(lengths.begin(), lengths.end());
+            sum +=
+                *std::max_element(lengths.begin(), lengths.end()) - *std::min_element(lengths.begin(), lengths.end());
         }
         return sum / 40;
     };

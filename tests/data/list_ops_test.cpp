@@ -46,10 +46,13 @@ TEST_CASE("text and ids are two forms of one thing", "[data]") {
 }
 
 TEST_CASE("malformed expressions get a sentence", "[data]") {
-    const auto parsed = [](std::string_view text) { return sentence([&] { spectral::parse_list_ops(text, "row 3"); }); };
+    const auto parsed = [](std::string_view text) {
+        return sentence([&] { spectral::parse_list_ops(text, "row 3"); });
+    };
     CHECK(parsed("") == "row 3: expected an expression, found nothing");
     CHECK(parsed("   ") == "row 3: expected an expression, found nothing");
-    CHECK(parsed("[MAX 1 [MOD 2 ] ]") == "row 3: column 8: expected a digit, [MAX, [MIN, [MED, [SM or ], found \"[MOD\"");
+    CHECK(parsed("[MAX 1 [MOD 2 ] ]") ==
+          "row 3: column 8: expected a digit, [MAX, [MIN, [MED, [SM or ], found \"[MOD\"");
     CHECK(parsed("[MAX 1 2]") == "row 3: column 8: expected a digit, [MAX, [MIN, [MED, [SM or ], found \"2]\"");
     CHECK(parsed("[MAX 10 ]") == "row 3: column 6: expected a digit, [MAX, [MIN, [MED, [SM or ], found \"10\"");
     CHECK(parsed("[MAX [MIN 1") == "row 3: expected \"]\" for 2 open lists, found the end of the expression");
@@ -111,7 +114,8 @@ TEST_CASE("example n is a pure function, and splits do not meet", "[data]") {
             for (const auto& ids : seen[a]) REQUIRE(seen[b].count(ids) == 0);
     for (const auto& s : seen) CHECK(s.size() > 1500);   // short ones repeat inside a split
 
-    const auto e = spectral::make_list_ops(o, 1, data_split::train, 77), again = spectral::make_list_ops(o, 1, data_split::train, 77);
+    const auto e = spectral::make_list_ops(o, 1, data_split::train, 77),
+               again = spectral::make_list_ops(o, 1, data_split::train, 77);
     CHECK(e.ids == again.ids);
     CHECK(spectral::make_list_ops(o, 2, data_split::train, 77).ids != e.ids);
     CHECK(spectral::make_list_ops(o, 1, data_split::train, 78).ids != e.ids);
@@ -142,7 +146,8 @@ TEST_CASE("batches of expressions", "[data]") {
         CHECK(b.sequences() == 5);
         index row = 0;
         for (std::size_t s = 0; s < 5; ++s) {
-            const auto e = spectral::make_list_ops(source.options, 4, data_split::train, 5 * step + static_cast<index>(s));
+            const auto e =
+                spectral::make_list_ops(source.options, 4, data_split::train, 5 * step + static_cast<index>(s));
             CHECK(b.lengths[s] == static_cast<index>(e.ids.size()));
             CHECK(b.labels[s] == e.label);
             CHECK(std::equal(e.ids.begin(), e.ids.end(), b.ids.begin() + row));

@@ -16,8 +16,9 @@ std::vector<row_index> chain(std::size_t n, std::uint64_t seed) {
     const spectral::random_stream draw{seed, 1};
     std::vector<row_index> out{0};
     for (std::uint64_t i = 0; out.size() < n; ++i)
-        out.push_back(draw.uniform(2 * i) < 0.5 ? (out.back() + 1) % 40
-                                                : static_cast<row_index>(40 * draw.uniform(2 * i + 1) * draw.uniform(2 * i + 1)));
+        out.push_back(draw.uniform(2 * i) < 0.5
+                          ? (out.back() + 1) % 40
+                          : static_cast<row_index>(40 * draw.uniform(2 * i + 1) * draw.uniform(2 * i + 1)));
     return out;
 }
 
@@ -92,11 +93,13 @@ TEST_CASE("units", "[data]") {
 }
 
 TEST_CASE("what cannot be counted is refused", "[data]") {
-    CHECK_THROWS_WITH(ngram_model(std::vector<row_index>{1}, 4), "ngram_model: training tokens: expected at least 2, found 1");
+    CHECK_THROWS_WITH(ngram_model(std::vector<row_index>{1}, 4),
+                      "ngram_model: training tokens: expected at least 2, found 1");
     CHECK_THROWS_WITH(ngram_model(std::vector<row_index>{1, 4}, 4), "ngram_model: id: expected 0 to 3, found 4");
     const ngram_model model(std::vector<row_index>{1, 2}, 4);
     CHECK_THROWS_WITH(model.score(std::vector<row_index>{1, -1}), "ngram_model: id: expected 0 to 3, found -1");
-    CHECK_THROWS_WITH(model.score(std::vector<row_index>{}), "ngram_model: validation tokens: expected at least 2, found 0");
+    CHECK_THROWS_WITH(model.score(std::vector<row_index>{}),
+                      "ngram_model: validation tokens: expected at least 2, found 0");
 }
 
 }  // namespace ngram_test

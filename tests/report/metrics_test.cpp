@@ -31,7 +31,8 @@ std::string sentence(Call&& call) {
     return "no error";
 }
 
-const std::string three = "{\"config\":\"small\"}\n{\"step\":1,\"loss\":5.5}\n{\"step\":2,\"loss\":5.25}\n{\"step\":3,\"loss\":5.0}\n";
+const std::string three =
+    "{\"config\":\"small\"}\n{\"step\":1,\"loss\":5.5}\n{\"step\":2,\"loss\":5.25}\n{\"step\":3,\"loss\":5.0}\n";
 
 TEST_CASE("lines keep their order and are there at once", "[report]") {
     const temporary_file file;

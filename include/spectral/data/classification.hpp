@@ -47,11 +47,8 @@ inline std::size_t invalid_utf8(std::string_view text) {
             ++i;
             continue;
         }
-        const std::size_t length = lead >= 0xC2 && lead <= 0xDF   ? 2
-                                   : lead >> 4 == 0xE             ? 3
-                                   : lead >= 0xF0 && lead <= 0xF4 ? 4
-                                                                  : 0;
-        if (length == 0) return i;
+        if (lead < 0xC2 || lead > 0xF4) return i;
+        const std::size_t length = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
         const unsigned low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
         const unsigned high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
         if (byte(i + 1) < low || byte(i + 1) > high) return i;
@@ -139,7 +136,7 @@ inline classification_data parse_classification(std::string_view text, const std
     return data;
 }
 
-//   auto train = read_classification("imdb_train.tsv", [&](std::string_view s) { return bpe.encode(s); }, {.max_length = 256});
+//   auto train = read_classification("imdb_train.tsv", [&](std::string_view s) { return bpe.encode(s); }, {});
 inline classification_data read_classification(const std::filesystem::path& path, const text_encoder& encode,
                                                const classification_options& options) {
     const mapped_file file(path);
@@ -152,7 +149,7 @@ struct classification_batch_options {
     index batch = 32;
     std::uint64_t seed = 0;
     // 0: plain shuffled order. n: n batches' worth of the shuffled order are sorted by length and cut into batches,
-    // which then come in a random order: batches of alike lengths cost less where rows are padded, and vary less in size.
+    // which then come in a random order: inside a batch lengths are alike.
     index bucket = 0;
     std::string task = "classification";
 };

@@ -10,8 +10,8 @@
 //   of operators over digits; operators, counts and uniform draws are our reading of it. The same grammar with depth 2.
 //
 // Example n of a split is a pure function of (options, seed, split, n). Splits draw from streams of their own; short
-// expressions would still turn up in two splits, so with `disjoint` the expression itself decides, by its hash, to which
-// split it may belong: 1/8 validation, 1/8 test, the rest training.
+// expressions would still turn up in two splits, so with `disjoint` the expression itself decides, by its hash, which
+// split it may belong to: 1/8 validation, 1/8 test, the rest training.
 #pragma once
 #include <spectral/data/batch.hpp>
 

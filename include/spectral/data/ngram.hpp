@@ -5,8 +5,8 @@
 //   unigram  p(w)     = max(c(w) - D1, 0) / c  +  D1 U / c · 1/V               U  word types seen, c tokens
 //   bigram   p(w | h) = max(c(h,w) - D2, 0) / c(h)  +  D2 F(h) / c(h) · q(w)   F(h) different followers of h
 //            q(w)     = max(P(w) - Dq, 0) / P  +  Dq U' / P · 1/V              P(w) different predecessors of w
-// with D = n1 / (n1 + 2 n2), n1 and n2 being the number of items counted once and twice; c(h) counts h as a context, and
-// a context never seen leaves q(w). Everything sums to 1 over the V ids, so unseen ids cost a finite number of nats.
+// with D = n1 / (n1 + 2 n2), n1 and n2 the number of items counted once and twice; c(h) counts h as a context, and a
+// context never seen leaves q(w). Everything sums to 1 over the V ids, so unseen ids cost a finite number of nats.
 // Both perplexities are over the targets of a validation stream: every token but the first, each with its predecessor.
 #pragma once
 #include <spectral/core/check.hpp>
@@ -119,8 +119,8 @@ private:
     static double discount(const std::vector<index>& counts) {
         const auto once = static_cast<double>(std::count(counts.begin(), counts.end(), 1));
         const auto twice = static_cast<double>(std::count(counts.begin(), counts.end(), 2));
-        return once > 0 ? once / (once + 2 * twice)
-                        : 0.5;  // too little data to estimate: keep something for the unseen
+        if (once == 0) return 0.5;   // too little data to estimate: keep something for the unseen
+        return once / (once + 2 * twice);
     }
     // absolute discounting, interpolated with the uniform distribution
     std::vector<double> smoothed(const std::vector<index>& counts) const {

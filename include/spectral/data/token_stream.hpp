@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // include/spectral/data/token_stream.hpp: a corpus as one run of tokens, cut into windows for training and evaluation
 //
-// Window w of length T reads tokens [wT, wT + T] : the first T are the input, the last T the targets, so windows overlap
+// Window w of length T reads tokens wT to wT + T: the first T are the input, the last T the targets, so windows overlap
 // by one token and every token but the first of the corpus is the target of exactly one window.
 //
 // Token file, little-endian, 40 bytes and then the tokens:
