@@ -2,8 +2,8 @@
 // include/spectral/report/metrics.hpp: metrics of a run as JSON lines
 //
 // One object per line with a "step", in ascending order, written in one piece: a killed run leaves at most one torn
-// line, the last. A resumed run continues the same file: lines after the resumed step, and a torn one, are cut off first,
-// so the file reads as if the run had never stopped.
+// line, the last. A resumed run continues the same file: lines after the resumed step, and a torn one, are cut off
+// first, so the file reads as if the run had never stopped.
 #pragma once
 #include <spectral/io/json.hpp>
 
