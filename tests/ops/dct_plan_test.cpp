@@ -250,9 +250,9 @@ TEMPLATE_TEST_CASE("spectral_tile: a row's bits do not depend on its neighbours"
         run(x.in(backwards.data()), rows, z.out(backwards.data()));   // other lanes, other tiles
         CHECK(y.data.size() == z.data.size());
         for (count_t r = 0; r < rows; ++r) CHECK(y.row(r) == z.row(r));
-        const std::int32_t one = 5;
+        const std::int32_t one = 3;
         run(x.in(&one), 1, z.out());                                  // alone
-        CHECK(z.row(0) == y.row(5));
+        CHECK(z.row(0) == y.row(3));
         // a broken row stays alone
         x.data[static_cast<std::size_t>(x.stride)] = std::numeric_limits<T>::quiet_NaN();
         run(x.in(), rows, z.out());

@@ -170,8 +170,8 @@ void entropy_tile(const dct_plan<T>& plan, double scale0, double scale, tile_row
             const index bins = std::min<index>(16, n - k);
             for (index c = 0; c < bins; ++c) P[c] = X[k + c] * X[k + c] * over;
             const T* const p = w.time;
-#pragma omp simd
-            for (index i = 0; i < bins * L; ++i) logs[i] = log(p[i] + static_cast<T>(1e-8));
+            T* const out = logs;
+            simd_for<T>(bins * L, [=](index i) { out[i] = log(p[i] + static_cast<T>(1e-8)); });
             for (index c = 0; c < bins; ++c) sum[c & 1] += P[c] * as_lanes(logs)[c];
         }
         *as_lanes(w.b) = norm * (sum[0] + sum[1]);
@@ -202,8 +202,8 @@ void entropy_backward_tile(const dct_plan<T>& plan, double scale0, double scale,
         for (index k = 0; k < n; k += 16) {
             const index bins = std::min<index>(16, n - k);
             const T* const p = w.time + k * L;
-#pragma omp simd
-            for (index i = 0; i < bins * L; ++i) slope[i] = norm * (log(p[i] + tiny) + p[i] / (p[i] + tiny));
+            T* const out = slope;
+            simd_for<T>(bins * L, [=](index i) { out[i] = norm * (log(p[i] + tiny) + p[i] / (p[i] + tiny)); });
             for (index c = 0; c < bins; ++c) {
                 dot += as_lanes(slope)[c] * G[k + c];
                 G[k + c] = as_lanes(slope)[c];

@@ -4,13 +4,18 @@
 // Straight-line code: no branch, no table, no library call. A loop over float arrays under `#pragma omp simd` becomes
 // SSE, AVX2 or AVX-512 code with g++ and clang (-O3 and -fopenmp or -fopenmp-simd). -ffast-math is neither needed nor
 // allowed: it would break the rounding trick in exp. The polynomials are weighted least-squares fits iterated towards
-// the minimax one (Lawson). Largest errors, measured over every float of the range stated:
+// the minimax one (Lawson). Largest errors, measured over all floats (every seventh):
 //
-//     exp      all floats                 1.00 ulp (results below 2^-126 to half a denormal step)
-//     log      all floats > 0             0.88 ulp (denormals included)
-//     erf      all floats                 1.02e-7 absolute, 2.0 ulp
-//     gelu     all floats                 2.2e-7 absolute on [-6, 6], then the identity or -0 to within 6e-9
-//     sigmoid, silu                       2.5 ulp wherever the result is normal
+//     exp               1.02 ulp (denormal results included: half of 2^-149 more)
+//     log               0.82 ulp (denormal arguments included)
+//     erf               1.24 ulp, 7.4e-8 absolute
+//     gelu              2.5 ulp for x > 0, 5e-8 absolute for x < 0 (0 below -6)
+//     gelu_derivative   1.4e-7 absolute
+//     sigmoid           2.4 ulp      silu  3.1 ulp for x > -87      silu_derivative  5e-7 absolute for abs(x) < 6
+//
+// One Zen 5 core, AVX-512, ns per element (g++ 12 / clang 14): exp 0.20 / 0.15, log 0.29 / 0.25, erf 0.49 / 0.40,
+// gelu 0.62 / 0.47, gelu_derivative 0.80 / 0.65, sigmoid 0.30 / 0.24, silu 0.31 / 0.26, silu_derivative 0.43 / 0.31;
+// exp with AVX2 0.33, with SSE2 (no -march) 1.2.
 //
 // NaN gives NaN; exp(-inf) = 0, exp(inf) = inf, log(0) = -inf, log(< 0) = NaN, erf(+-inf) = +-1.
 // The double overloads call std::, so that a computation in double is exact to the last bits everywhere.
@@ -19,6 +24,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <type_traits>
 
 namespace spectral::cpu::detail {
 
@@ -167,7 +173,31 @@ inline T silu_derivative(T x) {
     return s + s * (c * (T(1) - s));
 }
 
-// ---- rows ----------------------------------------------------------------------------------------------------------
+// ---- loops and rows ------------------------------------------------------------------------------------------------
+
+// f(i) for i in [0, n), vectorised for float. Not requested for double: its functions are library calls, and clang warns
+// of a request it cannot meet.
+template <class T, class F>
+inline void simd_for(std::int64_t n, F f) {
+    if constexpr (std::is_same_v<T, float>) {
+#pragma omp simd
+        for (std::int64_t i = 0; i < n; ++i) f(i);
+    } else {
+        for (std::int64_t i = 0; i < n; ++i) f(i);
+    }
+}
+// sum of f(i)
+template <class T, class F>
+inline T simd_sum(std::int64_t n, F f) {
+    T sum = 0;
+    if constexpr (std::is_same_v<T, float>) {
+#pragma omp simd reduction(+ : sum)
+        for (std::int64_t i = 0; i < n; ++i) sum += f(i);
+    } else {
+        for (std::int64_t i = 0; i < n; ++i) sum += f(i);
+    }
+    return sum;
+}
 
 // NaN entries are ignored; -inf for an empty row
 template <class T>
@@ -181,23 +211,13 @@ inline T row_max(const T* x, std::int64_t n) {
 // y_i = exp(x_i - shift); returns their sum. y may be x.
 template <class T>
 inline T row_exp(const T* x, std::int64_t n, T shift, T* y) {
-    T sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (std::int64_t i = 0; i < n; ++i) {
-        const T e = exp(x[i] - shift);
-        y[i] = e;
-        sum += e;
-    }
-    return sum;
+    return simd_sum<T>(n, [=](std::int64_t i) { return y[i] = exp(x[i] - shift); });
 }
 
 // sum_i exp(x_i - shift)
 template <class T>
 inline T row_sum_exp(const T* x, std::int64_t n, T shift) {
-    T sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (std::int64_t i = 0; i < n; ++i) sum += exp(x[i] - shift);
-    return sum;
+    return simd_sum<T>(n, [=](std::int64_t i) { return exp(x[i] - shift); });
 }
 
 }  // namespace spectral::cpu::detail
