@@ -14,10 +14,11 @@ struct block {
     Mixer mix;
     feed_forward<Exec, T> ffn;
     layer_norm<Exec, T> ffn_norm;
+    index layer;
 
     template <class... MixerArguments>
     explicit block(const operator_config<Exec, T>& c, MixerArguments&&... arguments)
-        : mix(std::forward<MixerArguments>(arguments)...), ffn(c.width, c.dropout, c.layer, 1), ffn_norm(c.width) {}
+        : mix(std::forward<MixerArguments>(arguments)...), ffn(c.width, c.dropout, c.layer, 1), ffn_norm(c.width), layer(c.layer) {}
 
     struct saved {
         matrix_view<T> mixed;
@@ -30,6 +31,7 @@ struct block {
         s.mixed = p.matrix(x.rows(), x.width());
         auto inner = p.matrix(x.rows(), x.width());
         mix.forward(p, x, selection::all(x.rows()), s.mixed, s.mix);
+        if (p.trace) p.trace->counts[layer].work.rows += x.rows();
         ffn.forward(p, s.mixed, inner, s.ffn);
         ffn_norm.forward_add(p, s.mixed, inner, y, s.ffn_norm);
     }

@@ -18,9 +18,10 @@ struct dct_mixer {
     feed_forward<Exec, T> ffn;      // v1 only
     layer_norm<Exec, T> norm;
     spectral::dct_norm dct_norm;
+    index layer;
 
     explicit dct_mixer(const operator_config<Exec, T>& c)
-        : w({c.width}, initializer::ones()), norm(c.width), dct_norm(c.dct_norm) {
+        : w({c.width}, initializer::ones()), norm(c.width), dct_norm(c.dct_norm), layer(c.layer) {
         if (c.own_feed_forward) ffn = feed_forward<Exec, T>(c.width, c.dropout, c.layer, 4);
     }
 
@@ -36,6 +37,7 @@ struct dct_mixer {
     void forward(pass<Exec, T>& p, const_matrix<T> x, const selection& rows, matrix_view<T> y, saved& s) {
         s.x = x;
         s.rows = rows;
+        if (p.trace) p.trace->counts[layer].work.dct_rows += selected_rows(p.ex, rows);
         if (ffn.used()) return forward_with_feed_forward(p, x, rows, y, s);
         s.stats = {p.vector(x.rows()), p.vector(x.rows())};
         spectral_mix_forward(p.ex, x, rows, w.vector(), dct_norm, norm.weight.vector(), norm.bias.vector(), layer_norm_eps, y, s.stats);

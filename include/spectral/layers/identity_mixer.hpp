@@ -12,8 +12,9 @@ template <executor Exec, class T>
 struct identity_mixer {
     static constexpr const char* name = "identity_mix";
     layer_norm<Exec, T> norm;
+    index layer;
 
-    explicit identity_mixer(const operator_config<Exec, T>& c) : norm(c.width) {}
+    explicit identity_mixer(const operator_config<Exec, T>& c) : norm(c.width), layer(c.layer) {}
 
     struct saved {
         selection rows;
@@ -24,6 +25,7 @@ struct identity_mixer {
     void forward(pass<Exec, T>& p, const_matrix<T> x, const selection& rows, matrix_view<T> y, saved& s) {
         const index n = selected_rows(p.ex, rows);
         s.rows = rows;
+        if (p.trace) p.trace->counts[layer].work.identity_rows += n;
         s.packed = p.matrix(n, x.width());
         auto out = p.matrix(n, x.width());
         gather_rows(p.ex, x, rows, s.packed);

@@ -20,7 +20,9 @@ struct decode_state {
 
         kv_cache<T> view() const { return {k.view(), v.view(), begin.view(), end.view(), position.view(), capacity}; }
     };
-    std::vector<layer_cache> layers;        // by layer number; empty where a layer keeps nothing
+    std::vector<layer_cache> layers;        // of attention, by layer number; empty where a layer keeps nothing
+    std::vector<layer_cache> features;      // of RBF mixers: a layer may have both
+    index capacity = 0;                     // rows that each sequence has room for
     tensor<Exec, T> frozen_gate;            // MetaRouter with batch or sequence pooling: fixed at prefill
     tensor<Exec, T, 2> pool_history;        // MetaRouter with causal pooling: (S, C) sums
     std::vector<index> length;              // rows seen so far of each sequence
@@ -30,18 +32,21 @@ struct decode_state {
             if (n) return true;
         return false;
     }
-    // Room for `capacity` rows of `width` keys and values in each of `sequences`.
-    void make_cache(Exec& ex, index layer, index sequences, index capacity, index width) {
-        if (static_cast<index>(layers.size()) <= layer) layers.resize(static_cast<std::size_t>(layer + 1));
+    // Room for `rows` rows of `width` keys and values in each of `sequences`.
+    void make_cache(Exec& ex, index layer, index sequences, index rows, index width,
+                    std::vector<layer_cache> decode_state::*which = &decode_state::layers) {
+        auto& caches = this->*which;
+        if (static_cast<index>(caches.size()) <= layer) caches.resize(static_cast<std::size_t>(layer + 1));
+        capacity = rows;
         std::vector<row_index> first(static_cast<std::size_t>(sequences));
-        for (index s = 0; s < sequences; ++s) first[static_cast<std::size_t>(s)] = static_cast<row_index>(s * capacity);
-        layer_cache& c = layers[static_cast<std::size_t>(layer)];
-        c.k = tensor<Exec, T, 2>(ex, {sequences * capacity, width});
-        c.v = tensor<Exec, T, 2>(ex, {sequences * capacity, width});
+        for (index s = 0; s < sequences; ++s) first[static_cast<std::size_t>(s)] = static_cast<row_index>(s * rows);
+        layer_cache& c = caches[static_cast<std::size_t>(layer)];
+        c.k = tensor<Exec, T, 2>(ex, {sequences * rows, width});
+        c.v = tensor<Exec, T, 2>(ex, {sequences * rows, width});
         c.begin = tensor<Exec, row_index>(ex, {sequences}, first);
         c.end = tensor<Exec, row_index>(ex, {sequences}, first);
-        c.position = tensor<Exec, row_index>(ex, {sequences * capacity});
-        c.capacity = capacity;
+        c.position = tensor<Exec, row_index>(ex, {sequences * rows});
+        c.capacity = rows;
     }
 };
 

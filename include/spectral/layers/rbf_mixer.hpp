@@ -54,7 +54,7 @@ struct rbf_mixer {
         row_map k_rows = p.rows;
         if (p.decode) {
             check(config.rbf_causal, "rbf_mixer", "a bidirectional RBF mixer reads later tokens: it cannot generate");
-            auto cache = p.decode->layers[static_cast<std::size_t>(config.layer)].view();
+            auto cache = p.decode->features[static_cast<std::size_t>(config.layer)].view();
             kv_append<Exec, T>(p.ex, s.phi, s.phi, p.rows, cache);
             keys = cache.k;
             k_rows = cache.map();
@@ -68,6 +68,11 @@ struct rbf_mixer {
         ffn.forward(p, s.projected, mixed, s.ffn);
         norm.forward_add(p, s.packed, mixed, result, s.norm);
         scatter_rows<Exec, T>(p.ex, result, rows, y, write::overwrite);
+        if (!p.trace) return;
+        layer_work& w = p.trace->counts[config.layer].work;
+        w.rbf_rows += n;
+        w.rbf_key_rows += x.rows();
+        w.rbf_pairs += visible_pairs(p.ex, s.q_rows, k_rows, config.rbf_causal);
     }
 
     void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s) {
@@ -97,6 +102,7 @@ struct rbf_mixer {
         norm.visit_parameters(f, prefix + "norm.");
     }
     index cache_width() const { return 2 * omega.shape[1]; }
+    static constexpr auto cache = &decode_state<Exec, T>::features;
 
 private:
     attention_options options() const { return {1, 1, 1.0, config.rbf_causal, 0, {}}; }

@@ -11,6 +11,33 @@
 
 namespace spectral {
 
+// (query, key) pairs that causal attention looks at in one sequence of this length, itself included
+inline double causal_pairs(index time) { return 0.5 * static_cast<double>(time) * static_cast<double>(time + 1); }
+
+// What one layer ran. A dense attention layer of B sequences of T: all_attention(B, T).
+struct layer_work {
+    index rows = 0;                // of the shared feed-forward
+    index attention_rows = 0;      // queries: selected rows, or all in a mode that runs every operator
+    index key_rows = 0;            // rows that gave keys and values
+    double attention_pairs = 0;    // visible
+    index dct_rows = 0, identity_rows = 0;
+    index rbf_rows = 0, rbf_key_rows = 0;
+    double rbf_pairs = 0;
+    index router_rows = 0, gate_outputs = 0;
+
+    static layer_work all_attention(index batch, index time) {
+        layer_work w;
+        w.rows = w.attention_rows = w.key_rows = batch * time;
+        w.attention_pairs = static_cast<double>(batch) * causal_pairs(time);
+        return w;
+    }
+    static layer_work all_dct(index rows) {
+        layer_work w;
+        w.rows = w.dct_rows = rows;
+        return w;
+    }
+};
+
 struct layer_routes {
     std::vector<row_index> op;      // (N) operator of each row
     std::vector<double> entropy;    // (N)
@@ -23,13 +50,13 @@ struct route_trace {
     std::map<index, layer_routes> layers;       // by layer number
     std::vector<double> meta_gate;              // the MetaRouter's gate: one value, one per sequence or one per row
 
-    // what ran, summed over passes until clear_counts(): cheap enough for every training step
+    // what ran, summed over passes until clear_counts()
     struct layer_count {
-        std::vector<double> rows;               // rows given to each operator
-        double entropy_sum = 0, total_rows = 0;
-        double attention_rows = 0, attention_pairs = 0, key_rows = 0;   // executed by attention: queries, (query, key) pairs, keys
+        layer_work work;
+        std::vector<double> routed;             // rows sent to each operator
+        double entropy_sum = 0, entropy_rows = 0;
     };
-    std::map<index, layer_count> counts;
+    std::map<index, layer_count> counts;        // by layer number
     double gate_sum = 0, gate_count = 0;
     void clear_counts() {
         counts.clear();

@@ -149,12 +149,16 @@ private:
     }
     void record(pass<Exec, T>& p, const_matrix<T> x, saved& s) const {
         auto& c = p.trace->counts[config.layer];
-        c.rows.resize(count);
-        for (std::size_t o = 0; o < count; ++o) c.rows[o] += static_cast<double>(selected_rows(p.ex, s.rows[o]));
-        c.total_rows += static_cast<double>(x.rows());
-        if (!s.route.entropy.data && p.trace->how == route_trace::mode::record) s.route.entropy = detail::entropy_of(p, x, config.dct_norm);
+        c.routed.resize(count);
+        for (row_index o : to_host(p.ex, s.route.op)) c.routed[static_cast<std::size_t>(o)] += 1;
+        if (s.route.entropy.data) {   // a router that looks at spectra; gates where it also weighs
+            c.work.router_rows += x.rows();
+            c.work.gate_outputs = s.route.weight.data ? static_cast<index>(count) : 0;
+        }
+        if (!s.route.entropy.data && p.trace->how == route_trace::mode::record) s.route.entropy = entropy_of(p, x, config.dct_norm);
         const auto entropy = s.route.entropy.data ? to_host(p.ex, s.route.entropy) : std::vector<T>{};
         for (T h : entropy) c.entropy_sum += h;
+        c.entropy_rows += static_cast<double>(entropy.size());
         if (p.trace->how != route_trace::mode::record) return;
         layer_routes& r = p.trace->layers[config.layer];
         r.operators = static_cast<index>(count);

@@ -49,13 +49,15 @@ struct router_options {
     double collapse_lambda = 0.01;
 };
 
-namespace detail {
+// spectral entropy of every row, in the arena
 template <executor Exec, class T>
 vector_view<T> entropy_of(pass<Exec, T>& p, const_matrix<T> x, dct_norm norm) {
     auto h = p.vector(x.rows());
     spectral_entropy_forward(p.ex, x, norm, h);
     return h;
 }
+
+namespace detail {
 // a recorded choice in place of the router's own
 template <executor Exec, class T>
 void replay_choice(pass<Exec, T>& p, index layer, vector_view<row_index> op) {
@@ -92,7 +94,7 @@ struct entropy_threshold {
             permute_columns(p.ex, x, order.view(), shuffled);
             seen = shuffled;
         }
-        route.entropy = detail::entropy_of(p, seen, config.dct_norm);
+        route.entropy = entropy_of(p, seen, config.dct_norm);
         route.op = p.memory().template vector<row_index>(x.rows());
         threshold_rows(p.ex, route.entropy, thresholds, route.op);
         detail::replay_choice(p, config.layer, route.op);
@@ -163,7 +165,7 @@ struct learned_gate {
     void forward(pass<Exec, T>& p, const_matrix<T> x, routing<T>& route, saved& s) {
         using combine = typename routing<T>::combine;
         s.x = x;
-        route.entropy = s.entropy = detail::entropy_of(p, x, config.dct_norm);
+        route.entropy = s.entropy = entropy_of(p, x, config.dct_norm);
         s.s = p.matrix(x.rows(), options.operators);
         token_gate_forward(p.ex, x, s.entropy, weight.matrix(), bias.vector(), s.s);
         route.op = p.memory().template vector<row_index>(x.rows());
@@ -214,6 +216,7 @@ private:
     }
     void hold_share(pass<Exec, T>& p, vector_view<row_index> op, saved& s) {
         const auto chosen = to_host(p.ex, op);
+        s.share = 0;
         for (row_index o : chosen) s.share += o == options.operators - 1;
         if (!chosen.empty()) s.share /= static_cast<double>(chosen.size());
         const double off = s.share - options.target_share;

@@ -37,6 +37,7 @@ struct self_attention {
     void forward(pass<Exec, T>& p, const_matrix<T> x, const selection& rows, matrix_view<T> y, saved& s) {
         const index n = selected_rows(p.ex, rows), C = x.width();
         const bool routed_keys = config.kv_scope == kv_scope::routed;
+        s = {};   // of an earlier pass: backward must not take its rows for this one's
         s.rows = rows;
         if (n == 0 && (!p.decode || routed_keys)) return count(p, 0, s);   // nobody asks, and nobody will: no keys either
 
@@ -101,6 +102,7 @@ struct self_attention {
         norm.visit_parameters(f, prefix + "norm.");
     }
     index cache_width() const { return config.width; }
+    static constexpr auto cache = &decode_state<Exec, T>::layers;
 
 private:
     attention_options options(const pass<Exec, T>& p) const {
@@ -116,10 +118,11 @@ private:
     }
     void count(pass<Exec, T>& p, index n, const saved& s) const {
         if (!p.trace) return;
-        auto& c = p.trace->counts[config.layer];
-        c.attention_rows += static_cast<double>(n);
-        c.key_rows += static_cast<double>(s.kv.rows());
-        for (row_index t : to_host(p.ex, s.q_rows.position)) c.attention_pairs += t + 1;   // kv_scope::all; an upper bound else
+        layer_work& w = p.trace->counts[config.layer].work;
+        w.attention_rows += n;
+        if (n == 0 && !p.decode) return;
+        w.key_rows += s.kv.rows();
+        w.attention_pairs += visible_pairs(p.ex, s.q_rows, s.k_rows, config.causal);
     }
 };
 

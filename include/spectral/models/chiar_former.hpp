@@ -98,7 +98,7 @@ struct chiar_stack {
         state.layers.resize(static_cast<std::size_t>(config.n_layers));
         if (gate && config.meta_pool == meta_pool::causal) state.pool_history = tensor<Exec, T, 2>(ex, {sequences, config.d_model});
         const auto cache = [&](auto& op, index layer) {
-            if constexpr (requires { op.cache_width(); }) state.make_cache(ex, layer, sequences, capacity, op.cache_width());
+            if constexpr (requires { op.cache_width(); }) state.make_cache(ex, layer, sequences, capacity, op.cache_width(), op.cache);
         };
         cache(first.mix, 0);
         for (std::size_t i = 0; i < middle.size(); ++i)

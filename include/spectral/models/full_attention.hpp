@@ -3,6 +3,7 @@
 //   token embedding -> n × [ LN(x + attention(x)), LN(x + FFN(x)) ] -> LayerNorm; head tied; no MetaRouter
 #pragma once
 #include <spectral/layers/block.hpp>
+#include <spectral/layers/router.hpp>
 #include <spectral/layers/self_attention.hpp>
 #include <spectral/layers/token_embedding.hpp>
 #include <spectral/models/chiar_config.hpp>
@@ -41,7 +42,11 @@ struct attention_stack {
         activation_chain<Exec, T> x(p, ids.size(), config.d_model);
         x.start([&](auto y) { embedding.forward(p, ids, y); });
         for (std::size_t i = 0; i < blocks.size(); ++i)
-            x.apply([&](auto in, auto y) { blocks[i].forward(p, in, y, s.blocks[i]); });
+            x.apply([&](auto in, auto y) {
+                if (p.trace && p.trace->how == route_trace::mode::record)   // what a router would read here: for calibration
+                    p.trace->layers[static_cast<index>(i)] = {{}, widened(to_host(p.ex, entropy_of(p, in, config.dct_norm))), {}, 0};
+                blocks[i].forward(p, in, y, s.blocks[i]);
+            });
         norm.forward(p, x.value(), h, s.norm);
     }
 
@@ -64,6 +69,7 @@ struct attention_stack {
         }
         norm.visit_parameters(f, prefix + "norm.");
     }
+    static std::vector<double> widened(const std::vector<T>& v) { return {v.begin(), v.end()}; }
     parameter<T>& head() { return embedding.tokens; }
 
     decode_state<Exec, T> make_decode_state(Exec& ex, index sequences, index capacity) {

@@ -139,13 +139,11 @@ struct task_model {
     view<T, 3> forward(std::span<const row_index> ids, index batch_size) {
         check(batch_size > 0 && static_cast<index>(ids.size()) % batch_size == 0, "forward", "ids: expected ", batch_size, " rows of equal length, found ", ids.size(), " ids");
         const index time = static_cast<index>(ids.size()) / batch_size;
-        result_memory_.reset();
-        result_memory_.emplace(ex);
+        arena_scope scratch(ex);
         auto p = begin(std::vector<index>(static_cast<std::size_t>(batch_size), time), phase::evaluation);
         const bool classifies = config.model_type == "chiar_classifier";
         const index width = classifies ? heads.front().second.out.out() : config.vocab_size;
-        auto logits = p.matrix(classifies ? batch_size : batch_size * time, width);
-        arena_scope scratch(ex);
+        auto logits = result(classifies ? batch_size : batch_size * time, width);
         auto h = p.matrix(batch_size * time, config.d_model);
         stack.forward(p, to_device(ids), h, saved_);
         if (classifies) {
@@ -173,23 +171,26 @@ struct task_model {
         return r;
     }
 
-    // One call of generation: `lengths` new ids per sequence continue `state`; logits of each sequence's last row (S, V).
+    // One call of generation: `lengths` new ids per sequence continue `state`; logits of each sequence's last row (S, V),
+    // 0 for a sequence that waits (no new ids). They live until the next call.
     matrix_view<T> decode(std::span<const row_index> ids, std::span<const index> lengths, decode_state<Exec, T>& state) {
-        result_memory_.reset();
-        result_memory_.emplace(ex);
-        for (std::size_t s = 0; s < lengths.size(); ++s)
-            check(state.length[s] + lengths[s] <= config.max_seq_len, "decode", "sequence ", s, ": expected at most ", config.max_seq_len,
-                  " tokens (max_seq_len), found ", state.length[s] + lengths[s]);
+        check_equal(lengths.size(), state.length.size(), "decode", "sequences of the call against those of its state");
+        for (std::size_t s = 0; s < lengths.size(); ++s) {
+            const index now = state.length[s] + lengths[s];
+            check(now <= config.max_seq_len, "decode", "sequence ", s, ": expected at most ", config.max_seq_len, " tokens (max_seq_len), found ", now);
+            check(now <= state.capacity, "decode", "sequence ", s, ": expected at most ", state.capacity, " tokens (capacity of the state), found ", now);
+        }
         const auto sequences = static_cast<index>(lengths.size());
-        auto logits = ex.memory().template matrix<T>(sequences, config.vocab_size);
+        auto logits = result(sequences, config.vocab_size);
         arena_scope scratch(ex);
         pass<Exec, T> p{.ex = ex, .rows = pack_rows(ex, lengths, state.length), .trace = trace, .decode = &state};
-        auto h = p.matrix(p.rows.rows(), config.d_model), last = p.matrix(sequences, config.d_model);
+        check_equal(static_cast<index>(ids.size()), p.rows.rows(), "decode", "ids against the lengths' sum");
+        auto h = p.matrix(p.rows.rows(), config.d_model), last = p.zeros(sequences, config.d_model);
         stack.forward(p, to_device(ids), h, saved_);
         index row = 0;
         for (index s = 0; s < sequences; ++s) {
             row += lengths[static_cast<std::size_t>(s)];
-            copy<Exec, T>(ex, h.slice(row - 1, 1), last.slice(s, 1));
+            if (lengths[static_cast<std::size_t>(s)] > 0) copy<Exec, T>(ex, h.slice(row - 1, 1), last.slice(s, 1));
             state.length[static_cast<std::size_t>(s)] += lengths[static_cast<std::size_t>(s)];
         }
         linear_forward<Exec, T>(ex, last, stack.head().matrix(), {}, logits);
@@ -263,8 +264,14 @@ private:
         return r;
     }
 
+    // what forward and decode return lies outside the arena, whose memory several models may share
+    matrix_view<T> result(index rows, index width) {
+        if (results_.size() < rows * width) results_ = tensor<Exec, T>(ex, {rows * width});
+        return {results_.data(), {rows, width}};
+    }
+
     typename Stack::saved saved_;
-    std::optional<arena_scope<Exec>> result_memory_;   // of the views that forward and decode return
+    tensor<Exec, T> results_;
 };
 
 }  // namespace spectral

@@ -8,6 +8,7 @@
 #pragma once
 #include <spectral/core/random.hpp>
 #include <spectral/core/rows.hpp>
+#include <spectral/core/tensor.hpp>
 
 namespace spectral {
 
@@ -18,6 +19,22 @@ struct attention_options {
     double dropout = 0;        // on the weights, after softmax
     random_stream draw{};      // element ((query row · H + head) · Nk + key row)
 };
+
+// Number of (query, key) pairs that attention looks at: for reports; copies the maps to the host.
+template <executor Exec>
+double visible_pairs(Exec& ex, const row_map& q_rows, const row_map& k_rows, bool causal) {
+    const auto q_begin = to_host(ex, q_rows.begin), q_end = to_host(ex, q_rows.end), q = to_host(ex, q_rows.position);
+    const auto k_begin = to_host(ex, k_rows.begin), k_end = to_host(ex, k_rows.end), k = to_host(ex, k_rows.position);
+    double pairs = 0;
+    for (std::size_t s = 0; s < q_begin.size(); ++s) {
+        row_index key = k_begin[s];   // positions ascend on both sides
+        for (row_index n = q_begin[s]; n < q_end[s]; ++n) {
+            while (key < k_end[s] && (!causal || k[static_cast<std::size_t>(key)] <= q[static_cast<std::size_t>(n)])) ++key;
+            pairs += key - k_begin[s];
+        }
+    }
+    return pairs;
+}
 
 namespace detail {
 template <class T>

@@ -15,6 +15,7 @@ void cross_entropy(Exec& ex, const_matrix<T> logits, const_vector<row_index> tar
                    double dL_dloss = 0, out_matrix<T> dL_dlogits = {}) {
     check_shape(target, {logits.rows()}, "cross_entropy", "target");
     check_shape(loss, {logits.rows()}, "cross_entropy", "loss");
+    if (dL_dlogits.data) check_shape(dL_dlogits, {logits.rows(), logits.width()}, "cross_entropy", "dL_dlogits");
     SPECTRAL_CALL_KERNEL(cross_entropy_kernel, ex, logits, target, loss, dL_dloss, dL_dlogits);
 }
 

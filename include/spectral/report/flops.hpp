@@ -12,7 +12,7 @@
 //     forward pass); scores that a kernel recomputes to save memory are not work of the model and do not count.
 #pragma once
 #include <spectral/core/check.hpp>
-#include <spectral/core/view.hpp>
+#include <spectral/layers/route_trace.hpp>
 
 #include <array>
 #include <cmath>
@@ -77,7 +77,6 @@ inline mac_counts training(const mac_counts& forward) { return 3.0 * forward; }
 // ---- visible pairs
 
 // T queries on T keys of one sequence: 1 + 2 + ... + T
-inline double causal_pairs(index time) { return 0.5 * static_cast<double>(time) * static_cast<double>(time + 1); }
 
 // Queries at these positions of one sequence, keys at all positions (kv_scope = "all"): a query at p sees p + 1 keys.
 inline double causal_pairs(std::span<const row_index> query_positions) {
@@ -162,30 +161,6 @@ inline mac_counts head_macs(index rows, index d, index vocabulary) {
 struct chiar_widths {
     index d = 256, feed_forward = 1024, vocabulary = 0, rbf_features = 64;
     bool mixers_have_feed_forward = false;   // v1: DCT and RBF mixing keep one of their own
-};
-
-// What one layer ran. A dense attention layer of B sequences of T: all_attention(B, T).
-struct layer_work {
-    index rows = 0;                // of the shared feed-forward
-    index attention_rows = 0;      // queries: selected rows, or all in a mode that runs every operator
-    index key_rows = 0;            // rows that gave keys and values
-    double attention_pairs = 0;    // visible
-    index dct_rows = 0, identity_rows = 0;
-    index rbf_rows = 0, rbf_key_rows = 0;
-    double rbf_pairs = 0;
-    index router_rows = 0, gate_outputs = 0;
-
-    static layer_work all_attention(index batch, index time) {
-        layer_work w;
-        w.rows = w.attention_rows = w.key_rows = batch * time;
-        w.attention_pairs = static_cast<double>(batch) * causal_pairs(time);
-        return w;
-    }
-    static layer_work all_dct(index rows) {
-        layer_work w;
-        w.rows = w.dct_rows = rows;
-        return w;
-    }
 };
 
 inline mac_counts layer_macs(const chiar_widths& c, const layer_work& w) {
