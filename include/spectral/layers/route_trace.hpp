@@ -46,7 +46,8 @@ struct layer_routes {
 };
 
 struct route_trace {
-    enum class mode { count, record, replay } how = mode::record;
+    enum class mode { count, record, replay } how;
+    explicit route_trace(mode m = mode::record) : how(m) {}
     std::map<index, layer_routes> layers;       // by layer number
     std::vector<double> meta_gate;              // the MetaRouter's gate: one value, one per sequence or one per row
 

@@ -14,6 +14,8 @@
 
 namespace spectral {
 
+inline constexpr index max_gate_operators = 8;   // kernels keep a row's logits on the stack
+
 template <executor Exec, class T>
 void token_gate_forward(Exec& ex, const_matrix<T> x, const_vector<T> entropy, const_matrix<T> w, const_vector<T> b,
                         matrix_view<T> s) {
@@ -21,6 +23,7 @@ void token_gate_forward(Exec& ex, const_matrix<T> x, const_vector<T> entropy, co
     check_shape(w, {s.width(), x.width() + 1}, "token_gate_forward", "w");
     check_shape(b, {s.width()}, "token_gate_forward", "b");
     check_equal(s.rows(), x.rows(), "token_gate_forward", "rows of s");
+    check(s.width() <= max_gate_operators, "token_gate_forward", "at most ", max_gate_operators, " operators, found ", s.width());
     SPECTRAL_CALL_KERNEL(token_gate_forward_kernel, ex, x, entropy, w, b, s);
 }
 
@@ -32,12 +35,19 @@ void token_gate_backward(Exec& ex, const_matrix<T> dL_ds, const_matrix<T> s, con
                          out_vector<T> dL_db) {
     check_shape(dL_ds, {s.rows(), s.width()}, "token_gate_backward", "dL_ds");
     check_shape(dL_dx, {x.rows(), x.width()}, "token_gate_backward", "dL_dx");
+    check_shape(s, {x.rows(), w.rows()}, "token_gate_backward", "s");
+    check_shape(entropy, {x.rows()}, "token_gate_backward", "entropy");
+    check_shape(dL_dentropy, {x.rows()}, "token_gate_backward", "dL_dentropy");
+    check_shape(w, {s.width(), x.width() + 1}, "token_gate_backward", "w");
+    check_shape(dL_dw, {s.width(), x.width() + 1}, "token_gate_backward", "dL_dw");
+    check_shape(dL_db, {s.width()}, "token_gate_backward", "dL_db");
     SPECTRAL_CALL_KERNEL(token_gate_backward_kernel, ex, dL_ds, s, x, entropy, w, dL_dx, dL_dentropy, dL_dw, dL_db);
 }
 
 template <executor Exec, class T>
 void sigmoid_gate_forward(Exec& ex, const_matrix<T> pooled, const_matrix<T> u, const_vector<T> b, vector_view<T> gate) {
     check_shape(u, {1, pooled.width()}, "sigmoid_gate_forward", "u");
+    check_shape(b, {1}, "sigmoid_gate_forward", "b");
     check_shape(gate, {pooled.rows()}, "sigmoid_gate_forward", "gate");
     SPECTRAL_CALL_KERNEL(sigmoid_gate_forward_kernel, ex, pooled, u, b, gate);
 }
@@ -48,6 +58,10 @@ void sigmoid_gate_backward(Exec& ex, const_vector<T> dL_dgate, const_vector<T> g
                            const_matrix<T> u, matrix_view<T> dL_dpooled, matrix_view<T> dL_du, out_vector<T> dL_db) {
     check_shape(dL_dgate, {pooled.rows()}, "sigmoid_gate_backward", "dL_dgate");
     check_shape(dL_dpooled, {pooled.rows(), pooled.width()}, "sigmoid_gate_backward", "dL_dpooled");
+    check_shape(gate, {pooled.rows()}, "sigmoid_gate_backward", "gate");
+    check_shape(u, {1, pooled.width()}, "sigmoid_gate_backward", "u");
+    check_shape(dL_du, {1, pooled.width()}, "sigmoid_gate_backward", "dL_du");
+    check_shape(dL_db, {1}, "sigmoid_gate_backward", "dL_db");
     SPECTRAL_CALL_KERNEL(sigmoid_gate_backward_kernel, ex, dL_dgate, gate, pooled, u, dL_dpooled, dL_du, dL_db);
 }
 
@@ -67,6 +81,10 @@ void blend_backward(Exec& ex, const_matrix<T> dL_dy, const_matrix<T> a, const_ma
                     const row_map& map, pool_scope scope, matrix_view<T> dL_da, matrix_view<T> dL_dx,
                     out_vector<T> dL_dgate) {
     check_shape(dL_dy, {x.rows(), x.width()}, "blend_backward", "dL_dy");
+    check_shape(a, {x.rows(), x.width()}, "blend_backward", "a");
+    check_shape(dL_da, {x.rows(), x.width()}, "blend_backward", "dL_da");
+    check_shape(dL_dx, {x.rows(), x.width()}, "blend_backward", "dL_dx");
+    check_shape(gate, {pooled_rows(map, scope)}, "blend_backward", "gate");
     check_shape(dL_dgate, {pooled_rows(map, scope)}, "blend_backward", "dL_dgate");
     SPECTRAL_CALL_KERNEL(blend_backward_kernel, ex, dL_dy, a, x, gate, map, scope, dL_da, dL_dx, dL_dgate);
 }

@@ -19,7 +19,7 @@ inline index pooled_rows(const row_map& map, pool_scope scope) {
 template <executor Exec, class T>
 void mean_pool_forward(Exec& ex, const_matrix<T> x, const row_map& map, pool_scope scope, matrix_view<T> pooled,
                        out_matrix<T> history = {}) {
-    check_equal(map.rows(), x.rows(), "mean_pool_forward", "rows of x against its row map");
+    check_equal(x.rows(), map.rows(), "mean_pool_forward", "rows of x against its row map");
     check_shape(pooled, {pooled_rows(map, scope), x.width()}, "mean_pool_forward", "pooled");
     if (history.data) check_shape(history, {map.sequences(), x.width()}, "mean_pool_forward", "history");
     SPECTRAL_CALL_KERNEL(mean_pool_forward_kernel, ex, x, map, scope, pooled, history);
@@ -28,7 +28,7 @@ void mean_pool_forward(Exec& ex, const_matrix<T> x, const row_map& map, pool_sco
 // dL_dx += the share of every mean that a row is part of
 template <executor Exec, class T>
 void mean_pool_backward(Exec& ex, const_matrix<T> dL_dpooled, const row_map& map, pool_scope scope, matrix_view<T> dL_dx) {
-    check_equal(map.rows(), dL_dx.rows(), "mean_pool_backward", "rows of dL_dx against its row map");
+    check_equal(dL_dx.rows(), map.rows(), "mean_pool_backward", "rows of dL_dx against its row map");
     check_shape(dL_dpooled, {pooled_rows(map, scope), dL_dx.width()}, "mean_pool_backward", "dL_dpooled");
     SPECTRAL_CALL_KERNEL(mean_pool_backward_kernel, ex, dL_dpooled, map, scope, dL_dx);
 }

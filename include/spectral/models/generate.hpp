@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+// include/spectral/models/generate.hpp: prompts -> prefill -> one token per sequence and call, with a key/value cache
+#pragma once
+#include <spectral/models/runner.hpp>
+#include <spectral/models/sampling.hpp>
+
+namespace spectral {
+
+struct generation_options {
+    index max_new_tokens = 100;
+    sampling_options sampling;
+    std::vector<row_index> end_ids;   // any of these ends a sequence
+};
+
+// Continues every prompt. on_token(sequence, id) sees each new token as it comes and returns false to end its sequence
+// (a stop string). Ended sequences are dropped from the batch's work but keep their cache.
+inline std::vector<std::vector<row_index>> generate(runner& r, const std::vector<std::vector<row_index>>& prompts, const generation_options& o,
+                                                    const std::function<bool(index, row_index)>& on_token = {}) {
+    o.sampling.validate();
+    check(r.config().model_type != "chiar_classifier", "generate", "a classifier has no next token");
+    check(!prompts.empty(), "generate", "no prompt");
+    index longest = 0;
+    for (std::size_t s = 0; s < prompts.size(); ++s) {
+        check(!prompts[s].empty(), "generate", "prompt ", s, " is empty: at least one token is needed");
+        check(static_cast<index>(prompts[s].size()) <= r.config().max_seq_len, "generate", "prompt ", s, ": expected at most ",
+              r.config().max_seq_len, " tokens (max_seq_len), found ", prompts[s].size());
+        longest = std::max(longest, static_cast<index>(prompts[s].size()));
+    }
+    r.start_decoding(static_cast<index>(prompts.size()), longest + o.max_new_tokens);
+
+    const auto count = prompts.size();
+    std::vector<std::vector<row_index>> seen = prompts, out(count);
+    std::vector<index> lengths(count);
+    std::vector<row_index> ids;
+    for (std::size_t s = 0; s < count; ++s) {
+        lengths[s] = static_cast<index>(prompts[s].size());
+        ids.insert(ids.end(), prompts[s].begin(), prompts[s].end());
+    }
+    std::vector<bool> open(count, true);
+    for (index n = 0; n < o.max_new_tokens && std::find(open.begin(), open.end(), true) != open.end(); ++n) {
+        const auto logits = r.decode(ids, lengths);
+        const std::size_t V = logits.size() / count;
+        ids.clear();
+        for (std::size_t s = 0; s < count; ++s) {
+            lengths[s] = 0;
+            if (!open[s]) continue;
+            const row_index id = sample_token(std::span(logits).subspan(s * V, V), seen[s], o.sampling, static_cast<std::uint64_t>(n) * count + s);
+            const bool ends = std::find(o.end_ids.begin(), o.end_ids.end(), id) != o.end_ids.end();
+            if (!ends) {
+                out[s].push_back(id);
+                seen[s].push_back(id);
+            }
+            const bool full = static_cast<index>(seen[s].size()) >= r.config().max_seq_len;
+            open[s] = !ends && (!on_token || on_token(static_cast<index>(s), id)) && !full;
+            if (!open[s]) continue;
+            ids.push_back(id);
+            lengths[s] = 1;
+        }
+    }
+    return out;
+}
+
+}  // namespace spectral

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+// include/spectral/train/checkpoint.hpp: a run's directory of checkpoints, each written as a whole or not at all
+//
+//   run/step-300/   config.json  model.safetensors  optimizer.safetensors  trainer.json  tokenizer.json (if any)
+//   run/last, run/best -> step-N          symbolic links, replaced by rename
+// A checkpoint is written as step-N.tmp/, every file and the directory synced, then renamed. A reader checks that all
+// files say the same step. Killed at any moment, the run keeps its last whole checkpoint.
+#pragma once
+#include <spectral/io/chiar_config_json.hpp>
+#include <spectral/models/runner.hpp>
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <filesystem>
+
+namespace spectral {
+
+// What a resumed run must know besides weights and moments.
+struct trainer_state {
+    index step = 0;                      // optimizer steps done
+    double best_loss = 0;
+    index best_step = -1;
+    double tokens = 0;                   // trained on so far
+    double executed_macs = 0;            // of the logged steps' rate, summed over all steps
+    nlohmann::json options;              // of the run: a resume with other numbers is refused
+};
+
+namespace detail {
+inline void sync_directory(const std::filesystem::path& path) {
+    const int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return;
+    ::fsync(fd);
+    ::close(fd);
+}
+inline void point_link(const std::filesystem::path& link, const std::filesystem::path& target) {
+    const std::filesystem::path next = link.string() + ".tmp";
+    std::error_code ignored;
+    std::filesystem::remove(next, ignored);
+    std::filesystem::create_symlink(target, next);
+    std::filesystem::rename(next, link);
+}
+inline index step_of(const std::filesystem::path& directory) {   // step-300 -> 300, anything else -> -1
+    const std::string name = directory.filename().string();
+    if (!name.starts_with("step-") || name.size() == 5 || name.find_first_not_of("0123456789", 5) != std::string::npos || name.size() > 20) return -1;
+    return std::stoll(name.substr(5));
+}
+}  // namespace detail
+
+// Writes run/step-N and points `last` (and `best`) at it; removes older checkpoints but the `keep` newest and the best.
+inline void save_checkpoint(const std::filesystem::path& run, runner& r, const trainer_state& state,
+                            const std::filesystem::path& tokenizer, bool is_best, index keep) {
+    namespace fs = std::filesystem;
+    const std::string name = "step-" + std::to_string(state.step);
+    const fs::path unfinished = run / (name + ".tmp"), finished = run / name;
+    std::error_code ignored;
+    fs::remove_all(unfinished, ignored);
+    try {
+        fs::create_directories(unfinished);
+        const std::map<std::string, std::string> metadata{{"format", "pt"}, {"step", std::to_string(state.step)}};
+        write_file_atomically(unfinished / "config.json", write_chiar_config(r.config()));
+        r.save_weights(unfinished / "model.safetensors", metadata);
+        r.save_optimizer(unfinished / "optimizer.safetensors", metadata);
+        if (!tokenizer.empty()) write_file_atomically(unfinished / "tokenizer.json", read_text_file(tokenizer));
+        nlohmann::ordered_json json{{"step", state.step}, {"best_loss", state.best_loss}, {"best_step", state.best_step},
+                                    {"tokens", state.tokens}, {"executed_macs", state.executed_macs},
+                                    {"executor", r.executor_name()}, {"dtype", r.scalar_name()}, {"options", state.options}};
+        write_file_atomically(unfinished / "trainer.json", json.dump(2) + "\n");
+        detail::sync_directory(unfinished);
+        fs::remove_all(finished);
+        fs::rename(unfinished, finished);
+        detail::sync_directory(run);
+        detail::point_link(run / "last", name);
+        if (is_best) detail::point_link(run / "best", name);
+    } catch (const fs::filesystem_error& problem) {
+        fs::remove_all(unfinished, ignored);
+        fail(finished.string(), "the checkpoint cannot be written: ", problem.code().message(), "; earlier checkpoints are untouched");
+    } catch (const error& problem) {
+        fs::remove_all(unfinished, ignored);
+        fail(finished.string(), "the checkpoint cannot be written: ", problem.what(), "; earlier checkpoints are untouched");
+    }
+    std::vector<index> steps;
+    for (const auto& entry : fs::directory_iterator(run))
+        if (entry.is_directory() && !entry.is_symlink()) steps.push_back(detail::step_of(entry.path()));
+    std::sort(steps.rbegin(), steps.rend());
+    for (std::size_t i = static_cast<std::size_t>(keep); keep > 0 && i < steps.size(); ++i)
+        if (steps[i] >= 0 && steps[i] != state.best_step) fs::remove_all(run / ("step-" + std::to_string(steps[i])), ignored);
+}
+
+// A checkpoint directory: step-N itself, or a run directory, which means its `last`.
+inline std::filesystem::path find_checkpoint(const std::filesystem::path& path) {
+    namespace fs = std::filesystem;
+    if (fs::exists(path / "config.json")) return path;
+    if (fs::exists(path / "last" / "config.json")) return path / "last";
+    fail(path.string(), "expected a model directory (config.json) or a run directory (last/config.json), found ",
+         fs::exists(path) ? "neither" : "no such directory");
+}
+
+inline trainer_state read_trainer_state(const std::filesystem::path& checkpoint) {
+    const auto file = (checkpoint / "trainer.json").string();
+    const auto json = read_json_file(file);
+    const auto number = [&](const char* key) -> const nlohmann::json& {
+        check(json.is_object() && json.contains(key) && json[key].is_number(), file, key, ": expected a number");
+        return json[key];
+    };
+    trainer_state s{.step = number("step").get<index>(), .best_loss = number("best_loss").get<double>(),
+                    .best_step = number("best_step").get<index>(), .tokens = number("tokens").get<double>(),
+                    .executed_macs = number("executed_macs").get<double>(), .options = json.value("options", nlohmann::json())};
+    check(s.step >= 0, file, "step: expected at least 0, found ", s.step);
+    return s;
+}
+
+// Weights and moments of a checkpoint into a runner of the same configuration; returns the trainer's state.
+inline trainer_state load_checkpoint(const std::filesystem::path& checkpoint, runner& r) {
+    const trainer_state s = read_trainer_state(checkpoint);
+    for (const char* name : {"model.safetensors", "optimizer.safetensors"}) {
+        const safetensors_file file(checkpoint / name);
+        const auto said = file.metadata().find("step");
+        check(said != file.metadata().end() && said->second == std::to_string(s.step), file.name(), "step: expected ", s.step,
+              " as in trainer.json, found ", said == file.metadata().end() ? "none" : said->second);
+        name[0] == 'm' ? r.load_weights(file) : r.load_optimizer(file);
+    }
+    return s;
+}
+
+}  // namespace spectral

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+// include/spectral/train/trainer.hpp: the training loop: accumulate, clip, step, evaluate, log, save, resume
+//
+// Everything random is a function of (seed, step), so that a resumed run continues to the same numbers.
+#pragma once
+#include <spectral/data/ngram.hpp>
+#include <spectral/report/flops.hpp>
+#include <spectral/report/metrics.hpp>
+#include <spectral/report/progress.hpp>
+#include <spectral/train/checkpoint.hpp>
+#include <spectral/train/schedule.hpp>
+
+#include <csignal>
+#include <iostream>
+
+namespace spectral {
+
+struct evaluation_set {
+    std::string name = "valid";
+    index batches = 0;
+    std::function<batch(index)> batch_at;
+};
+
+struct training_options {
+    index steps = 300, accumulation = 1;
+    learning_rate_schedule schedule;
+    adamw_options optimizer;
+    double clip = 1.0;
+    std::uint64_t seed = 0;
+    index evaluate_every = 0, save_every = 0, log_every = 10, keep = 2;   // 0: only at the end
+    bool overfit_one_batch = false, resume = false, quiet = false;
+    std::filesystem::path run;            // directory of checkpoints and metrics.jsonl
+    std::filesystem::path tokenizer;      // copied into checkpoints; may be empty
+
+    // what must agree between a run and its continuation
+    nlohmann::json identity() const {
+        return {{"accumulation", accumulation}, {"learning_rate", schedule.peak}, {"last_learning_rate", schedule.last},
+                {"warmup", schedule.warmup}, {"steps", steps}, {"decay", static_cast<int>(schedule.decay)},
+                {"beta1", optimizer.beta1}, {"beta2", optimizer.beta2}, {"weight_decay", optimizer.weight_decay},
+                {"clip", clip}, {"seed", seed}, {"overfit_one_batch", overfit_one_batch}};
+    }
+};
+
+// Multiply-accumulates of the forward passes that a trace counted.
+inline mac_counts executed_macs(const chiar_config& c, const route_trace& trace, index head_rows) {
+    const chiar_widths widths{.d = c.d_model, .feed_forward = 4 * c.d_model, .vocabulary = c.vocab_size,
+                              .rbf_features = c.n_random_features, .mixers_have_feed_forward = c.architecture == architecture::v1};
+    mac_counts m = head_macs(head_rows, c.d_model, c.vocab_size);
+    for (const auto& [layer, count] : trace.counts) m += layer_macs(widths, count.work);
+    return m;
+}
+
+// The same batch through attention in every layer: what "dense" means in ratios.
+inline mac_counts dense_macs(const chiar_config& c, const std::vector<index>& lengths, index head_rows) {
+    layer_work w;
+    for (index n : lengths) {
+        w.rows += n;
+        w.attention_pairs += causal_pairs(n);
+    }
+    w.attention_rows = w.key_rows = w.rows;
+    const chiar_widths widths{.d = c.d_model, .feed_forward = 4 * c.d_model, .vocabulary = c.vocab_size};
+    return head_macs(head_rows, c.d_model, c.vocab_size) + static_cast<double>(c.n_layers) * layer_macs(widths, w);
+}
+
+namespace detail {
+inline volatile std::sig_atomic_t stop_signal = 0;
+extern "C" inline void note_stop_signal(int s) { stop_signal = s; }
+
+// SIGINT and SIGTERM ask for a checkpoint and an end; a second one ends at once.
+class stop_on_signal {
+public:
+    stop_on_signal() {
+        stop_signal = 0;
+        struct sigaction action {};
+        action.sa_handler = note_stop_signal;
+        action.sa_flags = static_cast<int>(SA_RESETHAND);
+        ::sigaction(SIGINT, &action, &old_int_);
+        ::sigaction(SIGTERM, &action, &old_term_);
+    }
+    ~stop_on_signal() {
+        ::sigaction(SIGINT, &old_int_, nullptr);
+        ::sigaction(SIGTERM, &old_term_, nullptr);
+    }
+    bool asked() const { return stop_signal != 0; }
+
+private:
+    struct sigaction old_int_ {}, old_term_ {};
+};
+}  // namespace detail
+
+// Mean loss over an evaluation set, by task if its batches have several.
+struct evaluation {
+    double nats = 0;
+    index targets = 0, correct = 0;
+    bool classes = false;
+    double loss() const { return targets ? nats / static_cast<double>(targets) : 0; }
+    double accuracy() const { return targets ? static_cast<double>(correct) / static_cast<double>(targets) : 0; }
+};
+inline evaluation evaluate(runner& r, const evaluation_set& set) {
+    evaluation out;
+    for (index i = 0; i < set.batches; ++i) {
+        const batch b = set.batch_at(i);
+        const batch_result result = r.evaluate(b);
+        out.nats += result.nats;
+        out.targets += result.targets;
+        out.correct += result.correct;
+        out.classes = out.classes || !b.labels.empty();
+    }
+    return out;
+}
+
+// What happened: ended at the last step, or was asked to stop and saved.
+enum class training_end { done, stopped };
+
+inline training_end train(runner& r, const std::function<batch(index)>& batch_at, const std::vector<evaluation_set>& sets,
+                          const training_options& o, std::ostream& out) {
+    namespace fs = std::filesystem;
+    trainer_state state{.options = o.identity()};
+    if (o.resume) {
+        state = load_checkpoint(find_checkpoint(o.run), r);
+        for (const auto& [key, value] : o.identity().items())
+            check(state.options.value(key, nlohmann::json()) == value, (find_checkpoint(o.run) / "trainer.json").string(),
+                  "option ", key, ": expected ", state.options.value(key, nlohmann::json()).dump(), " as in the run so far, found ", value.dump());
+    } else {
+        check(!fs::exists(o.run / "last"), o.run.string(), "the directory holds a run already: resume it (--resume) or choose another");
+        r.initialize(o.seed);
+    }
+    r.zero_gradients();
+    fs::create_directories(o.run);
+    metrics_writer metrics(o.run / "metrics.jsonl", state.step);
+    progress_line progress(out, progress_options::for_file(2, o.quiet), state.step, o.steps);
+    detail::stop_on_signal signal;
+    const auto last_good = [&] { return fs::exists(o.run / "last") ? (o.run / fs::read_symlink(o.run / "last")).string() : std::string("none"); };
+    const auto now = [] { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); };
+
+    double mac_rate = 0;   // executed multiply-accumulates a token, from the last logged step
+    index saved_at = o.resume ? state.step : -1;
+    const auto save = [&](bool best) {
+        save_checkpoint(o.run, r, state, o.tokenizer, best, o.keep);
+        saved_at = state.step;
+    };
+    const auto run_evaluation = [&] {
+        bool best = false;
+        for (std::size_t i = 0; i < sets.size(); ++i) {
+            route_trace trace(route_trace::mode::count);
+            r.set_trace(&trace);
+            const evaluation e = progress.pause([&] { return evaluate(r, sets[i]); });
+            r.set_trace(nullptr);
+            metrics_writer::line line{{"step", state.step}, {"set", sets[i].name}, {"loss", e.loss()}};
+            char text[160];
+            if (e.classes) {
+                line["accuracy"] = e.accuracy();
+                std::snprintf(text, sizeof text, "step %lld  %s: loss %.4f, accuracy %.2f %%", static_cast<long long>(state.step), sets[i].name.c_str(), e.loss(), 100 * e.accuracy());
+            } else {
+                line["perplexity"] = perplexity(e.nats, e.targets);
+                std::snprintf(text, sizeof text, "step %lld  %s: loss %.4f, perplexity %.2f", static_cast<long long>(state.step), sets[i].name.c_str(), e.loss(), perplexity(e.nats, e.targets));
+            }
+            line["targets"] = e.targets;
+            metrics.write(line);
+            progress.message(text);
+            if (i == 0 && (state.best_step < 0 || e.loss() < state.best_loss)) {
+                state.best_loss = e.loss();
+                state.best_step = state.step;
+                best = true;
+            }
+        }
+        return best;
+    };
+
+    while (state.step < o.steps) {
+        const double started = now();
+        const index step = state.step;
+        const bool log = (step + 1) % std::max<index>(o.log_every, 1) == 0 || step == 0 || step + 1 == o.steps;
+        route_trace trace(route_trace::mode::count);
+        r.set_trace(log ? &trace : nullptr);
+        batch_result sum;
+        double loss = 0;
+        index tokens = 0, head_rows = 0;
+        mac_counts dense;
+        for (index micro = 0; micro < o.accumulation; ++micro) {
+            const index number = o.overfit_one_batch ? micro : step * o.accumulation + micro;
+            const batch b = batch_at(number);
+            r.set_dropout(o.seed, static_cast<std::uint64_t>(step * o.accumulation + micro));
+            const batch_result result = r.train(b, 1.0 / static_cast<double>(o.accumulation));
+            loss += result.loss / static_cast<double>(o.accumulation);
+            sum.nats += result.nats;
+            sum.targets += result.targets;
+            tokens += b.rows();
+            const index head = b.labels.empty() ? b.rows() : 0;
+            head_rows += head;
+            if (log) dense += dense_macs(r.config(), b.lengths, head);
+            if (!std::isfinite(result.loss)) {
+                r.set_trace(nullptr);
+                fail("train", "step ", step + 1, ": the loss is ", result.loss, "; the last good checkpoint is ", last_good());
+            }
+        }
+        r.set_trace(nullptr);
+        adamw_options optimizer = o.optimizer;
+        optimizer.learning_rate = o.schedule.at(step);
+        const double norm = r.update(optimizer, o.clip);
+        check(std::isfinite(norm), "train", "step ", step + 1, ": the gradient norm is ", norm, "; the last good checkpoint is ", last_good());
+        const double seconds = now() - started;
+        state.step = step + 1;
+        state.tokens += static_cast<double>(tokens);
+        if (log) {
+            const mac_counts executed = training(executed_macs(r.config(), trace, head_rows));
+            mac_rate = executed.total() / static_cast<double>(tokens);
+            metrics_writer::line line{{"step", state.step}, {"loss", loss}, {"perplexity", perplexity(sum.nats, std::max<index>(sum.targets, 1))},
+                                      {"learning_rate", optimizer.learning_rate}, {"gradient_norm", norm},
+                                      {"tokens", state.tokens}, {"tokens_per_second", static_cast<double>(tokens) / seconds},
+                                      {"executed_flops", executed.flops()}, {"dense_flops", 3 * dense.flops()}};
+            auto share = metrics_writer::line::object(), entropy = metrics_writer::line::object();
+            for (const auto& [layer, count] : trace.counts) {
+                double rows = 0;
+                for (double v : count.routed) rows += v;
+                if (rows > 0) share[std::to_string(layer)] = count.routed.back() / rows;
+                if (count.entropy_rows > 0) entropy[std::to_string(layer)] = count.entropy_sum / count.entropy_rows;
+            }
+            if (!share.empty()) line["attention_share"] = share;
+            if (!entropy.empty()) line["entropy"] = entropy;
+            if (trace.gate_count > 0) line["meta_gate"] = trace.gate_sum / trace.gate_count;
+            metrics.write(line);
+        }
+        state.executed_macs += mac_rate * static_cast<double>(tokens);
+        progress.update(state.step, loss, tokens);
+
+        const bool last = state.step == o.steps, stop = signal.asked();
+        const bool due = o.evaluate_every > 0 && state.step % o.evaluate_every == 0;
+        const bool best = !sets.empty() && (due || last) && run_evaluation();
+        if (best || last || stop || (o.save_every > 0 && state.step % o.save_every == 0)) save(best);
+        if (stop && !last) {
+            progress.message("stopped by a signal; saved " + last_good());
+            return training_end::stopped;
+        }
+    }
+    if (saved_at != state.step) save(false);
+    return training_end::done;
+}
+
+}  // namespace spectral
