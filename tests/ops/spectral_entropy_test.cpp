@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+// tests/ops/spectral_entropy_test.cpp: normalised entropy of the power spectrum, its range, its end points and its gradient
+#include <spectral/ops/spectral_entropy.hpp>
+#include <support/gradient_check.hpp>
+#include <support/operator_test.hpp>
+
+namespace spectral::test {
+
+namespace {
+constexpr dct_norm norms[] = {dct_norm::ortho, dct_norm::reference};
+std::vector<double> zeros(index n) { return std::vector<double>(static_cast<std::size_t>(n)); }
+
+// A row that is basis function k of the transform: all of its power in one coefficient
+std::vector<double> cosine(index d, index k) {
+    std::vector<double> x;
+    for (index n = 0; n < d; ++n)
+        x.push_back(std::cos(3.14159265358979323846 * static_cast<double>((2 * n + 1) * k) / (2.0 * static_cast<double>(d))));
+    return x;
+}
+}  // namespace
+
+// Width 1 is left out: ln 1 + eps = 1e-8 divides a rounding error (by hand below). The gradient's scale is that of
+// dL_dX = 2 X / Q a with a up to ln(eps): a coefficient near 0 has slope 18 per unit, so that errors of X weigh as much.
+TEMPLATE_LIST_TEST_CASE("spectral_entropy: forward and backward", "[ops][spectral_entropy]", targets) {
+    for (index n : edge_rows)
+        for (index d : edge_widths)
+            for (dct_norm norm : norms) {
+                if (d == 1) continue;
+                check_against_reference<TestType>("spectral_entropy", shape(n, d), 4.0 * static_cast<double>(d), [&](auto& on) {
+                    auto x = on.input(n, d, normals(n * d, 1));
+                    auto entropy = on.output(n);
+                    auto dL_dx = on.state(n, d, normals(n * d, 2));
+                    spectral_entropy_forward(on.ex, x, norm, entropy);
+                    spectral_entropy_backward(on.ex, on.input(normals(n, 3)), x, norm, dL_dx);
+                    return outputs{{"entropy", on.read(entropy)}, {"dL_dx", on.read(dL_dx)}};
+                }, 18);
+            }
+}
+
+TEMPLATE_LIST_TEST_CASE("spectral_entropy: a pure cosine has none, a flat spectrum all", "[ops][spectral_entropy]", targets) {
+    for (index d : {2, 5, 16, 33, 64, 97, 256}) {
+        workbench<TestType> on;
+        std::vector<double> x = cosine(d, 0);   // rows: constant, a cosine, the highest cosine, a flat spectrum
+        for (index k : {d / 2, d - 1}) {
+            const auto row = cosine(d, k);
+            x.insert(x.end(), row.begin(), row.end());
+        }
+        workbench<oracle> exact;
+        auto flat = exact.output(1, d);
+        idct_forward(exact.ex, exact.input(1, d, std::vector<double>(static_cast<std::size_t>(d), 1)), dct_norm::ortho, flat);
+        for (double v : exact.read(flat)) x.push_back(v);
+        auto entropy = on.output(4);
+        spectral_entropy_forward(on.ex, on.input(4, d, x), dct_norm::ortho, entropy);
+        const auto h = on.read(entropy);
+        INFO("width " << d << " on " << TestType::executor_name());
+        for (int i : {0, 1, 2}) CHECK(std::abs(h[static_cast<std::size_t>(i)]) < 1e-4);
+        CHECK(std::abs(h[3] - 1) < 1e-4);
+        // where coefficient 0 counts double, a constant row is still pure, and a flat spectrum is no longer flat
+        spectral_entropy_forward(on.ex, on.input(4, d, x), dct_norm::reference, entropy);
+        CHECK(std::abs(on.read(entropy)[0]) < 1e-4);
+        const double share = 2.0 / (static_cast<double>(d) + 1), rest = 1.0 / (static_cast<double>(d) + 1);
+        const double want = -(share * std::log(share) + static_cast<double>(d - 1) * rest * std::log(rest)) / std::log(static_cast<double>(d));
+        CHECK(std::abs(on.read(entropy)[3] - want) < 1e-4);
+    }
+}
+
+TEMPLATE_LIST_TEST_CASE("spectral_entropy lies in [0, 1] and does not see scale", "[ops][spectral_entropy]", targets) {
+    using T = typename TestType::scalar;
+    const index n = 17, d = 48;
+    workbench<TestType> on;
+    const auto x = normals(n * d, 1);
+    auto scaled = x;
+    for (double& v : scaled) v *= -64;
+    auto a = on.output(n), b = on.output(n);
+    spectral_entropy_forward(on.ex, on.input(n, d, x), dct_norm::ortho, a);
+    spectral_entropy_forward(on.ex, on.input(n, d, scaled), dct_norm::ortho, b);
+    for (double h : on.read(a)) CHECK((h > 0 && h < 1));
+    compare(on.read(b), on.read(a), allowed<T>(4.0 * d, 1) + 1e-9,
+            {"spectral_entropy_forward", "of a scaled row", TestType::executor_name(), scalar_name<T>, shape(n, d)});
+}
+
+TEMPLATE_LIST_TEST_CASE("spectral_entropy of zero rows and of one column is finite", "[ops][spectral_entropy]", targets) {
+    for (index d : {1, 16}) {
+        workbench<TestType> on;
+        auto entropy = on.output(2);
+        auto dL_dx = on.state(2, d, zeros(2 * d));
+        auto x = on.input(2, d, zeros(2 * d));
+        spectral_entropy_forward(on.ex, x, dct_norm::ortho, entropy);
+        spectral_entropy_backward(on.ex, on.input({1, 1}), x, dct_norm::ortho, dL_dx);
+        CHECK(on.read(entropy) == std::vector<double>{0, 0});
+        CHECK(on.read(dL_dx) == zeros(2 * d));
+    }
+}
+
+TEST_CASE("spectral_entropy: gradients", "[ops][spectral_entropy]") {
+    for (dct_norm norm : norms)
+        for (index d : {2, 5, 8, 33}) {
+            workbench<oracle> on;
+            const index n = 3;
+            const auto dL_dentropy = normals(n, 3);
+            auto x = on.state(n, d, normals(n * d, 1)), dL_dx = on.state(n, d, zeros(n * d));
+            auto entropy = on.output(n);
+            spectral_entropy_backward(on.ex, on.input(dL_dentropy), x, norm, dL_dx);
+            // P ln(P + eps) bends sharply where a coefficient is near 0: Richardson's error term there is the bound
+            require_gradient(on.ex, x, dL_dx, [&] {
+                spectral_entropy_forward(on.ex, x, norm, entropy);
+                return dot(dL_dentropy, on.read(entropy));
+            }, "spectral_entropy: x, width " + std::to_string(d), 1e-6);
+        }
+}
+
+TEMPLATE_LIST_TEST_CASE("spectral_entropy: a NaN row stays alone", "[ops][spectral_entropy]", targets) {
+    using T = typename TestType::scalar;
+    const index n = 19, d = 32, bad = 6;
+    const auto x = normals(n * d, 1);
+    const auto run = [&](const std::vector<double>& values) {
+        workbench<TestType> on;
+        auto entropy = on.output(n);
+        auto dL_dx = on.state(n, d, zeros(n * d));
+        spectral_entropy_forward(on.ex, on.input(n, d, values), dct_norm::ortho, entropy);
+        spectral_entropy_backward(on.ex, on.input(normals(n, 3)), on.input(n, d, values), dct_norm::ortho, dL_dx);
+        return std::pair(on.read(entropy), on.read(dL_dx));
+    };
+    const auto clean = run(x), poisoned = run(with_nan_row(x, d, bad));
+    const subject s{"spectral_entropy", "with a NaN row", TestType::executor_name(), scalar_name<T>, shape(n, d)};
+    check_nan_stays(clean.first, poisoned.first, 1, bad, s, allowed<T>(1, 1));
+    check_nan_stays(clean.second, poisoned.second, d, bad, s, allowed<T>(1, 1));
+}
+
+TEST_CASE("spectral_entropy: errors", "[ops][spectral_entropy]") {
+    workbench<oracle> on;
+    auto x = on.input(2, 4, normals(8, 1));
+    auto one = on.output(1);
+    auto wrong = on.output(2, 3), dx = on.output(2, 4);
+    check_throws([&] { spectral_entropy_forward(on.ex, x, dct_norm::ortho, one); }, {"spectral_entropy_forward", "entropy", "(2)", "(1)"});
+    check_throws([&] { spectral_entropy_backward(on.ex, one, x, dct_norm::ortho, dx); }, {"spectral_entropy_backward", "dL_dentropy", "(2)", "(1)"});
+    check_throws([&] { spectral_entropy_backward(on.ex, on.input({1, 1}), x, dct_norm::ortho, wrong); },
+                 {"spectral_entropy_backward", "dL_dx", "(2, 4)", "(2, 3)"});
+}
+
+}  // namespace spectral::test
