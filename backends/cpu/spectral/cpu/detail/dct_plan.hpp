@@ -14,6 +14,9 @@
 // A residual is part of the filter as well: x + gain C^T(w . Cx) = C^T((1 + gain w) . Cx).
 //
 // Time tile: v_p of row l at tile[p * lanes + l].  Spectrum tile: X_k of row l at tile[k * lanes + l]. Both n * lanes.
+//
+// Measured on one Zen 5 core (AVX-512, float, n = 1024, ns per row, LayerNorm included): this 750, of which loading and
+// storing 350; FFTW r2c / c2r row by row 2200; FFTW on 16 interleaved rows 4600; one n x n matrix product 14700.
 // Three engines behind one interface, chosen by the width alone, so a width always gives the same bits:
 // lane_fft for n = 2 m with m a product of 2, 3, 5, 7; FFTW r2c / c2r row by row for the rest; with SPECTRAL_NO_FFTW,
 // a matrix product for the rest.
@@ -263,7 +266,7 @@ public:
     // rows -> time tile; lanes past `count` become zero
     template <class Rows>
     void load(const Rows& rows, index count, T* tile) const {
-        const T* row[lanes];
+        const T* row[lanes] = {};
         for (index l = 0; l < count; ++l) row[l] = rows(l);
         lane_vec<T>* const out = as_lanes(tile);
         const index whole = n_ / lanes * lanes;

@@ -64,7 +64,7 @@ void filter_norm_tile(const dct_plan<T>& plan, const T* table, tile_rows<const T
         plan.load(x.from(first), count, w.time);
         plan.filter(w.time, table, w.a, w.b, w.scratch);
         for (index l = 0; l < plan.lanes; ++l) w.b[l] = 1 / std::sqrt(w.b[l] * over + static_cast<T>(eps));
-        T* out[dct_plan<T>::lanes];
+        T* out[dct_plan<T>::lanes] = {};
         for (index l = 0; l < count; ++l) out[l] = y(first + l);
         plan.store(w.time, count, [&](index l, index i, auto value) {
             using V = decltype(value);

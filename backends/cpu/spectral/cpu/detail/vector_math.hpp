@@ -199,12 +199,19 @@ inline T simd_sum(std::int64_t n, F f) {
     return sum;
 }
 
-// NaN entries are ignored; -inf for an empty row
+// NaN entries are ignored; -inf for an empty row. 32 running maxima, because a max reduction of floats does not
+// vectorise in clang.
 template <class T>
 inline T row_max(const T* x, std::int64_t n) {
-    T m = -std::numeric_limits<T>::infinity();
-#pragma omp simd reduction(max : m)
-    for (std::int64_t i = 0; i < n; ++i) m = x[i] > m ? x[i] : m;
+    constexpr int lanes = 32;
+    T best[lanes];
+    for (T& b : best) b = -std::numeric_limits<T>::infinity();
+    const std::int64_t whole = n - n % lanes;
+    for (std::int64_t i = 0; i < whole; i += lanes)
+        for (int j = 0; j < lanes; ++j) best[j] = x[i + j] > best[j] ? x[i + j] : best[j];
+    for (std::int64_t i = whole; i < n; ++i) best[0] = x[i] > best[0] ? x[i] : best[0];
+    T m = best[0];
+    for (T b : best) m = b > m ? b : m;
     return m;
 }
 
