@@ -104,7 +104,7 @@ struct routed {
             scale_rows(p.ex, dL_dy, s.picked, dL_dout);
             each([&](auto& op, auto& saved_op, std::size_t) { op.backward(p, dL_dout, dL_dx, saved_op); }, s);
         }
-        if (options.collapse_regulariser && !options.collapse_detached)
+        if (options.collapse_regulariser && !options.collapse_detached && n > 0)
             for (index o = 0; o < K; ++o)
                 add_constant(p.ex, dL_dweight.columns(o, 1), p.loss_weight / static_cast<double>(n) *
                              collapse_regulariser::slope(s.mean_gate[static_cast<std::size_t>(o)], options.collapse_lambda));

@@ -159,7 +159,7 @@ struct learned_gate {
         const_matrix<T> x;
         vector_view<T> entropy;
         matrix_view<T> s;              // (N, K) softmax
-        double share = 0;              // of the last operator in this pass
+        double pressure = 0;           // budget: d penalty / d share of the last operator
     };
 
     void forward(pass<Exec, T>& p, const_matrix<T> x, routing<T>& route, saved& s) {
@@ -193,7 +193,7 @@ struct learned_gate {
         auto dL_ds = p.matrix(n, K);
         copy(p.ex, dL_dweight, dL_ds);
         if (options.mode == routing_mode::budget && n > 0)
-            add_constant(p.ex, dL_ds.columns(K - 1, 1), p.loss_weight * pressure(p, s) / static_cast<double>(n));
+            add_constant(p.ex, dL_ds.columns(K - 1, 1), p.loss_weight * s.pressure / static_cast<double>(n));
         auto dL_dentropy = p.vector(n);
         token_gate_backward(p.ex, dL_ds, s.s, s.x, s.entropy, weight.matrix(), dL_dx, dL_dentropy, weight.grad, bias.grad_vector());
         spectral_entropy_backward(p.ex, dL_dentropy, s.x, config.dct_norm, dL_dx);
@@ -211,16 +211,15 @@ private:
     // The quadratic term damps the oscillation of a bare multiplier.
     static constexpr double ascent_rate = 0.01, damping = 1.0;
 
-    double pressure(pass<Exec, T>& p, const saved& s) const {
-        return static_cast<double>(to_host(p.ex, multiplier.value)[0]) + damping * (s.share - options.target_share);
-    }
     void hold_share(pass<Exec, T>& p, vector_view<row_index> op, saved& s) {
         const auto chosen = to_host(p.ex, op);
-        s.share = 0;
-        for (row_index o : chosen) s.share += o == options.operators - 1;
-        if (!chosen.empty()) s.share /= static_cast<double>(chosen.size());
-        const double off = s.share - options.target_share;
+        s.pressure = 0;
+        if (chosen.empty()) return;
+        double share = 0;
+        for (row_index o : chosen) share += o == options.operators - 1;
+        const double off = share / static_cast<double>(chosen.size()) - options.target_share;
         T mu = to_host(p.ex, multiplier.value)[0];
+        s.pressure = mu + damping * off;   // of the multiplier that this pass's loss holds
         p.auxiliary_loss += p.loss_weight * (mu * off + damping / 2 * off * off);
         mu = static_cast<T>(mu + ascent_rate * p.loss_weight * off);
         p.ex.copy_from_host(multiplier.value.data, &mu, sizeof mu);
