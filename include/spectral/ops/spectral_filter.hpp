@@ -30,7 +30,7 @@ void spectral_filter_backward(Exec& ex, const_matrix<T> dL_dy, const_matrix<T> x
 // What the backward pass of the mix keeps: two numbers a row; spectra are recomputed.
 template <class T>
 struct norm_statistics {
-    vector_view<T> mean, rstd;   // (N), by row number of x
+    vector_view<T> mean, rstd;   // (N); entry i belongs to the i-th selected row
 };
 
 template <executor Exec, class T>

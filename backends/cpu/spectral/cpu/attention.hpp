@@ -170,6 +170,15 @@ void draw_tile(const problem<T>& p, const work_unit& u, const lane_bounds<T>& bo
     }
 }
 
+// A tile's rows of keys and values lie apart, which hides them from the processor's own look-ahead.
+template <class T>
+void prefetch_keys(const problem<T>& p, const work_unit& u, index first_key) {
+    const index row = p.k_rows.begin[u.sequence] + first_key, n = std::min(tile, u.last_key - first_key);
+    if (n <= 0) return;
+    prefetch_rows(p.k.row(row) + u.kv_head * p.d, p.k.row_stride, n, p.d);
+    prefetch_rows(p.v.row(row) + u.kv_head * p.d, p.v.row_stride, n, p.d);
+}
+
 // --- forward --------------------------------------------------------------------------------------------------------
 
 template <class T>
@@ -224,6 +233,7 @@ void forward_tile(const problem<T>& p, const work_unit& u, matrix_view<T> out, m
     alignas(64) T largest[tile], sum[tile], factor[tile];
     const T* from[tile];
     T* to[tile];
+    prefetch_keys(p, u, 0);
     for (index i = 0; i < u.rows; ++i) {
         const index n = p.query(u.sequence, u.first_row + i), column = p.head(u.kv_head, u.first_row + i) * d;
         from[i] = p.q.row(n) + column;
@@ -236,6 +246,7 @@ void forward_tile(const problem<T>& p, const work_unit& u, matrix_view<T> out, m
     const index base = p.k_rows.begin[u.sequence], column = u.kv_head * d;
     for (index j = 0; j < u.last_key; j += tile) {
         const index n = std::min(tile, u.last_key - j);
+        prefetch_keys(p, u, j + tile);
         bounds.for_segments(j, n, [&](index lo, index hi, index v0) {
             product<false>(hi - lo, bounds.vectors - v0, d, p.k.row(base + j + lo) + column, p.k.row_stride, qt + v0 * w,
                            tile, s + lo * tile + v0 * w, tile, start::zero);
@@ -290,69 +301,70 @@ vec<T> dot_keys(const T* q, const T* k, index k_stride, index n, index d) {
     return r[0];
 }
 
-// o = factor * o + Σ_j weight[j] v[j], over vectors of D
-template <int Vectors, class T>
-void add_values(const T* weight, index n, const T* v, index v_stride, T factor, T* o) {
-    constexpr index w = lanes<T>;
-    vec<T> sum[Vectors];
-    for (int c = 0; c < Vectors; ++c) sum[c] = load(o + c * w) * factor;
-    for (index j = 0; j < n; ++j)
-        for (int c = 0; c < Vectors; ++c) sum[c] += weight[j] * load(v + j * v_stride + c * w);
-    for (int c = 0; c < Vectors; ++c) store(o + c * w, sum[c]);
-}
+// A unit's rows lie one below another, queries and weights too, so that from three rows on the scores are a product with
+// the transposed keys; the values are one with the keys as they are.
+template <class T>
+index few_scratch(index d) { return few_rows * (d + tile) + tile * d; }
 
 template <class T>
-void forward_few(const problem<T>& p, const work_unit& u, T* part) {
+void forward_few(const problem<T>& p, const work_unit& u, T* part, T* scratch) {
     constexpr index w = lanes<T>;
+    constexpr T lowest = std::numeric_limits<T>::lowest() / 4;
     const index d = p.d, base = p.k_rows.begin[u.sequence], column = u.kv_head * d, size = part_size(d);
-    const T scale = static_cast<T>(p.options.scale);
-    alignas(64) T weight[tile], keep[tile * tile];
+    T *q = scratch, *weight = q + few_rows * d, *kt = weight + few_rows * tile;
+    alignas(64) T keep[tile * tile];
     for (index i = 0; i < u.rows; ++i) {
+        const T* from = p.q.row(p.query(u.sequence, i)) + p.head(u.kv_head, i) * d;
+        for (index c = 0; c < d; ++c) q[i * d + c] = static_cast<T>(p.options.scale) * from[c];
         T* o = part + i * size;
         std::fill_n(o, d, T(0));
-        o[d] = std::numeric_limits<T>::lowest() / 4;
+        o[d] = lowest;
         o[d + 1] = 0;
     }
     for (index j = u.first_key; j < u.last_key; j += tile) {
-        const index most = std::min(tile, u.last_key - j);
+        const index most = std::min(tile, u.last_key - j), vectors = (most + w - 1) / w;
         const T *k = p.k.row(base + j) + column, *v = p.v.row(base + j) + column;
+        prefetch_rows(v, p.v.row_stride, most, d);
+        if (u.rows > 2) {
+            const T* key[tile];
+            for (index m = 0; m < most; ++m) key[m] = k + m * p.k.row_stride;
+            load_lanes(key, most, d, T(1), kt);
+            product<false>(u.rows, vectors, d, q, d, kt, tile, weight, tile, start::zero);
+        } else {
+            for (index m = 0; m < most; m += w)
+                for (index i = 0; i < u.rows; ++i)
+                    store(weight + i * tile + m, dot_keys(q + i * d, k + m * p.k.row_stride, p.k.row_stride, std::min(w, most - m), d));
+        }
+        if (j + tile < u.last_key) prefetch_rows(k + tile * p.k.row_stride, p.k.row_stride, std::min(tile, u.last_key - j - tile), d);
         for (index i = 0; i < u.rows; ++i) {
-            const index n = std::min(most, p.keys_seen(u.sequence, i) - j);
-            if (n <= 0) continue;
-            const index query = p.query(u.sequence, i), head = p.head(u.kv_head, i);
-            T *o = part + i * size, *largest = o + d, *sum = o + d + 1;
-            T top = *largest;
-            for (index m = 0; m < n; m += w) {
-                vec<T> x = dot_keys(p.q.row(query) + head * d, k + m * p.k.row_stride, p.k.row_stride, std::min(w, n - m), d) * scale;
-                for (index l = n - m; l < w; ++l) x[l] = std::numeric_limits<T>::lowest() / 4;
-                store(weight + m, x);
-                for (index l = 0; l < w; ++l) top = x[l] > top ? x[l] : top;
-            }
-            vec<T> total{};
-            for (index m = 0; m < n; m += w) {
-                const vec<T> e = exp(load(weight + m) - splat(top));
-                store(weight + m, e);
+            const index n = std::clamp<index>(p.keys_seen(u.sequence, i) - j, 0, most);
+            T *o = part + i * size, *s = weight + i * tile;
+            std::fill(s + n, s + vectors * w, lowest);   // weight 0, unless the row has seen no key at all
+            vec<T> tops = splat(o[d]), total{};
+            for (index m = 0; m < vectors; ++m) tops = larger(load(s + m * w), tops);
+            T top = tops[0], sum = 0;
+            for (index l = 1; l < w; ++l) top = tops[l] > top ? tops[l] : top;
+            for (index m = 0; m < vectors; ++m) {
+                const vec<T> e = exp(load(s + m * w) - splat(top));
+                store(s + m * w, e);
                 total += e;
             }
-            const T factor = exp(splat(*largest - top))[0];
-            T added = 0;
-            for (index l = 0; l < w; ++l) added += total[l];
-            *largest = top;
-            *sum = *sum * factor + added;
+            for (index l = 0; l < w; ++l) sum += total[l];
+            const T factor = exp(splat(o[d] - top))[0];
+            if (factor != 1)
+                for (index c = 0; c < d; ++c) o[c] *= factor;
+            o[d + 1] = o[d + 1] * factor + sum;
+            o[d] = top;
             if (p.options.dropout > 0) {
-                const index line = query * p.options.heads + head;
+                const index line = p.query(u.sequence, i) * p.options.heads + p.head(u.kv_head, i);
                 draw_keep(p.options.draw, static_cast<std::uint64_t>(line * p.k.rows() + base + j), n, p.threshold, p.kept, keep);
-                for (index m = 0; m < n; ++m) weight[m] *= keep[m * tile];
-            }
-            index c = 0;
-            for (; c + 4 * w <= d; c += 4 * w) add_values<4>(weight, n, v + c, p.v.row_stride, factor, o + c);
-            for (; c + w <= d; c += w) add_values<1>(weight, n, v + c, p.v.row_stride, factor, o + c);
-            for (; c < d; ++c) {
-                T x = o[c] * factor;
-                for (index m = 0; m < n; ++m) x += weight[m] * v[m * p.v.row_stride + c];
-                o[c] = x;
+                for (index m = 0; m < n; ++m) s[m] *= keep[m * tile];
             }
         }
+        product<false>(u.rows, d / w, most, weight, tile, v, p.v.row_stride, part, size, start::add);
+        for (index c = d / w * w; c < d; ++c)
+            for (index i = 0; i < u.rows; ++i)
+                for (index m = 0; m < most; ++m) part[i * size + c] += weight[i * tile + m] * v[m * p.v.row_stride + c];
     }
 }
 
@@ -435,6 +447,7 @@ void backward_tile(const problem<T>& p, const work_unit& u, const_matrix<T> dL_d
     alignas(64) T l[tile] = {}, delta[tile] = {}, factor[tile];
     const T *q_from[tile], *g_from[tile];
     T* to[tile];
+    prefetch_keys(p, u, 0);
     for (index i = 0; i < u.rows; ++i) {   // rows of D for dK and dV, below their transposes for S and dA
         const index n = p.query(u.sequence, u.first_row + i), head = p.head(u.kv_head, u.first_row + i);
         q_from[i] = p.q.row(n) + head * d;
@@ -465,6 +478,7 @@ void backward_tile(const problem<T>& p, const work_unit& u, const_matrix<T> dL_d
     const index base = p.k_rows.begin[u.sequence], column = u.kv_head * d;
     for (index j = 0; j < u.last_key; j += tile) {
         const index n = std::min(tile, u.last_key - j);
+        prefetch_keys(p, u, j + tile);
         bounds.for_segments(j, n, [&](index lo, index hi, index v0) {
             const index row = base + j + lo, corner = lo * tile + v0 * w, vectors = bounds.vectors - v0;
             product<false>(hi - lo, vectors, d, p.k.row(row) + column, p.k.row_stride, qt + v0 * w, tile, s + corner, tile, start::zero);
@@ -520,15 +534,16 @@ void attention_forward_kernel(executor& ex, const_matrix<T> q, const_matrix<T> k
             std::fill_n(lse.row(n), options.heads, -std::numeric_limits<T>::infinity());
         }
 
-    const index few = few_rows * part_size(p.d), each = std::max(few, forward_scratch<T>(p.d, options.dropout > 0));
+    const index few = few_rows * part_size(p.d);
+    const index each = std::max(few + few_scratch<T>(p.d), forward_scratch<T>(p.d, options.dropout > 0));
     auto scratch = ex.memory().template matrix<T>(ex.threads(), each);
     auto part = ex.memory().template matrix<T>(slots, few);
     detail::parallel_ranges(ex, p.total_cost(), cost_grain, [&](index first, index last, int thread) {
         p.for_units(true, first, last, [&](const work_unit& u) {
             const matrix_view<T> own = scratch.slice(thread, 1);
             if (p.rows_of(u.sequence) > few_rows) return forward_tile(p, u, out, lse, own.data);
-            if (u.parts > 1) return forward_few(p, u, part.row(u.slot));
-            forward_few(p, u, own.data);
+            if (u.parts > 1) return forward_few(p, u, part.row(u.slot), own.data);
+            forward_few(p, u, own.data, own.data + few);
             join_parts(p, u.sequence, u.kv_head, own, out, lse);
         });
     });

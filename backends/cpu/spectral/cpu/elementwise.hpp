@@ -25,6 +25,16 @@ void copy_kernel(executor& ex, const_matrix<T> x, matrix_view<T> y) {
 }
 
 template <class T>
+void add_constant_kernel(executor& ex, double a, matrix_view<T> y) {
+    const T constant = static_cast<T>(a);
+    detail::for_each_row(ex, y.rows(), y.width(), [&](index n) {
+        T* to = y.row(n);
+#pragma omp simd
+        for (index c = 0; c < y.width(); ++c) to[c] += constant;
+    });
+}
+
+template <class T>
 void permute_columns_kernel(executor& ex, const_matrix<T> x, const_vector<row_index> order, matrix_view<T> y) {
     detail::for_each_row(ex, y.rows(), y.width(), [&](index n) {
         const T* from = x.row(n);

@@ -5,6 +5,11 @@
 
 #include <omp.h>
 
+#include <map>
+#include <memory>
+#include <typeindex>
+#include <utility>
+
 namespace spectral::cpu {
 
 // Runs on `threads` OpenMP threads of the host. The number belongs to the executor, not to the process: two executors
@@ -17,8 +22,17 @@ public:
     }
     int threads() const { return threads_; }
 
+    // What kernels prepare once for a width and keep: plan<dct_plan<float>>(1024) is made at its first use.
+    template <class Plan>
+    const Plan& plan(index width) {
+        auto& kept = plans_[{std::type_index(typeid(Plan)), width}];
+        if (!kept) kept = std::make_shared<const Plan>(width);
+        return *static_cast<const Plan*>(kept.get());
+    }
+
 private:
     int threads_;
+    std::map<std::pair<std::type_index, index>, std::shared_ptr<const void>> plans_;
 };
 
 }  // namespace spectral::cpu

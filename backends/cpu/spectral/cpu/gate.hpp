@@ -173,6 +173,14 @@ void pick_columns_backward_kernel(executor&, const_matrix<T> dL_dpicked, const_v
     }
 }
 
+template <class T>
+void one_hot_rows_kernel(executor&, const_vector<row_index> op, matrix_view<T> y) {
+    for (index n = 0; n < y.rows(); ++n) {
+        std::fill_n(y.row(n), y.width(), T(0));
+        y(n, op[n]) = T(1);
+    }
+}
+
 inline void random_rows_kernel(executor&, const_vector<row_index> position, random_stream draw, double share, vector_view<row_index> op) {
     const std::uint32_t threshold = probability_threshold(share);
     for (index n = 0; n < op.size(); ++n) op[n] = share >= 1 || draw.bits(static_cast<std::uint64_t>(position[n])) < threshold;

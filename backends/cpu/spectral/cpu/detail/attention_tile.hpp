@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace spectral::cpu::detail::attention {
 
@@ -46,6 +47,12 @@ template <class T> vec<T> load(const T* p) {
 template <class T> void store(T* p, vec<T> v) { __builtin_memcpy(p, &v, sizeof v); }
 template <class T> vec<T> splat(T x) { return x - vec<T>{}; }
 template <class V> V larger(V a, V b) { return a > b ? a : b; }
+
+template <class T>
+void prefetch_rows(const T* p, index stride, index n, index d) {
+    for (index i = 0; i < n; ++i)
+        for (index c = 0; c < d; c += 64 / static_cast<index>(sizeof(T))) __builtin_prefetch(p + i * stride + c);
+}
 
 // --- exp ------------------------------------------------------------------------------------------------------------
 // For x ≤ 88: e^x = 2^n e^r, n = round(x / ln 2), |r| ≤ ln 2 / 2; e^r = 1 + r + r² p(r) with p of degree 4 fitted to a
@@ -145,19 +152,22 @@ void product(index m, index vectors, index depth, const T* a, index a_stride, co
 
 // --- transposition --------------------------------------------------------------------------------------------------
 // A square of lanes x lanes numbers, in place: stage `Step` swaps that bit of the row number with that of the lane.
+// Unrolled by hand: the square must stay in registers.
 template <index Step, class V, std::size_t... L>
-void transpose_pair(V& a, V& b, std::index_sequence<L...>) {
+inline __attribute__((always_inline)) void transpose_pair(V& a, V& b, std::index_sequence<L...>) {
     constexpr index w = sizeof...(L);
     const V low = __builtin_shufflevector(a, b, static_cast<int>((L & Step) ? w + L - Step : L)...);
     b = __builtin_shufflevector(a, b, static_cast<int>((L & Step) ? w + L : L + Step)...);
     a = low;
 }
+template <index Step, class V, std::size_t... I>
+inline __attribute__((always_inline)) void transpose_stage(V* r, std::index_sequence<I...> all) {
+    ((I & Step ? void() : transpose_pair<Step>(r[I & ~Step], r[I | Step], all)), ...);
+}
 template <class T, index Step = 1>
-void transpose_square(vec<T> (&r)[lanes<T>]) {
-    constexpr index w = lanes<T>;
-    if constexpr (Step < w) {
-        for (index i = 0; i < w; ++i)
-            if (!(i & Step)) transpose_pair<Step>(r[i], r[i + Step], std::make_index_sequence<w>{});
+inline __attribute__((always_inline)) void transpose_square(vec<T> (&r)[lanes<T>]) {
+    if constexpr (Step < lanes<T>) {
+        transpose_stage<Step>(r, std::make_index_sequence<lanes<T>>{});
         transpose_square<T, Step * 2>(r);
     }
 }
@@ -170,7 +180,10 @@ void load_lanes(const T* const* from, index rows, index d, T factor, T* to) {
         index c = 0;
         for (; c + w <= d; c += w) {
             vec<T> r[w];
-            for (index i = 0; i < w; ++i) r[i] = v * w + i < rows ? load(from[v * w + i] + c) * factor : vec<T>{};
+            if ((v + 1) * w <= rows)
+                for (index i = 0; i < w; ++i) r[i] = load(from[v * w + i] + c) * factor;
+            else
+                for (index i = 0; i < w; ++i) r[i] = v * w + i < rows ? load(from[v * w + i] + c) * factor : vec<T>{};
             transpose_square<T>(r);
             for (index i = 0; i < w; ++i) store(to + (c + i) * tile + v * w, r[i]);
         }
@@ -190,7 +203,10 @@ void store_lanes(const T* from, index rows, index d, const T* factor, T* const* 
             vec<T> r[w];
             for (index i = 0; i < w; ++i) r[i] = load(from + (c + i) * tile + v * w) * f;
             transpose_square<T>(r);
-            for (index i = 0; i < w && v * w + i < rows; ++i) store(to[v * w + i] + c, r[i]);
+            if ((v + 1) * w <= rows)
+                for (index i = 0; i < w; ++i) store(to[v * w + i] + c, r[i]);
+            else
+                for (index i = 0; v * w + i < rows; ++i) store(to[v * w + i] + c, r[i]);
         }
         for (; c < d; ++c)
             for (index i = v * w; i < (v + 1) * w && i < rows; ++i) to[i][c] = from[c * tile + i] * factor[i];

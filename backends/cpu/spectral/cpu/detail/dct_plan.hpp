@@ -45,7 +45,8 @@ struct aligned_delete {
 template <class T> using aligned_array = std::unique_ptr<T[], aligned_delete>;
 template <class T>
 aligned_array<T> make_aligned(index count) {
-    return aligned_array<T>(static_cast<T*>(::operator new(static_cast<std::size_t>(count) * sizeof(T), std::align_val_t{64})));
+    return aligned_array<T>(static_cast<T*>(::operator new(static_cast<std::size_t>(count) * sizeof(T),
+        std::align_val_t{64})));
 }
 // a multiple of a cache line, so that what follows in the same array is aligned too
 template <class T>
@@ -67,8 +68,10 @@ template <> struct fftw<float> {
     static plan c2r(int n, float* in, float* out) {
         return fftwf_plan_dft_c2r_1d(n, reinterpret_cast<fftwf_complex*>(in), out, FFTW_ESTIMATE);
     }
-    static void run_r2c(plan p, float* in, float* out) { fftwf_execute_dft_r2c(p, in, reinterpret_cast<fftwf_complex*>(out)); }
-    static void run_c2r(plan p, float* in, float* out) { fftwf_execute_dft_c2r(p, reinterpret_cast<fftwf_complex*>(in), out); }
+    static void run_r2c(plan p, float* in, float* out) {
+        fftwf_execute_dft_r2c(p, in, reinterpret_cast<fftwf_complex*>(out)); }
+    static void run_c2r(plan p, float* in, float* out) {
+        fftwf_execute_dft_c2r(p, reinterpret_cast<fftwf_complex*>(in), out); }
     static void destroy(plan p) { fftwf_destroy_plan(p); }
 };
 template <> struct fftw<double> {
@@ -79,8 +82,10 @@ template <> struct fftw<double> {
     static plan c2r(int n, double* in, double* out) {
         return fftw_plan_dft_c2r_1d(n, reinterpret_cast<fftw_complex*>(in), out, FFTW_ESTIMATE);
     }
-    static void run_r2c(plan p, double* in, double* out) { fftw_execute_dft_r2c(p, in, reinterpret_cast<fftw_complex*>(out)); }
-    static void run_c2r(plan p, double* in, double* out) { fftw_execute_dft_c2r(p, reinterpret_cast<fftw_complex*>(in), out); }
+    static void run_r2c(plan p, double* in, double* out) {
+        fftw_execute_dft_r2c(p, in, reinterpret_cast<fftw_complex*>(out)); }
+    static void run_c2r(plan p, double* in, double* out) {
+        fftw_execute_dft_c2r(p, reinterpret_cast<fftw_complex*>(in), out); }
     static void destroy(plan p) { fftw_destroy_plan(p); }
 };
 
@@ -149,7 +154,8 @@ public:
     template <class Weight>
     void filter_table(Weight w, T* table) const {
         for (index k = 0; k < half_; ++k, table += 3) {
-            const double a = w(k), b = k == 0 ? a : w(n_ - k), angle = std::numbers::pi * static_cast<double>(k) / static_cast<double>(n_);
+            const double a = w(k), b = k == 0 ? a : w(n_ - k),
+                angle = std::numbers::pi * static_cast<double>(k) / static_cast<double>(n_);
             table[0] = static_cast<T>((a + b) / (2.0 * static_cast<double>(n_)));
             table[1] = static_cast<T>((a - b) / (2.0 * static_cast<double>(n_)) * std::cos(angle));
             table[2] = static_cast<T>((a - b) / (2.0 * static_cast<double>(n_)) * std::sin(angle));
@@ -205,14 +211,16 @@ public:
     explicit row_engine(index n) : n_(n), c_(n, n) {
         for (index k = 0; k < n; ++k)
             for (index i = 0; i < n; ++i) {
-                const double angle = std::numbers::pi * static_cast<double>((2 * i + 1) * k % (4 * n)) / (2.0 * static_cast<double>(n));
+                const double angle = std::numbers::pi * static_cast<double>((2 * i + 1) * k % (4 * n)) /
+                    (2.0 * static_cast<double>(n));
                 c_(k, i % 2 == 0 ? i / 2 : n - 1 - i / 2) =
                     static_cast<T>(std::sqrt((k == 0 ? 1.0 : 2.0) / static_cast<double>(n)) * std::cos(angle));
             }
     }
     index scratch_size() const { return align_up<T>(n_ * lane_count<T>); }
     index filter_size() const { return n_; }
-    void forward(const T* v, T* X, T*) const { tile(X, n_, lane_count<T>).noalias() = c_ * const_tile(v, n_, lane_count<T>); }
+    void forward(const T* v, T* X, T*) const { tile(X, n_, lane_count<T>).noalias() =
+        c_ * const_tile(v, n_, lane_count<T>); }
     void inverse(const T* X, T* v, T*) const {
         tile(v, n_, lane_count<T>).noalias() = c_.transpose() * const_tile(X, n_, lane_count<T>);
     }
@@ -379,7 +387,8 @@ public:
             const complex turn = turns_[static_cast<std::size_t>(&at - pairs_.data())];          // exp(i pi k / n)
             const complex r = (a - b) / 2 * over * turn;
             const complex r2 = (d - e) / 2 * over * complex(turn.imag(), turn.real());           // exp(i pi (m - k) / n)
-            const complex alpha = complex(0, -1) * std::conj(turn * turn), A = (1.0 + alpha) / 2.0, B = (1.0 - alpha) / 2.0;
+            const complex alpha = complex(0, -1) * std::conj(turn * turn), A = (1.0 + alpha) / 2.0,
+                B = (1.0 - alpha) / 2.0;
             const complex Ac = std::conj(A), Bc = std::conj(B), r2c = std::conj(r2);
             // f' = c1 f + i c2 g + c3 conj f + c4 conj g,   g' = -i c2 f + c5 g + c4 conj f + c6 conj g
             const double c1 = p * std::norm(A) + p2 * std::norm(B), c5 = p * std::norm(B) + p2 * std::norm(A);
@@ -449,9 +458,11 @@ private:
             for (index k = g; k < m; k += blocks) {
                 if (alone && 2 * k > m) continue;
                 pairs_.push_back({static_cast<std::int32_t>(2 * fft_->position(k)),
-                                  static_cast<std::int32_t>(2 * fft_->position((m - k) % m)), static_cast<std::int32_t>(k)});
+                                  static_cast<std::int32_t>(2 * fft_->position((m - k) % m)),
+                                      static_cast<std::int32_t>(k)});
                 using complex = std::complex<double>;
-                const double step = std::numbers::pi / static_cast<double>(2 * n_), scale = std::sqrt(2.0 / static_cast<double>(n_));
+                const double step = std::numbers::pi / static_cast<double>(2 * n_),
+                    scale = std::sqrt(2.0 / static_cast<double>(n_));
                 const complex t = std::polar(scale, -step * static_cast<double>(k));
                 const complex t2 = std::polar(scale, step * static_cast<double>(m - k));
                 const complex alpha = std::polar(1.0, -step * static_cast<double>(4 * k)) * complex(0, -1);
