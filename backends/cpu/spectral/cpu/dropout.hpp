@@ -55,8 +55,13 @@ void dropout_kernel(executor& ex, const_matrix<T> x, double p, random_stream dra
             const index count = std::min(C - c, 4 * blocks - skip);
             detail::philox_blocks(draw, element / 4, (skip + count + 3) / 4, words);
             const std::uint32_t* word = words + skip;
+            const T* in = from + c;
+            T* out = to + c;
 #pragma omp simd
-            for (index i = 0; i < count; ++i) to[c + i] = word[i] >= threshold ? from[c + i] * scale : T(0);
+            for (index i = 0; i < count; ++i) {
+                const T kept = in[i] * scale;   // loaded either way: a load under a condition is not vectorised
+                out[i] = word[i] >= threshold ? kept : T(0);
+            }
             c += count;
         }
     });
