@@ -11,6 +11,7 @@
 #include <spectral/train/gradient_check.hpp>
 #include <support/operator_test.hpp>
 
+#include <functional>
 #include <optional>
 
 namespace spectral::test {

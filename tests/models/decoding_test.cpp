@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+// tests/models/decoding_test.cpp: cached generation gives the logits of the whole sequence, however its tokens arrive
+#include "model_test.hpp"
+
+namespace spectral::test {
+
+namespace {
+// new tokens of every sequence, call by call
+struct arrival {
+    const char* name;
+    std::vector<std::vector<index>> calls;
+};
+const std::vector<arrival> arrivals{
+    {"one token at a time", {{1}, {1}, {1}, {1}, {1}, {1}, {1}}},
+    {"several at once", {{3}, {2}, {4}}},
+    {"one by one after a prefill", {{6}, {1}, {1}, {1}}},
+    {"three sequences of unequal length", {{3, 1, 5}, {1, 1, 1}, {2, 3, 1}, {1, 1, 2}}},
+    {"sequences that wait", {{4, 2, 0}, {0, 1, 3}, {1, 0, 1}}},
+};
+
+// every call's logits against those of each sequence alone and without a cache
+template <class Target, class Model>
+void check_arrival(Model& model, const arrival& a, const std::string& about) {
+    using T = typename Target::scalar;
+    const index V = model.config.vocab_size, S = static_cast<index>(a.calls.front().size());
+    std::vector<std::vector<row_index>> ids;
+    std::vector<std::vector<double>> want;
+    for (index s = 0; s < S; ++s) {
+        index total = 0;
+        for (const auto& call : a.calls) total += call[static_cast<std::size_t>(s)];
+        ids.push_back(random_ids(total, V, 70 + static_cast<std::uint64_t>(s)));
+        want.push_back(logits_of(model, ids.back(), 1));
+    }
+    auto state = model.stack.make_decode_state(model.ex, S, 16);
+    for (std::size_t call = 0; call < a.calls.size(); ++call) {
+        std::vector<row_index> now;
+        for (std::size_t s = 0; s < ids.size(); ++s) {
+            const auto first = ids[s].begin() + state.length[s];
+            now.insert(now.end(), first, first + a.calls[call][s]);
+        }
+        const auto host = to_host(model.ex, model.decode(now, a.calls[call], state));
+        const std::vector<double> got(host.begin(), host.end());
+        for (index s = 0; s < S; ++s) {
+            if (a.calls[call][static_cast<std::size_t>(s)] == 0) {
+                CHECK(largest(rows_of(got, V, s, s + 1)) == 0);
+                continue;
+            }
+            const index t = state.length[static_cast<std::size_t>(s)];
+            const auto expected = rows_of(want[static_cast<std::size_t>(s)], V, t - 1, t);
+            compare(rows_of(got, V, s, s + 1), expected, model_tolerance<T>(expected),
+                    {"decode", "logits", Target::executor_name(), scalar_name<T>, about + ", " + a.name + ", call " + std::to_string(call) + ", sequence " + std::to_string(s)});
+        }
+    }
+}
+}  // namespace
+
+TEMPLATE_LIST_TEST_CASE("decode: cached equals uncached", "[models][decoding]", targets) {
+    for (const auto& [name, c] : causal_configs())
+        with_model<TestType>(c, [&, &about = name](auto& model) {
+            for (const auto& a : arrivals) check_arrival<TestType>(model, a, about);
+        });
+}
+
+// A gate pooled over a batch or a sequence is fixed at prefill: the prompt's logits are exact, what follows keeps its gate.
+TEMPLATE_LIST_TEST_CASE("decode: batch and sequence pooling keep the prompt's gate", "[models][decoding]", targets) {
+    using T = typename TestType::scalar;
+    for (meta_pool pool : {meta_pool::batch, meta_pool::sequence}) {
+        auto c = tiny_config();
+        c.meta_pool = pool;
+        with_model<TestType>(c, [&](auto& model) {
+            const auto ids = random_ids(12, c.vocab_size, 3);
+            const auto whole = logits_of(model, ids, 2);
+            auto state = model.stack.make_decode_state(model.ex, 2, 16);
+            route_trace trace;
+            model.trace = &trace;
+            const std::vector<index> prompt{6, 6}, next{1, 1};
+            const auto host = to_host(model.ex, model.decode(ids, prompt, state));
+            const std::vector<double> got(host.begin(), host.end());
+            for (index s = 0; s < 2; ++s) {
+                const auto want = rows_of(whole, c.vocab_size, 6 * s + 5, 6 * s + 6);
+                compare(rows_of(got, c.vocab_size, s, s + 1), want, model_tolerance<T>(want), {"decode", "prompt", TestType::executor_name(), scalar_name<T>, ""});
+            }
+            const auto gate = trace.meta_gate;
+            CHECK(gate.size() == (pool == meta_pool::batch ? 1 : 2));
+            for (row_index id : {1, 2, 3}) {
+                model.decode(std::vector<row_index>{id, id}, next, state);
+                CHECK(trace.meta_gate == gate);
+            }
+        });
+    }
+}
+
+// A fresh state starts over; the order in which sequences lie in a batch is of no account.
+TEMPLATE_LIST_TEST_CASE("decode: states are independent", "[models][decoding]", targets) {
+    const auto c = tiny_config();
+    with_model<TestType>(c, [&](auto& model) {
+        const auto one = random_ids(5, c.vocab_size, 8), two = random_ids(5, c.vocab_size, 9);
+        const std::vector<index> all{5};
+        auto first = model.stack.make_decode_state(model.ex, 1, 8), second = model.stack.make_decode_state(model.ex, 1, 8);
+        const auto a = to_host(model.ex, model.decode(one, all, first));
+        model.decode(two, all, second);
+        auto third = model.stack.make_decode_state(model.ex, 1, 8);
+        CHECK(to_host(model.ex, model.decode(one, all, third)) == a);
+    });
+}
+
+TEST_CASE("decode: sentences", "[models][decoding]") {
+    const auto c = tiny_config();
+    with_model<oracle>(c, [&](auto& model) {
+        auto state = model.stack.make_decode_state(model.ex, 1, 8);
+        const auto ids = random_ids(30, c.vocab_size, 8);
+        const auto decode = [&](index n, std::vector<index> lengths) {
+            model.decode(std::span<const row_index>(ids).first(static_cast<std::size_t>(n)), lengths, state);
+        };
+        check_throws([&] { decode(25, {25}); }, {"decode", "sequence 0", "at most 24 tokens (max_seq_len)", "found 25"});
+        check_throws([&] { decode(9, {9}); }, {"decode", "sequence 0", "at most 8 tokens (capacity of the state)", "found 9"});
+        check_throws([&] { decode(2, {1, 1}); }, {"decode", "sequences", "expected 1", "found 2"});
+        check_throws([&] { decode(3, {2}); }, {"decode", "ids", "expected 2", "found 3"});
+        check_throws([&] { model.decode(std::vector<row_index>{29}, std::vector<index>{1}, state); }, {"ids", "id 0", "expected 0 to 28 (vocab_size)", "found 29"});
+        CHECK(state.length[0] == 0);
+        decode(8, {8});
+        check_throws([&] { decode(1, {1}); }, {"capacity", "found 9"});
+    });
+    auto bidirectional = c;
+    bidirectional.layer_variant = layer_variant::dct_rbf_attn;
+    bidirectional.rbf_causal = false;
+    with_model<oracle>(bidirectional, [&](auto& model) {
+        auto state = model.stack.make_decode_state(model.ex, 1, 8);
+        check_throws([&] { model.decode(std::vector<row_index>{1}, std::vector<index>{1}, state); }, {"rbf_mixer", "bidirectional", "cannot generate"});
+    });
+}
+
+}  // namespace spectral::test
