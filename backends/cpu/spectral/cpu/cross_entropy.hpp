@@ -29,7 +29,7 @@ T cross_entropy_row(const T* z, index V, row_index target, T dL_dloss, T* gradie
         const index count = std::min(chunk, V - first);
         const T* in = z + first;
         T* e = gradient + first;
-#pragma omp simd
+#pragma omp simd if(simd : straight_line<T>)
         for (index v = 0; v < count; ++v) e[v] = exp(in[v] - largest);
         total += row_sum<T>(count, [=](index v) { return e[v]; });
     }

@@ -57,7 +57,7 @@ void adamw_step_kernel(executor& ex, vector_view<T> w, const_vector<T> g, vector
     detail::parallel_ranges(ex, w.size(), 4096, [&](index first, index last, int) {
         T *weight = w.data, *mean = m.data, *variance = v.data;
         const T* gradient = g.data;
-#pragma omp simd
+#pragma omp simd if(simd : detail::straight_line<T>)
         for (index i = first; i < last; ++i) {
             const T d = scale * gradient[i];
             const T a = beta1 * mean[i] + fresh1 * d, b = beta2 * variance[i] + fresh2 * (d * d);

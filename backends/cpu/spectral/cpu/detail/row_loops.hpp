@@ -5,6 +5,10 @@
 
 namespace spectral::cpu::detail {
 
+// Whether exp, square_root and their like are code without calls for T (float), so that a loop around them can be asked
+// to be vectorised. In double they are the library's; clang would warn at every such loop.
+template <class T> inline constexpr bool straight_line = sizeof(T) == 4;
+
 // Rows that one thread should have at least: less work than this costs less than waking a thread.
 constexpr index rows_grain(index width) { return std::max<index>(1, 16384 / std::max<index>(width, 1)); }
 
