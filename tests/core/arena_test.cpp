@@ -47,7 +47,7 @@ TEMPLATE_LIST_TEST_CASE("arena: a scope gives its memory back", "[core][arena]",
     }
     CHECK(memory.template vector<float>(100).data == inner_data);
     CHECK(a.data != inner_data);
-    CHECK(memory.peak() == 2 * 448);   // 400 bytes each, rounded up to 64
+    CHECK(memory.peak() == 2 * 448);  // 400 bytes each, rounded up to 64
 }
 
 TEMPLATE_LIST_TEST_CASE("arena: the second step of a shape allocates nothing", "[core][arena]", targets) {
@@ -63,7 +63,7 @@ TEMPLATE_LIST_TEST_CASE("arena: the second step of a shape allocates nothing", "
         memory.template vector<std::byte>(n);
     };
     step(1000);
-    step(3'000'000);   // several blocks at first, one when the arena is empty again
+    step(3'000'000);  // several blocks at first, one when the arena is empty again
     const auto settled = memory.allocations();
     const auto peak = memory.peak();
     CHECK(memory.capacity() >= peak);
@@ -85,7 +85,7 @@ TEMPLATE_LIST_TEST_CASE("arena: growing leaves earlier memory alone", "[core][ar
         ex.fill_bytes(big.data, 7, 5'000'000);
     }
     for (std::byte b : to_host(ex, first)) REQUIRE(b == std::byte{42});
-    auto again = memory.template vector<std::byte>(5'000'000);   // reuses the block it grew by
+    auto again = memory.template vector<std::byte>(5'000'000);  // reuses the block it grew by
     CHECK(memory.allocations() == 2);
     ex.fill_bytes(again.data, 9, 5'000'000);
     for (std::byte b : to_host(ex, first)) REQUIRE(b == std::byte{42});
@@ -101,7 +101,7 @@ TEMPLATE_LIST_TEST_CASE("arena: reserve makes the first step free too", "[core][
         memory.template vector<std::byte>(9'000'000);
     }
     CHECK(memory.allocations() == before);
-    memory.reserve(1000);   // smaller than what is there: nothing happens
+    memory.reserve(1000);  // smaller than what is there: nothing happens
     CHECK(memory.allocations() == before);
 }
 

@@ -71,7 +71,8 @@ TEMPLATE_LIST_TEST_CASE("parameter_store: initial values", "[core][parameters]",
     CHECK(to_host(ex, other.values()) == to_host(ex, store.values()));
 }
 
-TEMPLATE_LIST_TEST_CASE("parameter_store: frozen parameters have values and no gradients", "[core][parameters]", targets) {
+TEMPLATE_LIST_TEST_CASE("parameter_store: frozen parameters have values and no gradients", "[core][parameters]",
+                        targets) {
     using T = typename TestType::scalar;
     auto& ex = TestType::instance();
     toy<T> model;

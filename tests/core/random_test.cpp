@@ -20,8 +20,8 @@ TEST_CASE("philox: known answers", "[core][random]") {
     const std::uint64_t ones = ~std::uint64_t{0};
     CHECK(same(philox(ones, ones, ones), 0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd));
     // digits of pi: counter 243f6a88 85a308d3 13198a2e 03707344, key a4093822 299f31d0
-    CHECK(same(philox(0x299f31d0a4093822u, 0x0370734413198a2eu, 0x85a308d3243f6a88u), 0xd16cfe09, 0x94fdcceb, 0x5001e420,
-               0x24126ea1));
+    CHECK(same(philox(0x299f31d0a4093822u, 0x0370734413198a2eu, 0x85a308d3243f6a88u), 0xd16cfe09, 0x94fdcceb,
+               0x5001e420, 0x24126ea1));
 }
 
 TEST_CASE("random_stream: draws are functions of their number", "[core][random]") {
@@ -35,7 +35,7 @@ TEST_CASE("random_stream: draws are functions of their number", "[core][random]"
     }
     CHECK(equal_key == 0);
     CHECK(equal_stream == 0);
-    CHECK(a.bits(5'000'000'000ull) == philox(7, 3, 1'250'000'000ull).word[0]);   // beyond 32 bits
+    CHECK(a.bits(5'000'000'000ull) == philox(7, 3, 1'250'000'000ull).word[0]);  // beyond 32 bits
 }
 
 TEST_CASE("random_stream: moments of uniform and normal", "[core][random]") {
@@ -49,7 +49,7 @@ TEST_CASE("random_stream: moments of uniform and normal", "[core][random]") {
         REQUIRE(static_cast<double>(static_cast<float>(u)) == u);
         u1 += u / n, u2 += u * u / n, z1 += z / n, z2 += z * z / n, z4 += z * z * z * z / n;
     }
-    const double five_sigma = 5 / std::sqrt(double(n));   // five standard errors of each mean
+    const double five_sigma = 5 / std::sqrt(double(n));  // five standard errors of each mean
     CHECK(std::abs(u1 - 0.5) < five_sigma * 0.289);
     CHECK(std::abs(u2 - 1.0 / 3) < five_sigma * 0.298);
     CHECK(std::abs(z1) < five_sigma);
@@ -59,8 +59,8 @@ TEST_CASE("random_stream: moments of uniform and normal", "[core][random]") {
 
 TEST_CASE("streams from names and numbers are stable and distinct", "[core][random]") {
     STATIC_REQUIRE(stream_of("") == 14695981039346656037ull);
-    STATIC_REQUIRE(stream_of("a") == 0xaf63dc4c8601ec8cull);        // FNV-1a, published
-    STATIC_REQUIRE(stream_of("foobar") == 0x85944171f73967e8ull);   // FNV-1a, published
+    STATIC_REQUIRE(stream_of("a") == 0xaf63dc4c8601ec8cull);  // FNV-1a, published
+    STATIC_REQUIRE(stream_of("foobar") == 0x85944171f73967e8ull);  // FNV-1a, published
     std::vector<std::uint64_t> seen;
     for (std::uint64_t parent = 0; parent < 8; ++parent)
         for (std::uint64_t n = 0; n < 8; ++n) seen.push_back(substream(parent, n));

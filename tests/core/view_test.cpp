@@ -10,7 +10,7 @@ namespace spectral::test {
 
 TEST_CASE("view: rows, columns and slices of a matrix", "[core][view]") {
     std::vector<int> data(4 * 6);
-    std::iota(data.begin(), data.end(), 0);   // element (n, c) is 6 n + c
+    std::iota(data.begin(), data.end(), 0);  // element (n, c) is 6 n + c
     const matrix_view<int> m{data.data(), {4, 6}};
     CHECK(m.rows() == 4);
     CHECK(m.width() == 6);
@@ -31,7 +31,7 @@ TEST_CASE("view: rows, columns and slices of a matrix", "[core][view]") {
     CHECK(s.rows() == 2);
     CHECK(s(0, 0) == 8);
     CHECK(s(1, 2) == 16);
-    CHECK(m.slice(2, 1).columns(1, 2).contiguous());   // one row is contiguous whatever the stride
+    CHECK(m.slice(2, 1).columns(1, 2).contiguous());  // one row is contiguous whatever the stride
 }
 
 TEST_CASE("view: higher ranks are stacks of rows", "[core][view]") {

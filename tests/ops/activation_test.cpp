@@ -7,19 +7,23 @@
 namespace spectral::test {
 
 TEMPLATE_LIST_TEST_CASE("gelu: forward and backward, also in place", "[ops][activation]", targets) {
-    for (index n : edge_rows)
-        for (index c : edge_widths)
-            for (bool in_place : {false, true})
-                check_against_reference<TestType>("gelu", shape(n, c), 8, [&](auto& on) {
-                    auto x = on.input(n, c, normals(n * c, 1, 2));
-                    auto y = in_place ? on.state(n, c, normals(n * c, 1, 2)) : on.output(n, c);
-                    if (in_place) gelu_forward(on.ex, y, y);
-                    else gelu_forward(on.ex, x, y);
-                    auto dL_dx = in_place ? on.state(n, c, normals(n * c, 2)) : on.output(n, c);
-                    if (in_place) gelu_backward(on.ex, dL_dx, x, dL_dx);
-                    else gelu_backward(on.ex, on.input(n, c, normals(n * c, 2)), x, dL_dx);
-                    return outputs{{"y", on.read(y)}, {"dL_dx", on.read(dL_dx)}};
-                });
+    over(edge_shapes(), [&](index n, index c) {
+        for (bool in_place : {false, true})
+            check_against_reference<TestType>("gelu", shape(n, c), 8, [&](auto& on) {
+                auto x = on.input(n, c, normals(n * c, 1, 2));
+                auto y = in_place ? on.state(n, c, normals(n * c, 1, 2)) : on.output(n, c);
+                if (in_place)
+                    gelu_forward(on.ex, y, y);
+                else
+                    gelu_forward(on.ex, x, y);
+                auto dL_dx = in_place ? on.state(n, c, normals(n * c, 2)) : on.output(n, c);
+                if (in_place)
+                    gelu_backward(on.ex, dL_dx, x, dL_dx);
+                else
+                    gelu_backward(on.ex, on.input(n, c, normals(n * c, 2)), x, dL_dx);
+                return outputs{{"y", on.read(y)}, {"dL_dx", on.read(dL_dx)}};
+            });
+    });
 }
 
 TEMPLATE_LIST_TEST_CASE("gelu: known values and far tails", "[ops][activation]", targets) {
@@ -29,20 +33,22 @@ TEMPLATE_LIST_TEST_CASE("gelu: known values and far tails", "[ops][activation]",
     auto y = on.output(1, 8);
     gelu_forward(on.ex, on.input(1, 8, x), y);
     // x Φ(x); Φ(1) and Φ(5) from tables to 16 digits
-    compare(on.read(y), {0, 0.8413447460685429, -0.1586552539314571, 30, 0, 4.999998566742141, -1.43325785939597e-6, 5.00000398942280e-7},
+    compare(on.read(y),
+            {0, 0.8413447460685429, -0.1586552539314571, 30, 0, 4.999998566742141, -1.43325785939597e-6,
+             5.00000398942280e-7},
             allowed<T>(4, 1), {"gelu_forward", "known values", TestType::executor_name(), scalar_name<T>, "(1, 8)"});
 }
 
 TEMPLATE_LIST_TEST_CASE("silu_gate: forward and backward", "[ops][activation]", targets) {
-    for (index n : edge_rows)
-        for (index c : edge_widths)
-            check_against_reference<TestType>("silu_gate", shape(n, c), 8, [&](auto& on) {
-                auto gate = on.input(n, c, normals(n * c, 1, 2)), up = on.input(n, c, normals(n * c, 2));
-                auto y = on.output(n, c), dL_dgate = on.output(n, c), dL_dup = on.output(n, c);
-                silu_gate_forward(on.ex, gate, up, y);
-                silu_gate_backward(on.ex, on.input(n, c, normals(n * c, 3)), gate, up, dL_dgate, dL_dup);
-                return outputs{{"y", on.read(y)}, {"dL_dgate", on.read(dL_dgate)}, {"dL_dup", on.read(dL_dup)}};
-            });
+    over(edge_shapes(), [&](index n, index c) {
+        check_against_reference<TestType>("silu_gate", shape(n, c), 8, [&](auto& on) {
+            auto gate = on.input(n, c, normals(n * c, 1, 2)), up = on.input(n, c, normals(n * c, 2));
+            auto y = on.output(n, c), dL_dgate = on.output(n, c), dL_dup = on.output(n, c);
+            silu_gate_forward(on.ex, gate, up, y);
+            silu_gate_backward(on.ex, on.input(n, c, normals(n * c, 3)), gate, up, dL_dgate, dL_dup);
+            return outputs{{"y", on.read(y)}, {"dL_dgate", on.read(dL_dgate)}, {"dL_dup", on.read(dL_dup)}};
+        });
+    });
 }
 
 TEMPLATE_LIST_TEST_CASE("silu_gate: known values; large arguments do not overflow", "[ops][activation]", targets) {
@@ -66,7 +72,8 @@ TEST_CASE("activation: gradients", "[ops][activation]") {
     auto x = on.state(n, c, normals(n * c, 1, 2)), up = on.state(n, c, normals(n * c, 2));
     auto y = on.output(n, c), dL_dx = on.output(n, c), dL_dup = on.output(n, c);
     gelu_backward(on.ex, dy, x, dL_dx);
-    require_gradient(on.ex, x, dL_dx, [&] { return gelu_forward(on.ex, x, y), dot(dL_dy, on.read(y)); }, "gelu: x");
+    require_gradient(
+        on.ex, x, dL_dx, [&] { return gelu_forward(on.ex, x, y), dot(dL_dy, on.read(y)); }, "gelu: x");
     silu_gate_backward(on.ex, dy, x, up, dL_dx, dL_dup);
     const auto loss = [&] { return silu_gate_forward(on.ex, x, up, y), dot(dL_dy, on.read(y)); };
     require_gradient(on.ex, x, dL_dx, loss, "silu_gate: gate");
@@ -96,7 +103,8 @@ TEST_CASE("activation: errors", "[ops][activation]") {
     check_throws([&] { gelu_forward(on.ex, x, wrong); }, {"gelu_forward", "y", "(2, 4)", "(2, 3)"});
     check_throws([&] { gelu_backward(on.ex, narrow, x, y); }, {"gelu_backward", "dL_dy", "(2, 4)", "(2, 3)"});
     check_throws([&] { silu_gate_forward(on.ex, x, narrow, y); }, {"silu_gate_forward", "up", "(2, 4)", "(2, 3)"});
-    check_throws([&] { silu_gate_backward(on.ex, x, x, x, y, wrong); }, {"silu_gate_backward", "dL_dup", "(2, 4)", "(2, 3)"});
+    check_throws([&] { silu_gate_backward(on.ex, x, x, x, y, wrong); },
+                 {"silu_gate_backward", "dL_dup", "(2, 4)", "(2, 3)"});
 }
 
 }  // namespace spectral::test

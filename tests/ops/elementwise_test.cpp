@@ -8,23 +8,25 @@
 namespace spectral::test {
 
 TEMPLATE_LIST_TEST_CASE("add, add_constant, copy, permute_columns", "[ops][elementwise]", targets) {
-    for (index n : edge_rows)
-        for (index c : edge_widths) {
-            std::vector<row_index> order(static_cast<std::size_t>(c));
-            for (index i = 0; i < c; ++i) order[static_cast<std::size_t>(i)] = static_cast<row_index>((i * 7 + 3) % c);
-            check_against_reference<TestType>("elementwise", shape(n, c), 3, [&](auto& on) {
-                auto x = on.input(n, c, normals(n * c, 1));
-                auto sum = on.state(n, c, normals(n * c, 2)), scaled = on.state(n, c, normals(n * c, 2));
-                auto shifted = on.state(n, c, normals(n * c, 3)), copied = on.output(n, c), permuted = on.output(n, c);
-                add(on.ex, x, sum);
-                add(on.ex, x, scaled, -0.3);
-                add_constant(on.ex, shifted, 1.7);
-                copy(on.ex, x, copied);
-                permute_columns(on.ex, x, on.ids(order), permuted);
-                return outputs{{"add", on.read(sum)}, {"add scaled", on.read(scaled)}, {"add_constant", on.read(shifted)},
-                               {"copy", on.read(copied)}, {"permute_columns", on.read(permuted)}};
-            });
-        }
+    over(edge_shapes(), [&](index n, index c) {
+        std::vector<row_index> order(static_cast<std::size_t>(c));
+        for (index i = 0; i < c; ++i) order[static_cast<std::size_t>(i)] = static_cast<row_index>((i * 7 + 3) % c);
+        check_against_reference<TestType>("elementwise", shape(n, c), 3, [&](auto& on) {
+            auto x = on.input(n, c, normals(n * c, 1));
+            auto sum = on.state(n, c, normals(n * c, 2)), scaled = on.state(n, c, normals(n * c, 2));
+            auto shifted = on.state(n, c, normals(n * c, 3)), copied = on.output(n, c), permuted = on.output(n, c);
+            add(on.ex, x, sum);
+            add(on.ex, x, scaled, -0.3);
+            add_constant(on.ex, shifted, 1.7);
+            copy(on.ex, x, copied);
+            permute_columns(on.ex, x, on.ids(order), permuted);
+            return outputs{{"add", on.read(sum)},
+                           {"add scaled", on.read(scaled)},
+                           {"add_constant", on.read(shifted)},
+                           {"copy", on.read(copied)},
+                           {"permute_columns", on.read(permuted)}};
+        });
+    });
 }
 
 TEMPLATE_LIST_TEST_CASE("elementwise by hand", "[ops][elementwise]", targets) {
@@ -39,7 +41,7 @@ TEMPLATE_LIST_TEST_CASE("elementwise by hand", "[ops][elementwise]", targets) {
     CHECK(on.read(z) == std::vector<double>{3, 1, 2, 6, 4, 5});
     copy(on.ex, x, z);
     CHECK(on.read(z) == on.read(x));
-    add(on.ex, z, z);   // the same memory: y = 2 y
+    add(on.ex, z, z);  // the same memory: y = 2 y
     CHECK(on.read(z) == std::vector<double>{2, 4, 6, 8, 10, 12});
 }
 
@@ -63,7 +65,11 @@ TEST_CASE("elementwise: errors", "[ops][elementwise]") {
     check_throws([&] { add(on.ex, x, wrong); }, {"add", "x", "(2, 3)", "(2, 4)"});
     check_throws([&] { copy(on.ex, x, wrong); }, {"copy", "x", "(2, 3)", "(2, 4)"});
     check_throws([&] { permute_columns(on.ex, x, on.ids({0, 1}), y); }, {"permute_columns", "order", "(4)", "(2)"});
-    check_throws([&] { permute_columns(on.ex, x, on.ids({0, 1, 2, 3}), wrong); }, {"permute_columns", "y", "(2, 4)", "(2, 3)"});
+    check_throws(
+        [&] {
+            permute_columns(on.ex, x, on.ids({0, 1, 2, 3}), wrong);
+        },
+        {"permute_columns", "y", "(2, 4)", "(2, 3)"});
 }
 
 }  // namespace spectral::test

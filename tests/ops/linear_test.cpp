@@ -7,9 +7,11 @@
 namespace spectral::test {
 
 namespace {
-// (rows, inputs, outputs): the edges of every extent, alone and together
+// (rows, inputs, outputs): the edges of every extent, alone and together; each extent long enough to be cut into blocks,
+// and strides of whole kilobytes
 std::vector<std::array<index, 3>> sizes() {
-    std::vector<std::array<index, 3>> out{{33, 48, 257}, {256, 31, 17}, {97, 97, 97}, {128, 64, 192}};
+    std::vector<std::array<index, 3>> out{{33, 48, 257},  {256, 31, 17}, {97, 97, 97}, {128, 64, 192},
+                                          {40, 1024, 20}, {9, 801, 35},  {9, 35, 801}, {801, 17, 9}};
     for (index n : edge_rows) out.push_back({n, 5, 3});
     for (index i : edge_widths) out.push_back({3, i, 5});
     for (index o : edge_widths) out.push_back({7, 16, o});
@@ -20,38 +22,56 @@ std::vector<std::array<index, 3>> sizes() {
 }  // namespace
 
 TEMPLATE_LIST_TEST_CASE("linear_forward", "[ops][linear]", targets) {
-    for (auto [n, i, o] : sizes())
+    over(sizes(), [&](index n, index i, index o) {
         for (bool bias : {true, false})
             for (write mode : {write::overwrite, write::accumulate})
-                check_against_reference<TestType>("linear_forward", shape(n, i, o), static_cast<double>(i + 2), [&](auto& on) {
-                    using T = typename std::decay_t<decltype(on)>::scalar;
-                    auto y = mode == write::overwrite ? on.output(n, o) : on.state(n, o, normals(n * o, 4));
-                    linear_forward(on.ex, on.input(n, i, normals(n * i, 1)), on.input(o, i, normals(o * i, 2)),
-                                   bias ? on.input(normals(o, 3)) : view<const T, 1>{}, y, mode);
-                    return outputs{{"y", on.read(y)}};
-                });
+                check_against_reference<TestType>(
+                    "linear_forward", shape(n, i, o), static_cast<double>(i + 2), [&](auto& on) {
+                        using T = typename std::decay_t<decltype(on)>::scalar;
+                        auto y = mode == write::overwrite ? on.output(n, o) : on.state(n, o, normals(n * o, 4));
+                        linear_forward(on.ex, on.input(n, i, normals(n * i, 1)), on.input(o, i, normals(o * i, 2)),
+                                       bias ? on.input(normals(o, 3)) : view<const T, 1>{}, y, mode);
+                        return outputs{{"y", on.read(y)}};
+                    });
+    });
+}
+
+TEMPLATE_LIST_TEST_CASE("linear_forward: a weight of more columns than one block holds", "[ops][linear]", targets) {
+    const index n = 5, i = 385, o = 5500;
+    const auto x = normals(n * i, 1), w = normals(o * i, 2);
+    check_against_reference<TestType>("linear_forward", shape(n, i, o), static_cast<double>(i), [&](auto& on) {
+        auto y = on.output(n, o);
+        linear_forward(on.ex, on.input(n, i, x), on.input(o, i, w), {}, y);
+        return outputs{{"y", on.read(y)}};
+    });
 }
 
 TEMPLATE_LIST_TEST_CASE("linear_backward_input", "[ops][linear]", targets) {
-    for (auto [n, i, o] : sizes())
+    over(sizes(), [&](index n, index i, index o) {
         for (write mode : {write::overwrite, write::accumulate})
-            check_against_reference<TestType>("linear_backward_input", shape(n, i, o), static_cast<double>(o + 1), [&](auto& on) {
-                auto dL_dx = mode == write::overwrite ? on.output(n, i) : on.state(n, i, normals(n * i, 4));
-                linear_backward_input(on.ex, on.input(n, o, normals(n * o, 5)), on.input(o, i, normals(o * i, 2)), dL_dx, mode);
-                return outputs{{"dL_dx", on.read(dL_dx)}};
-            });
+            check_against_reference<TestType>(
+                "linear_backward_input", shape(n, i, o), static_cast<double>(o + 1), [&](auto& on) {
+                    auto dL_dx = mode == write::overwrite ? on.output(n, i) : on.state(n, i, normals(n * i, 4));
+                    linear_backward_input(on.ex, on.input(n, o, normals(n * o, 5)), on.input(o, i, normals(o * i, 2)),
+                                          dL_dx, mode);
+                    return outputs{{"dL_dx", on.read(dL_dx)}};
+                });
+    });
 }
 
 TEMPLATE_LIST_TEST_CASE("linear_backward_weight accumulates; the bias may be absent", "[ops][linear]", targets) {
-    for (auto [n, i, o] : sizes())
+    over(sizes(), [&](index n, index i, index o) {
         for (bool bias : {true, false})
-            check_against_reference<TestType>("linear_backward_weight", shape(n, i, o), static_cast<double>(n + 1), [&](auto& on) {
-                using T = typename std::decay_t<decltype(on)>::scalar;
-                auto dL_dw = on.state(o, i, normals(o * i, 6));
-                auto dL_db = bias ? on.state(normals(o, 7)) : vector_view<T>{};
-                linear_backward_weight(on.ex, on.input(n, o, normals(n * o, 5)), on.input(n, i, normals(n * i, 1)), dL_dw, dL_db);
-                return outputs{{"dL_dw", on.read(dL_dw)}, {"dL_db", on.read(dL_db)}};
-            });
+            check_against_reference<TestType>(
+                "linear_backward_weight", shape(n, i, o), static_cast<double>(n + 1), [&](auto& on) {
+                    using T = typename std::decay_t<decltype(on)>::scalar;
+                    auto dL_dw = on.state(o, i, normals(o * i, 6));
+                    auto dL_db = bias ? on.state(normals(o, 7)) : vector_view<T>{};
+                    linear_backward_weight(on.ex, on.input(n, o, normals(n * o, 5)), on.input(n, i, normals(n * i, 1)),
+                                           dL_dw, dL_db);
+                    return outputs{{"dL_dw", on.read(dL_dw)}, {"dL_db", on.read(dL_db)}};
+                });
+    });
 }
 
 TEST_CASE("linear by hand", "[ops][linear]") {
@@ -62,7 +82,7 @@ TEST_CASE("linear by hand", "[ops][linear]") {
 }
 
 TEST_CASE("linear: gradients", "[ops][linear]") {
-    for (auto [n, i, o] : std::vector<std::array<index, 3>>{{1, 1, 1}, {3, 5, 4}, {7, 3, 2}}) {
+    over(std::vector<std::array<index, 3>>{{1, 1, 1}, {3, 5, 4}, {7, 3, 2}}, [&](index n, index i, index o) {
         workbench<oracle> on;
         const auto dL_dy = normals(n * o, 5);
         auto x = on.state(n, i, normals(n * i, 1)), w = on.state(o, i, normals(o * i, 2)), y = on.output(n, o);
@@ -79,7 +99,7 @@ TEST_CASE("linear: gradients", "[ops][linear]") {
         require_gradient(on.ex, x, dL_dx, loss, "linear: x");
         require_gradient(on.ex, w, dL_dw, loss, "linear: w");
         require_gradient(on.ex, b, dL_db, loss, "linear: b");
-    }
+    });
 }
 
 TEMPLATE_LIST_TEST_CASE("linear: a NaN row stays alone", "[ops][linear]", targets) {
@@ -92,21 +112,25 @@ TEMPLATE_LIST_TEST_CASE("linear: a NaN row stays alone", "[ops][linear]", target
     };
     const auto x = normals(n * i, 1);
     using T = typename TestType::scalar;
-    check_nan_stays(run(x), run(with_nan_row(x, i, bad)), o, bad,
-                    {"linear_forward", "y with NaN in row 3", TestType::executor_name(), scalar_name<T>, shape(n, i, o)},
-                    allowed<T>(i, 10));
+    check_nan_stays(
+        run(x), run(with_nan_row(x, i, bad)), o, bad,
+        {"linear_forward", "y with NaN in row 3", TestType::executor_name(), scalar_name<T>, shape(n, i, o)},
+        allowed<T>(i, 10));
 }
 
 TEST_CASE("linear: errors", "[ops][linear]") {
     workbench<oracle> on;
     auto x = on.input(2, 4, normals(8, 1)), w = on.input(3, 4, normals(12, 1)), narrow = on.input(3, 5, normals(15, 1));
     auto y = on.output(2, 3), wrong = on.output(2, 2);
-    check_throws([&] { linear_forward(on.ex, x, narrow, {}, y); }, {"linear_forward", "width", "expected 4", "found 5"});
+    check_throws([&] { linear_forward(on.ex, x, narrow, {}, y); },
+                 {"linear_forward", "width", "expected 4", "found 5"});
     check_throws([&] { linear_forward(on.ex, x, w, {}, wrong); }, {"linear_forward", "y", "(2, 3)", "(2, 2)"});
     check_throws([&] { linear_forward(on.ex, x, w, on.input({1, 2}), y); }, {"linear_forward", "bias", "(3)", "(2)"});
-    check_throws([&] { linear_backward_input(on.ex, x, w, wrong); }, {"linear_backward_input", "expected 4", "found 3"});
+    check_throws([&] { linear_backward_input(on.ex, x, w, wrong); },
+                 {"linear_backward_input", "expected 4", "found 3"});
     auto dL_dw = on.output(3, 3);
-    check_throws([&] { linear_backward_weight(on.ex, y, x, dL_dw, {}); }, {"linear_backward_weight", "dL_dw", "(3, 4)", "(3, 3)"});
+    check_throws([&] { linear_backward_weight(on.ex, y, x, dL_dw, {}); },
+                 {"linear_backward_weight", "dL_dw", "(3, 4)", "(3, 3)"});
 }
 
 }  // namespace spectral::test

@@ -57,12 +57,13 @@ TEMPLATE_LIST_TEST_CASE("adamw_step: ten steps against a loop written by hand", 
     }
 }
 
-TEMPLATE_LIST_TEST_CASE("adamw_step: the first step has size learning rate, however small the gradient", "[ops][optimizer]", targets) {
+TEMPLATE_LIST_TEST_CASE("adamw_step: the first step has size learning rate, however small the gradient",
+                        "[ops][optimizer]", targets) {
     using T = typename TestType::scalar;
     workbench<TestType> on;
     auto w = on.state({0, 0, 0, 0, 0}), m = on.state({0, 0, 0, 0, 0}), v = on.state({0, 0, 0, 0, 0});
     adamw_options o = usual;
-    o.eps = 0.25;   // large, so that its place (outside the root, after the correction) shows
+    o.eps = 0.25;  // large, so that its place (outside the root, after the correction) shows
     adamw_step(on.ex, w, on.input({4, -4, 1, 0, 0x1p-40}), m, v, o, 1, 1);
     // m̂ = g, v̂ = g²: w = -lr g / (|g| + eps)
     const double lr = o.learning_rate;
@@ -72,7 +73,8 @@ TEMPLATE_LIST_TEST_CASE("adamw_step: the first step has size learning rate, howe
     workbench<TestType> decay;
     auto x = decay.state({1, -2}), zero_m = decay.state({0, 0}), zero_v = decay.state({0, 0});
     adamw_step(decay.ex, x, decay.input({0, 0}), zero_m, zero_v, usual, 1, 1);
-    compare(decay.read(x), {0.999, -1.998}, allowed<T>(2, 2), {"adamw_step", "decay", TestType::executor_name(), scalar_name<T>, "(2)"});
+    compare(decay.read(x), {0.999, -1.998}, allowed<T>(2, 2),
+            {"adamw_step", "decay", TestType::executor_name(), scalar_name<T>, "(2)"});
 }
 
 TEMPLATE_LIST_TEST_CASE("sum_of_squares, in double", "[ops][optimizer]", targets) {
@@ -84,8 +86,10 @@ TEMPLATE_LIST_TEST_CASE("sum_of_squares, in double", "[ops][optimizer]", targets
             sum_of_squares(on.ex, on.state(x), result);
             double want = 0;
             for (double v : x) want += v * v;
-            compare(on.read(result), {want}, allowed<double>(static_cast<double>(n), want),   // double whatever the scalar
-                    {"sum_of_squares", "result", TestType::executor_name(), scalar_name<typename TestType::scalar>, shape(n)});
+            compare(on.read(result), {want},
+                    allowed<double>(static_cast<double>(n), want),  // double whatever the scalar
+                    {"sum_of_squares", "result", TestType::executor_name(), scalar_name<typename TestType::scalar>,
+                     shape(n)});
             on.check_untouched("sum_of_squares");
         }
 }
@@ -111,7 +115,8 @@ TEST_CASE("optimizer: errors", "[ops][optimizer]") {
     auto w = on.state({1, 2}), m = on.state({0, 0}), v = on.state({0, 0}), one = on.state({1});
     auto g = on.input({1, 1});
     check_throws([&] { adamw_step(on.ex, w, g, m, v, usual, 0, 1); }, {"adamw_step", "step", "found 0"});
-    check_throws([&] { adamw_step(on.ex, w, on.input({1}), m, v, usual, 1, 1); }, {"adamw_step", "gradients", "(2)", "(1)"});
+    check_throws([&] { adamw_step(on.ex, w, on.input({1}), m, v, usual, 1, 1); },
+                 {"adamw_step", "gradients", "(2)", "(1)"});
     check_throws([&] { adamw_step(on.ex, w, g, one, v, usual, 1, 1); }, {"adamw_step", "first moments", "(2)", "(1)"});
     check_throws([&] { adamw_step(on.ex, w, g, m, one, usual, 1, 1); }, {"adamw_step", "second moments", "(2)", "(1)"});
     check_throws([&] { sum_of_squares(on.ex, w, on.output<double>(2)); }, {"sum_of_squares", "result", "(1)", "(2)"});

@@ -35,15 +35,18 @@ list rows_of(On& on, const selection& s) {
 TEMPLATE_LIST_TEST_CASE("partition is a stable permutation", "[ops][partition]", targets) {
     for (index n : {0, 1, 2, 31, 32, 33, 256, 257, 1000, 5000})
         for (index operators : {1, 2, 3, 4})
-            for (int pattern : {0, 1, 2}) {   // random, all to the last, alternating
+            for (int pattern : {0, 1, 2}) {  // random, all to the last, alternating
                 workbench<TestType> on;
                 list op = random_ids(n, operators, 3);
                 for (std::size_t i = 0; i < op.size(); ++i)
-                    op[i] = static_cast<row_index>(pattern == 0 ? op[i] : pattern == 1 ? operators - 1 : static_cast<index>(i) % operators);
+                    op[i] = static_cast<row_index>(pattern == 0   ? op[i]
+                                                   : pattern == 1 ? operators - 1
+                                                                  : static_cast<index>(i) % operators);
                 std::vector<selection> parts(static_cast<std::size_t>(operators));
                 partition(on.ex, on.ids(op), parts);
                 std::vector<list> want(static_cast<std::size_t>(operators));
-                for (std::size_t i = 0; i < op.size(); ++i) want[static_cast<std::size_t>(op[i])].push_back(static_cast<row_index>(i));
+                for (std::size_t i = 0; i < op.size(); ++i)
+                    want[static_cast<std::size_t>(op[i])].push_back(static_cast<row_index>(i));
                 for (std::size_t o = 0; o < want.size(); ++o) {
                     CHECK(parts[o].capacity == n);
                     CHECK(rows_of(on, parts[o]) == want[o]);
@@ -53,18 +56,19 @@ TEMPLATE_LIST_TEST_CASE("partition is a stable permutation", "[ops][partition]",
 }
 
 TEMPLATE_LIST_TEST_CASE("gather_rows and scatter_rows", "[ops][partition]", targets) {
-    for (index n : {0, 1, 2, 7, 17, 33})
+    for (index n : {0, 1, 2, 7, 17, 33, 700})
         for (index c : edge_widths)
             for (const list& rows : subsets(n))
                 for (write mode : {write::overwrite, write::accumulate})
-                    check_against_reference<TestType>("gather_rows, scatter_rows", shape(n, c, rows.size()), 1, [&](auto& on) {
-                        const auto chosen = on.select(rows, n);
-                        const auto count = static_cast<index>(rows.size());
-                        auto packed = on.output(count, c), y = on.state(n, c, normals(n * c, 2));
-                        gather_rows(on.ex, on.input(n, c, normals(n * c, 1)), chosen, packed);
-                        scatter_rows(on.ex, packed, chosen, y, mode);
-                        return outputs{{"packed", on.read(packed)}, {"y", on.read(y)}};
-                    });
+                    check_against_reference<TestType>(
+                        "gather_rows, scatter_rows", shape(n, c, rows.size()), 1, [&](auto& on) {
+                            const auto chosen = on.select(rows, n);
+                            const auto count = static_cast<index>(rows.size());
+                            auto packed = on.output(count, c), y = on.state(n, c, normals(n * c, 2));
+                            gather_rows(on.ex, on.input(n, c, normals(n * c, 1)), chosen, packed);
+                            scatter_rows(on.ex, packed, chosen, y, mode);
+                            return outputs{{"packed", on.read(packed)}, {"y", on.read(y)}};
+                        });
 }
 
 TEMPLATE_LIST_TEST_CASE("gather_rows and scatter_rows by hand, and over all rows", "[ops][partition]", targets) {
@@ -97,7 +101,9 @@ TEMPLATE_LIST_TEST_CASE("select_rows keeps sequences and positions", "[ops][part
         for (row_index r : rows) {
             want_position.push_back(position[static_cast<std::size_t>(r)]);
             want_sequence.push_back(sequence[static_cast<std::size_t>(r)]);
-            for (std::size_t s = static_cast<std::size_t>(sequence[static_cast<std::size_t>(r)]); s < want_end.size(); ++s) ++want_end[s];
+            for (std::size_t s = static_cast<std::size_t>(sequence[static_cast<std::size_t>(r)]); s < want_end.size();
+                 ++s)
+                ++want_end[s];
         }
         std::vector<double> want_begin{0};
         want_begin.insert(want_begin.end(), want_end.begin(), want_end.end() - 1);
@@ -115,13 +121,22 @@ TEST_CASE("partition: errors", "[ops][partition]") {
     workbench<oracle> on;
     auto x = on.input(4, 2, normals(8, 1));
     auto narrow = on.output(1, 3), packed = on.output(1, 2), y = on.output(4, 2);
-    check_throws([&] { partition(on.ex, on.ids({0, 1}), std::span<selection>{}); }, {"partition", "positive", "found 0"});
-    check_throws([&] { gather_rows(on.ex, x, on.select({1}, 4), narrow); }, {"gather_rows", "width", "expected 2", "found 3"});
-    check_throws([&] { gather_rows(on.ex, x, on.select({1}, 5), packed); }, {"gather_rows", "capacity", "expected 4", "found 5"});
-    check_throws([&] { scatter_rows(on.ex, narrow, on.select({1}, 4), y, write::overwrite); }, {"scatter_rows", "width", "expected 2", "found 3"});
-    check_throws([&] { scatter_rows(on.ex, packed, on.select({1}, 5), y, write::overwrite); }, {"scatter_rows", "capacity", "expected 4", "found 5"});
+    check_throws(
+        [&] {
+            partition(on.ex, on.ids({0, 1}), std::span<selection>{});
+        },
+        {"partition", "positive", "found 0"});
+    check_throws([&] { gather_rows(on.ex, x, on.select({1}, 4), narrow); },
+                 {"gather_rows", "width", "expected 2", "found 3"});
+    check_throws([&] { gather_rows(on.ex, x, on.select({1}, 5), packed); },
+                 {"gather_rows", "capacity", "expected 4", "found 5"});
+    check_throws([&] { scatter_rows(on.ex, narrow, on.select({1}, 4), y, write::overwrite); },
+                 {"scatter_rows", "width", "expected 2", "found 3"});
+    check_throws([&] { scatter_rows(on.ex, packed, on.select({1}, 5), y, write::overwrite); },
+                 {"scatter_rows", "capacity", "expected 4", "found 5"});
     const row_map map = pack_rows(on.ex, std::vector<index>{4});
-    check_throws([&] { select_rows(on.ex, map, on.select({1}, 5)); }, {"select_rows", "capacity", "expected 4", "found 5"});
+    check_throws([&] { select_rows(on.ex, map, on.select({1}, 5)); },
+                 {"select_rows", "capacity", "expected 4", "found 5"});
 }
 
 }  // namespace spectral::test

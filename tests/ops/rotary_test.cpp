@@ -19,7 +19,7 @@ matrix_view<const typename On::scalar> table(On& on, index width) {
 
 // The table is rounded to the scalar type (1 rounding), then two products and a sum.
 TEMPLATE_LIST_TEST_CASE("rotary: both directions", "[ops][rotary]", targets) {
-    for (index n : edge_rows)
+    for (index n : {0, 1, 2, 3, 7, 17, 1000})
         for (index width : {2, 4, 6, 16, 30, 32, 34, 64})
             for (index heads : {1, 3})
                 for (rotation direction : {rotation::forward, rotation::inverse})
@@ -37,11 +37,13 @@ TEMPLATE_LIST_TEST_CASE("rotary by hand", "[ops][rotary]", targets) {
     auto x = on.state(1, 8, {1, 0, 0, 0, 0, 2, 0, 1});
     rotary(on.ex, x, on.ids({3}), table(on, 4), rotation::forward);
     const double a = 3, b = 0.03;
-    compare(on.read(x), {std::cos(a), 0, std::sin(a), 0, 0, 2 * std::cos(b) - std::sin(b), 0, std::cos(b) + 2 * std::sin(b)},
+    compare(on.read(x),
+            {std::cos(a), 0, std::sin(a), 0, 0, 2 * std::cos(b) - std::sin(b), 0, std::cos(b) + 2 * std::sin(b)},
             allowed<T>(4, 2), {"rotary", "by hand", TestType::executor_name(), scalar_name<T>, "(1, 8)"});
 }
 
-TEMPLATE_LIST_TEST_CASE("rotary keeps norms; the inverse undoes it; position 0 is the identity", "[ops][rotary]", targets) {
+TEMPLATE_LIST_TEST_CASE("rotary keeps norms; the inverse undoes it; position 0 is the identity", "[ops][rotary]",
+                        targets) {
     using T = typename TestType::scalar;
     const index n = 7, heads = 2, width = 16, c = heads * width;
     workbench<TestType> on;
@@ -77,7 +79,8 @@ TEMPLATE_LIST_TEST_CASE("rotary: inner products depend on the difference of posi
     for (row_index shift : {0, 5, 30}) {
         workbench<TestType> on;
         auto x = on.state(2, c, both);
-        rotary(on.ex, x, on.ids({static_cast<row_index>(7 + shift), static_cast<row_index>(3 + shift)}), table(on, c), rotation::forward);
+        rotary(on.ex, x, on.ids({static_cast<row_index>(7 + shift), static_cast<row_index>(3 + shift)}), table(on, c),
+               rotation::forward);
         const auto v = on.read(x);
         products.push_back(dot({v.begin(), v.begin() + c}, {v.begin() + c, v.end()}));
     }
@@ -93,28 +96,38 @@ TEST_CASE("rotary: the gradient is the inverse rotation", "[ops][rotary]") {
     auto ids = on.ids({5, 0, 17});
     auto t = table(on, 6);
     rotary(on.ex, dL_dx, ids, t, rotation::inverse);
-    require_gradient(on.ex, x, dL_dx, [&] {
-        y = on.state(n, c, on.read(x));
-        rotary(on.ex, y, ids, t, rotation::forward);
-        return dot(dL_dy, on.read(y));
-    }, "rotary: x");
+    require_gradient(
+        on.ex, x, dL_dx,
+        [&] {
+            y = on.state(n, c, on.read(x));
+            rotary(on.ex, y, ids, t, rotation::forward);
+            return dot(dL_dy, on.read(y));
+        },
+        "rotary: x");
 }
 
 TEMPLATE_LIST_TEST_CASE("rotary: a NaN stays in its pair", "[ops][rotary]", targets) {
     workbench<TestType> on;
     const index n = 5, c = 32;
-    auto x = on.state(n, c, with_nan_row(normals(n * c, 1), c, 2));   // element 16 of row 2: pair (16, 24) of the second head
+    auto x =
+        on.state(n, c, with_nan_row(normals(n * c, 1), c, 2));  // element 16 of row 2: pair (16, 24) of the second head
     rotary(on.ex, x, on.ids({1, 2, 3, 4, 5}), table(on, 16), rotation::forward);
     const auto got = on.read(x);
-    for (index i = 0; i < n * c; ++i) CHECK(std::isnan(got[static_cast<std::size_t>(i)]) == (i == 2 * c + 16 || i == 2 * c + 24));
+    for (index i = 0; i < n * c; ++i)
+        CHECK(std::isnan(got[static_cast<std::size_t>(i)]) == (i == 2 * c + 16 || i == 2 * c + 24));
 }
 
 TEST_CASE("rotary: errors", "[ops][rotary]") {
     workbench<oracle> on;
     auto x = on.state(2, 10, normals(20, 1));
     check_throws([&] { rotary_table<float>(4, 5, base); }, {"rotary_table", "even", "5"});
-    check_throws([&] { rotary(on.ex, x, on.ids({0, 1}), table(on, 4), rotation::forward); }, {"rotary", "multiple of 4", "found 10"});
-    check_throws([&] { rotary(on.ex, x, on.ids({0}), table(on, 2), rotation::forward); }, {"rotary", "positions", "expected 2", "found 1"});
+    check_throws(
+        [&] {
+            rotary(on.ex, x, on.ids({0, 1}), table(on, 4), rotation::forward);
+        },
+        {"rotary", "multiple of 4", "found 10"});
+    check_throws([&] { rotary(on.ex, x, on.ids({0}), table(on, 2), rotation::forward); },
+                 {"rotary", "positions", "expected 2", "found 1"});
 }
 
 }  // namespace spectral::test

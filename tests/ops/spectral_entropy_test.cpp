@@ -14,7 +14,8 @@ std::vector<double> zeros(index n) { return std::vector<double>(static_cast<std:
 std::vector<double> cosine(index d, index k) {
     std::vector<double> x;
     for (index n = 0; n < d; ++n)
-        x.push_back(std::cos(3.14159265358979323846 * static_cast<double>((2 * n + 1) * k) / (2.0 * static_cast<double>(d))));
+        x.push_back(
+            std::cos(3.14159265358979323846 * static_cast<double>((2 * n + 1) * k) / (2.0 * static_cast<double>(d))));
     return x;
 }
 }  // namespace
@@ -22,32 +23,35 @@ std::vector<double> cosine(index d, index k) {
 // Width 1 is left out: ln 1 + eps = 1e-8 divides a rounding error (by hand below). The gradient's scale is that of
 // dL_dX = 2 X / Q a with a up to ln(eps): a coefficient near 0 has slope 18 per unit, so that errors of X weigh as much.
 TEMPLATE_LIST_TEST_CASE("spectral_entropy: forward and backward", "[ops][spectral_entropy]", targets) {
-    for (index n : edge_rows)
-        for (index d : edge_widths)
-            for (dct_norm norm : norms) {
-                if (d == 1) continue;
-                check_against_reference<TestType>("spectral_entropy", shape(n, d), 4.0 * static_cast<double>(d), [&](auto& on) {
+    over(edge_shapes(), [&](index n, index d) {
+        for (dct_norm norm : norms) {
+            if (d == 1) continue;
+            check_against_reference<TestType>(
+                "spectral_entropy", shape(n, d), 4.0 * static_cast<double>(d), [&](auto& on) {
                     auto x = on.input(n, d, normals(n * d, 1));
                     auto entropy = on.output(n);
                     auto dL_dx = on.state(n, d, normals(n * d, 2));
                     spectral_entropy_forward(on.ex, x, norm, entropy);
                     spectral_entropy_backward(on.ex, on.input(normals(n, 3)), x, norm, dL_dx);
-                    return outputs{{"entropy", on.read(entropy)}, {"dL_dx", on.read(dL_dx)}};
-                }, 18);
-            }
+                    return outputs{{"entropy", on.read(entropy)}, {"dL_dx", on.read(dL_dx), 18}};
+                });
+        }
+    });
 }
 
-TEMPLATE_LIST_TEST_CASE("spectral_entropy: a pure cosine has none, a flat spectrum all", "[ops][spectral_entropy]", targets) {
+TEMPLATE_LIST_TEST_CASE("spectral_entropy: a pure cosine has none, a flat spectrum all", "[ops][spectral_entropy]",
+                        targets) {
     for (index d : {2, 5, 16, 33, 64, 97, 256}) {
         workbench<TestType> on;
-        std::vector<double> x = cosine(d, 0);   // rows: constant, a cosine, the highest cosine, a flat spectrum
+        std::vector<double> x = cosine(d, 0);  // rows: constant, a cosine, the highest cosine, a flat spectrum
         for (index k : {d / 2, d - 1}) {
             const auto row = cosine(d, k);
             x.insert(x.end(), row.begin(), row.end());
         }
         workbench<oracle> exact;
         auto flat = exact.output(1, d);
-        idct_forward(exact.ex, exact.input(1, d, std::vector<double>(static_cast<std::size_t>(d), 1)), dct_norm::ortho, flat);
+        idct_forward(exact.ex, exact.input(1, d, std::vector<double>(static_cast<std::size_t>(d), 1)), dct_norm::ortho,
+                     flat);
         for (double v : exact.read(flat)) x.push_back(v);
         auto entropy = on.output(4);
         spectral_entropy_forward(on.ex, on.input(4, d, x), dct_norm::ortho, entropy);
@@ -59,7 +63,8 @@ TEMPLATE_LIST_TEST_CASE("spectral_entropy: a pure cosine has none, a flat spectr
         spectral_entropy_forward(on.ex, on.input(4, d, x), dct_norm::reference, entropy);
         CHECK(std::abs(on.read(entropy)[0]) < 1e-4);
         const double share = 2.0 / (static_cast<double>(d) + 1), rest = 1.0 / (static_cast<double>(d) + 1);
-        const double want = -(share * std::log(share) + static_cast<double>(d - 1) * rest * std::log(rest)) / std::log(static_cast<double>(d));
+        const double want = -(share * std::log(share) + static_cast<double>(d - 1) * rest * std::log(rest)) /
+                            std::log(static_cast<double>(d));
         CHECK(std::abs(on.read(entropy)[3] - want) < 1e-4);
     }
 }
@@ -79,7 +84,8 @@ TEMPLATE_LIST_TEST_CASE("spectral_entropy lies in [0, 1] and does not see scale"
             {"spectral_entropy_forward", "of a scaled row", TestType::executor_name(), scalar_name<T>, shape(n, d)});
 }
 
-TEMPLATE_LIST_TEST_CASE("spectral_entropy of zero rows and of one column is finite", "[ops][spectral_entropy]", targets) {
+TEMPLATE_LIST_TEST_CASE("spectral_entropy of zero rows and of one column is finite", "[ops][spectral_entropy]",
+                        targets) {
     for (index d : {1, 16}) {
         workbench<TestType> on;
         auto entropy = on.output(2);
@@ -102,10 +108,13 @@ TEST_CASE("spectral_entropy: gradients", "[ops][spectral_entropy]") {
             auto entropy = on.output(n);
             spectral_entropy_backward(on.ex, on.input(dL_dentropy), x, norm, dL_dx);
             // P ln(P + eps) bends sharply where a coefficient is near 0: Richardson's error term there is the bound
-            require_gradient(on.ex, x, dL_dx, [&] {
-                spectral_entropy_forward(on.ex, x, norm, entropy);
-                return dot(dL_dentropy, on.read(entropy));
-            }, "spectral_entropy: x, width " + std::to_string(d), 1e-6);
+            require_gradient(
+                on.ex, x, dL_dx,
+                [&] {
+                    spectral_entropy_forward(on.ex, x, norm, entropy);
+                    return dot(dL_dentropy, on.read(entropy));
+                },
+                "spectral_entropy: x, width " + std::to_string(d), 1e-6);
         }
 }
 
@@ -132,10 +141,15 @@ TEST_CASE("spectral_entropy: errors", "[ops][spectral_entropy]") {
     auto x = on.input(2, 4, normals(8, 1));
     auto one = on.output(1);
     auto wrong = on.output(2, 3), dx = on.output(2, 4);
-    check_throws([&] { spectral_entropy_forward(on.ex, x, dct_norm::ortho, one); }, {"spectral_entropy_forward", "entropy", "(2)", "(1)"});
-    check_throws([&] { spectral_entropy_backward(on.ex, one, x, dct_norm::ortho, dx); }, {"spectral_entropy_backward", "dL_dentropy", "(2)", "(1)"});
-    check_throws([&] { spectral_entropy_backward(on.ex, on.input({1, 1}), x, dct_norm::ortho, wrong); },
-                 {"spectral_entropy_backward", "dL_dx", "(2, 4)", "(2, 3)"});
+    check_throws([&] { spectral_entropy_forward(on.ex, x, dct_norm::ortho, one); },
+                 {"spectral_entropy_forward", "entropy", "(2)", "(1)"});
+    check_throws([&] { spectral_entropy_backward(on.ex, one, x, dct_norm::ortho, dx); },
+                 {"spectral_entropy_backward", "dL_dentropy", "(2)", "(1)"});
+    check_throws(
+        [&] {
+            spectral_entropy_backward(on.ex, on.input({1, 1}), x, dct_norm::ortho, wrong);
+        },
+        {"spectral_entropy_backward", "dL_dx", "(2, 4)", "(2, 3)"});
 }
 
 }  // namespace spectral::test

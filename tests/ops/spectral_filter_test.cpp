@@ -47,23 +47,30 @@ outputs mix(On& on, index n, index d, const subset& rows, dct_norm norm, const s
     auto x = on.input(n, d, x_values);
     auto w = on.input(near(0.5, d, 2)), gamma = on.input(near(1, d, 3)), beta = on.input(normals(d, 4));
     auto y = on.state(n, d, normals(n * d, 5)), dL_dx = on.state(n, d, normals(n * d, 6));
-    norm_statistics<T> stats{on.state(near(3, n, 7)), on.state(near(3, n, 8))};
+    norm_statistics<T> stats{on.state(near(1, n, 7)), on.state(near(1, n, 8))};
     const selection chosen = make(on, rows, n);
     spectral_mix_forward(on.ex, x, chosen, w, norm, gamma, beta, eps, y, stats);
     auto dL_dw = on.state(normals(d, 9)), dL_dgamma = on.state(normals(d, 10)), dL_dbeta = on.state(normals(d, 11));
     const auto dL_dy = on.input(n, d, normals(n * d, 12));
     spectral_mix_backward(on.ex, dL_dy, x, chosen, w, norm, gamma, stats, dL_dx, dL_dw, dL_dgamma, dL_dbeta);
-    return {{"y", on.read(y)},         {"mean", on.read(stats.mean)},       {"rstd", on.read(stats.rstd)},
-            {"dL_dx", on.read(dL_dx)}, {"dL_dw", on.read(dL_dw)},           {"dL_dgamma", on.read(dL_dgamma)},
+    // Dividing by a small deviation magnifies rounding by rstd, which for rows of three values is large by chance; dL_dw is
+    // a sum over rows that may cancel.
+    const double steep = 4 * std::max(1.0, largest(on.read(stats.rstd)));
+    return {{"y", on.read(y), steep},
+            {"mean", on.read(stats.mean)},
+            {"rstd", on.read(stats.rstd), steep},
+            {"dL_dx", on.read(dL_dx), steep},
+            {"dL_dw", on.read(dL_dw), steep * std::sqrt(static_cast<double>(n + 1))},
+            {"dL_dgamma", on.read(dL_dgamma), steep},
             {"dL_dbeta", on.read(dL_dbeta)}};
 }
 }  // namespace
 
 TEMPLATE_LIST_TEST_CASE("spectral_filter: forward and backward", "[ops][spectral_filter]", targets) {
-    for (index n : edge_rows)
-        for (index d : edge_widths)
-            for (dct_norm norm : norms)
-                check_against_reference<TestType>("spectral_filter", shape(n, d), 2.0 * static_cast<double>(d + n), [&](auto& on) {
+    over(edge_shapes(), [&](index n, index d) {
+        for (dct_norm norm : norms)
+            check_against_reference<TestType>(
+                "spectral_filter", shape(n, d), 2.0 * static_cast<double>(d + n), [&](auto& on) {
                     auto x = on.input(n, d, normals(n * d, 1));
                     auto w = on.input(near(0.5, d, 2));
                     auto y = on.output(n, d), dL_dx = on.state(n, d, normals(n * d, 3));
@@ -72,18 +79,19 @@ TEMPLATE_LIST_TEST_CASE("spectral_filter: forward and backward", "[ops][spectral
                     spectral_filter_backward(on.ex, on.input(n, d, normals(n * d, 5)), x, w, norm, dL_dx, dL_dw);
                     return outputs{{"y", on.read(y)}, {"dL_dx", on.read(dL_dx)}, {"dL_dw", on.read(dL_dw)}};
                 });
+    });
 }
 
-// Scale: rstd of rows of unit variance is about 1, but of pairs and triples as large as 1/sqrt(eps) by chance.
 TEMPLATE_LIST_TEST_CASE("spectral_mix: forward and backward over selections", "[ops][spectral_filter]", targets) {
-    for (index n : edge_rows)
+    for (index n : {0, 1, 2, 3, 7, 17, 300})
         for (index d : {3, 5, 16, 17, 31, 32, 33, 48, 97, 256, 257})
             for (const subset& rows : subsets(n))
                 for (dct_norm norm : norms) {
-                    if (d == 257 && norm == dct_norm::ortho) continue;   // time
-                    check_against_reference<TestType>("spectral_mix", shape(n, d, rows.listed ? rows.rows.size() : std::size_t(n)),
-                                                      16.0 * static_cast<double>(d + n),
-                                                      [&](auto& on) { return mix(on, n, d, rows, norm, normals(n * d, 1)); });
+                    if (d > 97 && (norm == dct_norm::ortho || n == 300) && n != 17) continue;  // the reference is slow
+                    check_against_reference<TestType>(
+                        "spectral_mix", shape(n, d, rows.listed ? rows.rows.size() : std::size_t(n)),
+                        16.0 * static_cast<double>(d + n),
+                        [&](auto& on) { return mix(on, n, d, rows, norm, normals(n * d, 1)); });
                 }
 }
 
@@ -96,7 +104,8 @@ TEMPLATE_LIST_TEST_CASE("spectral_filter: w = 1 is the gain", "[ops][spectral_fi
             auto want = x;
             for (double& v : want) v *= filter_gain(norm);
             auto y = on.output(3, d);
-            spectral_filter_forward(on.ex, on.input(3, d, x), on.input(std::vector<double>(static_cast<std::size_t>(d), 1)), norm, y);
+            spectral_filter_forward(on.ex, on.input(3, d, x),
+                                    on.input(std::vector<double>(static_cast<std::size_t>(d), 1)), norm, y);
             compare(on.read(y), want, allowed<T>(static_cast<double>(d), 2 * largest(want)),
                     {"spectral_filter_forward", "w = 1", TestType::executor_name(), scalar_name<T>, shape(3, d)});
         }
@@ -117,7 +126,8 @@ TEMPLATE_LIST_TEST_CASE("spectral_filter is idct(w dct(x)) in both conventions",
             for (std::size_t i = 0; i < scaled.size(); ++i) scaled[i] *= w[i % w.size()];
             idct_forward(on.ex, on.input(n, d, scaled), norm, want);
             compare(on.read(y), on.read(want), allowed<T>(2.0 * static_cast<double>(d), 2 * largest(on.read(want))),
-                    {"spectral_filter_forward", "against dct and idct", TestType::executor_name(), scalar_name<T>, shape(n, d)});
+                    {"spectral_filter_forward", "against dct and idct", TestType::executor_name(), scalar_name<T>,
+                     shape(n, d)});
         }
 }
 
@@ -134,7 +144,8 @@ TEMPLATE_LIST_TEST_CASE("spectral_mix is layer_norm(x + filter(x))", "[ops][spec
         spectral_mix_forward(on.ex, x, selection::all(n), w, norm, gamma, beta, eps, y, stats);
         spectral_filter_forward(on.ex, x, w, norm, f);
         add_layer_norm_forward(on.ex, x, f, gamma, beta, eps, s, want, mean, rstd);
-        const subject about{"spectral_mix_forward", "against its parts", TestType::executor_name(), scalar_name<T>, shape(n, d)};
+        const subject about{"spectral_mix_forward", "against its parts", TestType::executor_name(), scalar_name<T>,
+                            shape(n, d)};
         compare(on.read(y), on.read(want), allowed<T>(4.0 * d, 4), about);
         compare(on.read(stats.mean), on.read(mean), allowed<T>(4.0 * d, 1), about);
         compare(on.read(stats.rstd), on.read(rstd), allowed<T>(4.0 * d, 1), about);
@@ -157,7 +168,7 @@ TEST_CASE("spectral_filter and spectral_mix: gradients", "[ops][spectral_filter]
             require_gradient(on.ex, x, dL_dx, filtered, "spectral_filter: x");
             require_gradient(on.ex, w, dL_dw, filtered, "spectral_filter: w");
 
-            auto mixed_y = on.state(n, d, zeros(n * d));   // rows outside the selection stay 0
+            auto mixed_y = on.state(n, d, zeros(n * d));  // rows outside the selection stay 0
             const norm_statistics<double> stats{on.output(n), on.output(n)};
             const selection chosen = make(on, rows, n);
             const auto mixed = [&] {
@@ -175,7 +186,8 @@ TEST_CASE("spectral_filter and spectral_mix: gradients", "[ops][spectral_filter]
         }
 }
 
-TEMPLATE_LIST_TEST_CASE("spectral_mix: a NaN row stays alone; unselected, it is never read", "[ops][spectral_filter]", targets) {
+TEMPLATE_LIST_TEST_CASE("spectral_mix: a NaN row stays alone; unselected, it is never read", "[ops][spectral_filter]",
+                        targets) {
     using T = typename TestType::scalar;
     const index n = 19, d = 33, bad = 6;
     const auto x = normals(n * d, 1);
@@ -185,9 +197,9 @@ TEMPLATE_LIST_TEST_CASE("spectral_mix: a NaN row stays alone; unselected, it is 
     };
     const subset all{}, others{true, {0, 1, 5, 7, 8, 18}};
     const subject s{"spectral_mix", "y with a NaN row", TestType::executor_name(), scalar_name<T>, shape(n, d)};
-    check_nan_stays(run(x, all)[0].second, run(with_nan_row(x, d, bad), all)[0].second, d, bad, s, allowed<T>(1, 1));
+    check_nan_stays(run(x, all)[0].values, run(with_nan_row(x, d, bad), all)[0].values, d, bad, s, allowed<T>(1, 1));
     const auto clean = run(x, others), poisoned = run(with_nan_row(x, d, bad), others);
-    for (std::size_t i = 0; i < clean.size(); ++i) compare(poisoned[i].second, clean[i].second, allowed<T>(1, 1), s);
+    for (std::size_t i = 0; i < clean.size(); ++i) compare(poisoned[i].values, clean[i].values, allowed<T>(1, 1), s);
 }
 
 TEST_CASE("spectral_filter: errors", "[ops][spectral_filter]") {
@@ -198,10 +210,14 @@ TEST_CASE("spectral_filter: errors", "[ops][spectral_filter]") {
     auto g = on.output(4), short_g = on.output(3);
     const norm_statistics<double> stats{on.output(2), on.output(2)}, one{on.output(1), on.output(2)};
     const auto ortho = dct_norm::ortho;
-    check_throws([&] { spectral_filter_forward(on.ex, x, short_v, ortho, y); }, {"spectral_filter_forward", "w", "(4)", "(3)"});
-    check_throws([&] { spectral_filter_forward(on.ex, x, v, ortho, wrong); }, {"spectral_filter_forward", "y", "(2, 4)", "(2, 3)"});
-    check_throws([&] { spectral_filter_backward(on.ex, x, x, v, ortho, y, short_g); }, {"spectral_filter_backward", "dL_dw", "(4)", "(3)"});
-    check_throws([&] { spectral_filter_backward(on.ex, x, x, short_v, ortho, y, g); }, {"spectral_filter_backward", "w", "(4)", "(3)"});
+    check_throws([&] { spectral_filter_forward(on.ex, x, short_v, ortho, y); },
+                 {"spectral_filter_forward", "w", "(4)", "(3)"});
+    check_throws([&] { spectral_filter_forward(on.ex, x, v, ortho, wrong); },
+                 {"spectral_filter_forward", "y", "(2, 4)", "(2, 3)"});
+    check_throws([&] { spectral_filter_backward(on.ex, x, x, v, ortho, y, short_g); },
+                 {"spectral_filter_backward", "dL_dw", "(4)", "(3)"});
+    check_throws([&] { spectral_filter_backward(on.ex, x, x, short_v, ortho, y, g); },
+                 {"spectral_filter_backward", "w", "(4)", "(3)"});
     check_throws([&] { spectral_mix_forward(on.ex, x, selection::all(3), v, ortho, v, v, eps, y, stats); },
                  {"spectral_mix_forward", "capacity", "expected 2", "found 3"});
     check_throws([&] { spectral_mix_forward(on.ex, x, selection::all(2), v, ortho, v, short_v, eps, y, stats); },

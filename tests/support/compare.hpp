@@ -40,7 +40,8 @@ public:
     }
     ~error_report() {
         if (std::getenv("SPECTRAL_TEST_REPORT"))
-            for (const auto& [name, share] : worst_) std::printf("%5.1f %% of the allowed error: %s\n", 100 * share, name.c_str());
+            for (const auto& [name, share] : worst_)
+                std::printf("%5.1f %% of the allowed error: %s\n", 100 * share, name.c_str());
     }
 
 private:
@@ -75,7 +76,7 @@ inline bool compare(const std::vector<double>& got, const std::vector<double>& w
         return false;
     }
     error_report::instance().add(s, std::max(worst, 0.0));
-    CHECK(true);   // counts as one assertion
+    CHECK(true);  // counts as one assertion
     return true;
 }
 

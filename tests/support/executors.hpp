@@ -28,13 +28,18 @@ namespace spectral::test {
 
 template <class Exec>
 Exec make_executor(int threads) {
-    if constexpr (std::constructible_from<Exec, int>) return Exec(threads);
-    else return Exec();
+    if constexpr (std::constructible_from<Exec, int>)
+        return Exec(threads);
+    else
+        return Exec();
 }
 
-template <class T> constexpr const char* scalar_name = "?";
-template <> inline constexpr const char* scalar_name<float> = "float";
-template <> inline constexpr const char* scalar_name<double> = "double";
+template <class T>
+constexpr const char* scalar_name = "?";
+template <>
+inline constexpr const char* scalar_name<float> = "float";
+template <>
+inline constexpr const char* scalar_name<double> = "double";
 
 // One pair under test; the executor lives as long as the test program, as it does in a training run.
 template <class Exec, class T, int Threads = 1>

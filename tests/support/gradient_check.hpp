@@ -20,8 +20,8 @@ template <class Exec, std::size_t Rank, class Loss>
 void require_gradient(Exec& ex, view<double, Rank> x, std::type_identity_t<view<const double, Rank>> dL_dx, Loss&& loss,
                       const std::string& about, double bound = 1e-7) {
     const auto r = check_gradient(ex, x, dL_dx, loss);
-    INFO(about << ": element (" << r.row << ", " << r.column << "): analytic " << r.analytic << ", numeric " << r.numeric
-               << ", relative error " << r.error << " of " << r.checked << " elements checked");
+    INFO(about << ": element (" << r.row << ", " << r.column << "): analytic " << r.analytic << ", numeric "
+               << r.numeric << ", relative error " << r.error << " of " << r.checked << " elements checked");
     CHECK(r.error < bound);
 }
 

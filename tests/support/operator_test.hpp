@@ -11,8 +11,9 @@
 #include <support/executors.hpp>
 #include <support/random_data.hpp>
 
-#include <functional>
-#include <utility>
+#include <array>
+#include <tuple>
+#include <type_traits>
 
 namespace spectral::test {
 
@@ -20,7 +21,28 @@ namespace spectral::test {
 inline const std::vector<index> edge_widths{1, 2, 3, 5, 16, 17, 31, 32, 33, 48, 97, 256, 257};
 inline const std::vector<index> edge_rows{0, 1, 2, 3, 7, 17};
 
-using outputs = std::vector<std::pair<std::string, std::vector<double>>>;
+// Every pair of the two, and shapes with work for several threads: rows of different threads, more than one block of rows.
+inline std::vector<std::array<index, 2>> edge_shapes() {
+    std::vector<std::array<index, 2>> out{{300, 257}, {700, 97}, {2100, 17}};
+    for (index n : edge_rows)
+        for (index c : edge_widths) out.push_back({n, c});
+    return out;
+}
+
+// f(a, b, ...) for every entry of a list of sizes
+template <std::size_t K, class F>
+void over(const std::vector<std::array<index, K>>& sizes, F&& f) {
+    for (const auto& s : sizes) std::apply(f, s);
+}
+
+// What a case returns: values by name. `scale` is the size of what is added up, where it may be larger than the result: a
+// long sum that happens to cancel is rounded at the size of its terms.
+struct output_value {
+    std::string name;
+    std::vector<double> values;
+    double scale = 1;
+};
+using outputs = std::vector<output_value>;
 
 template <class... Sizes>
 std::string shape(Sizes... sizes) {
@@ -30,10 +52,11 @@ std::string shape(Sizes... sizes) {
 }
 
 // Dense and strided operands, each compared with the oracle; nothing else is written; a second run gives the same bits.
-// Scale of the tolerance: the largest expected value, and at least 1, the size of the inputs.
+// Scale of the tolerance: the largest expected value, at least 1 (the size of the inputs), and what the case says.
 template <class Target, class Case>
-void check_against_reference(const std::string& op, const std::string& shape, double terms, Case&& run, double scale = 1) {
+void check_against_reference(const std::string& op, const std::string& shape, double terms, Case&& run) {
     using scalar = typename Target::scalar;
+    constexpr bool plain_loops = std::is_same_v<typename Target::executor, oracle::executor>;  // nothing to repeat
     outputs want;
     {
         workbench<oracle> on;
@@ -41,22 +64,26 @@ void check_against_reference(const std::string& op, const std::string& shape, do
     }
     outputs first;
     for (layout l : {layout::dense, layout::columns, layout::dense}) {
+        if (plain_loops && l == layout::dense && !first.empty()) break;
         workbench<Target> on(l);
         const outputs got = run(on);
         on.check_untouched(op + " on " + Target::executor_name() + ", shape " + shape);
         REQUIRE(got.size() == want.size());
         const std::string about = shape + (l == layout::columns ? " columns of a wider matrix" : "");
         for (std::size_t i = 0; i < got.size(); ++i)
-            compare(got[i].second, want[i].second, allowed<scalar>(terms, std::max(scale, largest(want[i].second))),
-                    {op, got[i].first, Target::executor_name(), scalar_name<scalar>, about});
+            compare(got[i].values, want[i].values,
+                    allowed<scalar>(terms, std::max(want[i].scale, largest(want[i].values))),
+                    {op, got[i].name, Target::executor_name(), scalar_name<scalar>, about});
         if (first.empty()) {
             first = got;
         } else if (l == layout::dense) {
             bool same = true;
             for (std::size_t i = 0; i < got.size(); ++i)
-                same = same && (got[i].second.empty() ||
-                                std::memcmp(got[i].second.data(), first[i].second.data(), got[i].second.size() * sizeof(double)) == 0);
-            if (!same) FAIL_CHECK(op << " on " << Target::executor_name() << ", shape " << shape << ": a second run gave other bits");
+                same = same && (got[i].values.empty() || std::memcmp(got[i].values.data(), first[i].values.data(),
+                                                                     got[i].values.size() * sizeof(double)) == 0);
+            if (!same)
+                FAIL_CHECK(op << " on " << Target::executor_name() << ", shape " << shape
+                              << ": a second run gave other bits");
         }
     }
 }
@@ -76,8 +103,8 @@ void check_throws(F&& f, const std::vector<std::string>& parts) {
 }
 
 // Rows other than `bad` equal those of the clean run, and row `bad` holds a NaN. Both are (rows, width), row-major.
-inline void check_nan_stays(const std::vector<double>& clean, const std::vector<double>& poisoned, index width, index bad,
-                            const subject& s, double bound) {
+inline void check_nan_stays(const std::vector<double>& clean, const std::vector<double>& poisoned, index width,
+                            index bad, const subject& s, double bound) {
     std::vector<double> want = clean, got = poisoned;
     bool found = false;
     for (index c = 0; c < width; ++c) {

@@ -15,14 +15,14 @@ namespace spectral {
 
 struct gradient_check_options {
     double step = 1e-3;
-    index most = 256;           // elements checked of one view: all, or a random sample of this many
-    std::uint64_t seed = 1;     // of the sample
+    index most = 256;  // elements checked of one view: all, or a random sample of this many
+    std::uint64_t seed = 1;  // of the sample
 };
 
 // The worst element: error = |numeric − analytic| / (|numeric| + root mean square of the analytic gradient + floor).
 struct gradient_check_result {
     double error = 0;
-    std::string name;           // of the parameter, if any
+    std::string name;  // of the parameter, if any
     index row = 0, column = 0;
     double analytic = 0, numeric = 0;
     index checked = 0;
@@ -46,7 +46,8 @@ gradient_check_result check_gradient(Exec& ex, matrix_view<double> x, const_matr
     const bool all = x.size() <= options.most;
     worst.checked = all ? x.size() : options.most;
     for (index i = 0; i < worst.checked; ++i) {
-        const index at = all ? i : static_cast<index>(draw.uniform(static_cast<std::uint64_t>(i)) * static_cast<double>(x.size()));
+        const index at =
+            all ? i : static_cast<index>(draw.uniform(static_cast<std::uint64_t>(i)) * static_cast<double>(x.size()));
         const index n = at / x.width(), c = at % x.width();
         double value = 0, analytic = 0;
         ex.copy_to_host(&value, x.row(n) + c, sizeof value);
@@ -61,7 +62,7 @@ gradient_check_result check_gradient(Exec& ex, matrix_view<double> x, const_matr
         const double coarse = difference(h), numeric = (4 * difference(h / 2) - coarse) / 3;
         ex.copy_from_host(x.row(n) + c, &value, sizeof value);
         double error = std::abs(numeric - analytic) / (std::abs(numeric) + typical + 1e-6);
-        if (!(error >= 0)) error = 1e300;   // NaN
+        if (!(error >= 0)) error = 1e300;  // NaN
         if (error >= worst.error) worst = {error, {}, n, c, analytic, numeric, worst.checked};
     }
     return worst;
