@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // backends/cpu/spectral/cpu/dropout.hpp: counter-based dropout, four draws to a Philox block
 //
-// Element i = n C + c of the mask is word i mod 4 of block i / 4. A row is cut into chunks of 64 blocks; their words are
-// made in one vectorised loop (no lane depends on another) and then compared in a second one.
+// Element i = n C + c of the mask is word i mod 4 of block i / 4. A row is cut into chunks of 64 blocks; their words
+// are made in one vectorised loop (no lane depends on another) and then compared in a second one.
 #pragma once
 #include <spectral/cpu/detail/row_loops.hpp>
 #include <spectral/ops/dropout.hpp>

@@ -10,7 +10,8 @@
 namespace spectral::cpu {
 
 template <class T>
-void embedding_forward_kernel(executor& ex, const_vector<row_index> ids, const_matrix<T> table, matrix_view<T> y, write mode) {
+void embedding_forward_kernel(executor& ex, const_vector<row_index> ids, const_matrix<T> table, matrix_view<T> y,
+                              write mode) {
     detail::for_each_row(ex, y.rows(), y.width(), [&](index n) {
         const T* from = table.row(ids[n]);
         T* to = y.row(n);
@@ -24,7 +25,8 @@ void embedding_forward_kernel(executor& ex, const_vector<row_index> ids, const_m
 }
 
 template <class T>
-void embedding_backward_kernel(executor& ex, const_vector<row_index> ids, const_matrix<T> dL_dy, matrix_view<T> dL_dtable) {
+void embedding_backward_kernel(executor& ex, const_vector<row_index> ids, const_matrix<T> dL_dy,
+                               matrix_view<T> dL_dtable) {
     constexpr index line = 64 / static_cast<index>(sizeof(T));
     detail::parallel_ranges(ex, dL_dy.width(), line, [&](index first, index last, int) {
         for (index n = 0; n < ids.size(); ++n) {

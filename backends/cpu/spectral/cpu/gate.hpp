@@ -9,7 +9,8 @@
 namespace spectral::cpu {
 
 template <class T>
-void token_gate_forward_kernel(executor& ex, const_matrix<T> x, const_vector<T> entropy, const_matrix<T> w, const_vector<T> b, matrix_view<T> s) {
+void token_gate_forward_kernel(executor& ex, const_matrix<T> x, const_vector<T> entropy, const_matrix<T> w,
+                               const_vector<T> b, matrix_view<T> s) {
     const index d = x.width(), K = s.width();
     detail::for_each_row(ex, x.rows(), d * K, [&](index n) {
         const T* in = x.row(n);
@@ -26,8 +27,9 @@ void token_gate_forward_kernel(executor& ex, const_matrix<T> x, const_vector<T> 
 }
 
 template <class T>
-void token_gate_backward_kernel(executor& ex, const_matrix<T> dL_ds, const_matrix<T> s, const_matrix<T> x, const_vector<T> entropy,
-                                const_matrix<T> w, matrix_view<T> dL_dx, out_vector<T> dL_dentropy, matrix_view<T> dL_dw, out_vector<T> dL_db) {
+void token_gate_backward_kernel(executor& ex, const_matrix<T> dL_ds, const_matrix<T> s, const_matrix<T> x,
+                                const_vector<T> entropy, const_matrix<T> w, matrix_view<T> dL_dx,
+                                out_vector<T> dL_dentropy, matrix_view<T> dL_dw, out_vector<T> dL_db) {
     const index d = x.width(), K = s.width(), stride = d + 2;   // per operator: d weights, entropy's weight, bias
     arena_scope scratch(ex);
     const auto sums = detail::column_sums<T>(ex, x.rows(), K * stride, [&](index first, index last, T* part) {
@@ -59,7 +61,8 @@ void token_gate_backward_kernel(executor& ex, const_matrix<T> dL_ds, const_matri
 }
 
 template <class T>
-void sigmoid_gate_forward_kernel(executor& ex, const_matrix<T> pooled, const_matrix<T> u, const_vector<T> b, vector_view<T> gate) {
+void sigmoid_gate_forward_kernel(executor& ex, const_matrix<T> pooled, const_matrix<T> u, const_vector<T> b,
+                                 vector_view<T> gate) {
     detail::for_each_row(ex, gate.size(), pooled.width(), [&](index g) {
         const T *in = pooled.row(g), *weight = u.data;
         const T z = detail::row_sum<T>(pooled.width(), [=](index c) { return in[c] * weight[c]; }) + b[0];
@@ -69,7 +72,8 @@ void sigmoid_gate_forward_kernel(executor& ex, const_matrix<T> pooled, const_mat
 
 template <class T>
 void sigmoid_gate_backward_kernel(executor& ex, const_vector<T> dL_dgate, const_vector<T> gate, const_matrix<T> pooled,
-                                  const_matrix<T> u, matrix_view<T> dL_dpooled, matrix_view<T> dL_du, out_vector<T> dL_db) {
+                                  const_matrix<T> u, matrix_view<T> dL_dpooled, matrix_view<T> dL_du,
+                                  out_vector<T> dL_db) {
     const index d = pooled.width();
     arena_scope scratch(ex);
     const auto sums = detail::column_sums<T>(ex, gate.size(), d + 1, [&](index first, index last, T* part) {
@@ -108,8 +112,9 @@ void blend_forward_kernel(executor& ex, const_matrix<T> a, const_matrix<T> x, co
 
 // A gate's gradient sums over its rows in row order, in double, after the threads have made one number a row.
 template <class T>
-void blend_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> a, const_matrix<T> x, const_vector<T> gate,
-                           const row_map& map, pool_scope scope, matrix_view<T> dL_da, matrix_view<T> dL_dx, out_vector<T> dL_dgate) {
+void blend_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> a, const_matrix<T> x,
+                           const_vector<T> gate, const row_map& map, pool_scope scope, matrix_view<T> dL_da,
+                           matrix_view<T> dL_dx, out_vector<T> dL_dgate) {
     arena_scope scratch(ex);
     auto per_row = ex.memory().template vector<T>(x.rows());
     detail::for_each_row(ex, x.rows(), x.width(), [&](index n) {
@@ -166,7 +171,8 @@ void pick_columns_forward_kernel(executor&, const_matrix<T> s, const_vector<row_
 }
 
 template <class T>
-void pick_columns_backward_kernel(executor&, const_matrix<T> dL_dpicked, const_vector<row_index> op, matrix_view<T> dL_ds) {
+void pick_columns_backward_kernel(executor&, const_matrix<T> dL_dpicked, const_vector<row_index> op,
+                                  matrix_view<T> dL_ds) {
     for (index n = 0; n < dL_ds.rows(); ++n) {
         std::fill_n(dL_ds.row(n), dL_ds.width(), T(0));
         dL_ds(n, op[n]) = dL_dpicked(n, 0);
@@ -181,13 +187,16 @@ void one_hot_rows_kernel(executor&, const_vector<row_index> op, matrix_view<T> y
     }
 }
 
-inline void random_rows_kernel(executor&, const_vector<row_index> position, random_stream draw, double share, vector_view<row_index> op) {
+inline void random_rows_kernel(executor&, const_vector<row_index> position, random_stream draw, double share,
+                               vector_view<row_index> op) {
     const std::uint32_t threshold = probability_threshold(share);
-    for (index n = 0; n < op.size(); ++n) op[n] = share >= 1 || draw.bits(static_cast<std::uint64_t>(position[n])) < threshold;
+    for (index n = 0; n < op.size(); ++n)
+        op[n] = share >= 1 || draw.bits(static_cast<std::uint64_t>(position[n])) < threshold;
 }
 
 template <class T>
-void threshold_rows_kernel(executor&, vector_view<T> value, std::span<const double> ascending, vector_view<row_index> op) {
+void threshold_rows_kernel(executor&, vector_view<T> value, std::span<const double> ascending,
+                           vector_view<row_index> op) {
     for (index n = 0; n < value.size(); ++n) {
         op[n] = 0;
         for (double t : ascending) op[n] += value[n] > t;

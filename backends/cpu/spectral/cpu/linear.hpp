@@ -14,7 +14,8 @@ namespace detail {
 
 // y[n] = W x[n] + b for up to four rows: bound by reading W
 template <class T>
-void few_rows_forward(executor& ex, const_matrix<T> x, const_matrix<T> w, const_vector<T> b, matrix_view<T> y, write mode) {
+void few_rows_forward(executor& ex, const_matrix<T> x, const_matrix<T> w, const_vector<T> b, matrix_view<T> y,
+                      write mode) {
     const index width = x.width();
     parallel_ranges(ex, w.rows(), rows_grain(width), [&](index first, index last, int) {
         for (index o = first; o < last; ++o) {
@@ -31,18 +32,21 @@ void few_rows_forward(executor& ex, const_matrix<T> x, const_matrix<T> w, const_
 }  // namespace detail
 
 template <class T>
-void linear_forward_kernel(executor& ex, const_matrix<T> x, const_matrix<T> w, const_vector<T> b, matrix_view<T> y, write mode) {
+void linear_forward_kernel(executor& ex, const_matrix<T> x, const_matrix<T> w, const_vector<T> b, matrix_view<T> y,
+                           write mode) {
     if (x.rows() <= 4) return detail::few_rows_forward<T>(ex, x, w, b, y, mode);
     detail::gemm<T>(ex, detail::transpose::no, detail::transpose::yes, T(1), x, w, mode, y, b);
 }
 
 template <class T>
-void linear_backward_input_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> w, matrix_view<T> dL_dx, write mode) {
+void linear_backward_input_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> w, matrix_view<T> dL_dx,
+                                  write mode) {
     detail::gemm<T>(ex, detail::transpose::no, detail::transpose::no, T(1), dL_dy, w, mode, dL_dx);
 }
 
 template <class T>
-void linear_backward_weight_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> x, matrix_view<T> dL_dw, out_vector<T> dL_db) {
+void linear_backward_weight_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> x, matrix_view<T> dL_dw,
+                                   out_vector<T> dL_db) {
     detail::gemm<T>(ex, detail::transpose::yes, detail::transpose::no, T(1), dL_dy, x, write::accumulate, dL_dw);
     if (!dL_db.data) return;
     arena_scope scratch(ex);

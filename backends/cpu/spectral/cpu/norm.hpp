@@ -37,8 +37,8 @@ void layer_norm_forward_kernel(executor& ex, const_matrix<T> s, const_vector<T> 
 
 template <class T>
 void layer_norm_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> s, const_vector<T> gamma,
-                                const_vector<T> mean, const_vector<T> rstd, matrix_view<T> dL_ds, out_vector<T> dL_dgamma,
-                                out_vector<T> dL_dbeta, write mode) {
+                                const_vector<T> mean, const_vector<T> rstd, matrix_view<T> dL_ds,
+                                out_vector<T> dL_dgamma, out_vector<T> dL_dbeta, write mode) {
     const index C = s.width();
     arena_scope scratch(ex);
     const auto sums = detail::column_sums<T>(ex, s.rows(), 2 * C, [&](index first, index last, T* part) {
@@ -49,7 +49,8 @@ void layer_norm_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_matri
             T* out = dL_ds.row(n);
             const T m = mean[n], r = rstd[n];
             const T mean_g = detail::row_sum<T>(C, [=](index c) { return dy[c] * scale[c]; }) / static_cast<T>(C);
-            const T mean_gs = detail::row_sum<T>(C, [=](index c) { return dy[c] * scale[c] * ((in[c] - m) * r); }) / static_cast<T>(C);
+            const T mean_gs = detail::row_sum<T>(C, [=](index c) { return dy[c] * scale[c] * ((in[c] - m) * r); }) /
+                              static_cast<T>(C);
             const T keep = mode == write::accumulate ? T(1) : T(0);
 #pragma omp simd
             for (index c = 0; c < C; ++c) {
@@ -82,7 +83,8 @@ void add_layer_norm_forward_kernel(executor& ex, const_matrix<T> x, const_matrix
 }
 
 template <class T>
-void rms_norm_forward_kernel(executor& ex, const_matrix<T> s, const_vector<T> gamma, double eps, matrix_view<T> y, out_vector<T> rstd) {
+void rms_norm_forward_kernel(executor& ex, const_matrix<T> s, const_vector<T> gamma, double eps, matrix_view<T> y,
+                             out_vector<T> rstd) {
     const index C = s.width();
     detail::for_each_row(ex, s.rows(), C, [&](index n) {
         const T *in = s.row(n), *scale = gamma.data;
@@ -106,7 +108,8 @@ void rms_norm_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<
             const T *dy = dL_dy.row(n), *in = s.row(n);
             T* out = dL_ds.row(n);
             const T r = rstd[n];
-            const T mean_gs = detail::row_sum<T>(C, [=](index c) { return dy[c] * scale[c] * (in[c] * r); }) / static_cast<T>(C);
+            const T mean_gs =
+                detail::row_sum<T>(C, [=](index c) { return dy[c] * scale[c] * (in[c] * r); }) / static_cast<T>(C);
             const T keep = mode == write::accumulate ? T(1) : T(0);
 #pragma omp simd
             for (index c = 0; c < C; ++c) {

@@ -12,7 +12,8 @@ namespace detail {
 inline index selected_row(const selection& s, index i) { return s.is_all() ? i : static_cast<index>(s.rows[i]); }
 }  // namespace detail
 
-inline void partition_kernel(executor&, const_vector<row_index> op, matrix_view<row_index> rows, vector_view<row_index> counts) {
+inline void partition_kernel(executor&, const_vector<row_index> op, matrix_view<row_index> rows,
+                             vector_view<row_index> counts) {
     std::fill_n(counts.data, counts.size(), row_index{0});
     for (index n = 0; n < op.size(); ++n) rows(op[n], counts[op[n]]++) = static_cast<row_index>(n);
 }

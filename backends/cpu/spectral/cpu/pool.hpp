@@ -29,7 +29,8 @@ void for_each_run(const row_map& map, pool_scope scope, F&& f) {
 }  // namespace detail
 
 template <class T>
-void mean_pool_forward_kernel(executor& ex, const_matrix<T> x, const row_map& map, pool_scope scope, matrix_view<T> pooled, out_matrix<T> history) {
+void mean_pool_forward_kernel(executor& ex, const_matrix<T> x, const row_map& map, pool_scope scope,
+                              matrix_view<T> pooled, out_matrix<T> history) {
     detail::for_each_strip(ex, x.width(), [&](index column, index count) {
         detail::for_each_run(map, scope, [&](index first, index last, index group) {
             double sum[128] = {};
@@ -54,7 +55,8 @@ void mean_pool_forward_kernel(executor& ex, const_matrix<T> x, const row_map& ma
 }
 
 template <class T>
-void mean_pool_backward_kernel(executor& ex, const_matrix<T> dL_dpooled, const row_map& map, pool_scope scope, matrix_view<T> dL_dx) {
+void mean_pool_backward_kernel(executor& ex, const_matrix<T> dL_dpooled, const row_map& map, pool_scope scope,
+                               matrix_view<T> dL_dx) {
     detail::for_each_strip(ex, dL_dx.width(), [&](index column, index count) {
         detail::for_each_run(map, scope, [&](index first, index last, index group) {
             if (last <= first) return;

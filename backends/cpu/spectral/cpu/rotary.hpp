@@ -7,7 +7,8 @@
 namespace spectral::cpu {
 
 template <class T>
-void rotary_kernel(executor& ex, matrix_view<T> x, const_vector<row_index> position, const_matrix<T> table, rotation direction) {
+void rotary_kernel(executor& ex, matrix_view<T> x, const_vector<row_index> position, const_matrix<T> table,
+                   rotation direction) {
     const index D = table.width(), half = D / 2, heads = x.width() / D;
     const T sign = direction == rotation::forward ? T(1) : T(-1);
     detail::for_each_row(ex, x.rows(), x.width(), [&](index n) {

@@ -112,12 +112,15 @@ void gemm_tile(index depth, T alpha, const T* a, index a_stride, const T* b, ind
                     left = block;
                     stride = row_stride;
                 }
-                for_each_panel<T>(columns, [&]<int Vectors>(index j, index width, std::integral_constant<int, Vectors>) {
-                    const tile_base<T> base{k > 0 || mode == write::accumulate, k == 0 && bias ? bias + p + j : nullptr};
-                    for (index r = 0; r < rows; r += R)
-                        multiply_tile<panels_of_a, Vectors>(kc, left + r * stride, stride, panels + j * kc, alpha, base,
-                                                            c.row(i + r) + p + j, c.row_stride, std::min(R, rows - r), width);
-                });
+                for_each_panel<T>(
+                    columns, [&]<int Vectors>(index j, index width, std::integral_constant<int, Vectors>) {
+                        const tile_base<T> base{k > 0 || mode == write::accumulate,
+                                                k == 0 && bias ? bias + p + j : nullptr};
+                        for (index r = 0; r < rows; r += R)
+                            multiply_tile<panels_of_a, Vectors>(kc, left + r * stride, stride, panels + j * kc, alpha,
+                                                                base, c.row(i + r) + p + j, c.row_stride,
+                                                                std::min(R, rows - r), width);
+                    });
             }
         }
     }
@@ -145,7 +148,8 @@ void gemm(executor& ex, transpose ta, transpose tb, T alpha, const_matrix<T> a, 
     const index m = c.rows(), n = c.width(), depth = ta == transpose::no ? a.width() : a.rows();
     if (m == 0 || n == 0) return;
     constexpr index row_unit = 16, column_unit = 3 * lane_count<T>;   // whole register tiles
-    const double work = static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(std::max<index>(depth, 1));
+    const double work =
+        static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(std::max<index>(depth, 1));
     const index threads = std::min<index>(ex.threads(), static_cast<index>(work / 65536) + 1);   // 2^17 FLOP: ~1 µs
     index grid_rows = 1, grid_columns = 1;
     double best = -1;

@@ -24,8 +24,8 @@ struct tile_base {
 };
 
 template <bool Panel, int Vectors, class T>
-void multiply_tile(index depth, const T* a, index a_stride, const T* b, T alpha, tile_base<T> base, T* c, index c_stride,
-                   index rows, index width) {
+void multiply_tile(index depth, const T* a, index a_stride, const T* b, T alpha, tile_base<T> base, T* c,
+                   index c_stride, index rows, index width) {
     using V = lane_vec<T>;
     constexpr index lanes = lane_count<T>;
     V sum[tile_rows][Vectors] = {};
@@ -90,12 +90,15 @@ void pack_across(const T* x, index stride, index depth, index count, T* packed) 
         if (rows == lanes)
             for (; k + lanes <= depth; k += lanes) {
                 V block[lanes];
-                SPECTRAL_LANE_UNROLL for (index i = 0; i < lanes; ++i) block[i] = load_unaligned(x + (first + i) * stride + k);
+                SPECTRAL_LANE_UNROLL for (index i = 0; i < lanes; ++i) block[i] =
+                    load_unaligned(x + (first + i) * stride + k);
                 transpose_lanes<T>(block);
-                SPECTRAL_LANE_UNROLL for (index i = 0; i < lanes; ++i) *as_lanes(packed + (k + i) * Width + first) = block[i];
+                SPECTRAL_LANE_UNROLL for (index i = 0; i < lanes; ++i) * as_lanes(packed + (k + i) * Width + first) =
+                    block[i];
             }
         for (; k < depth; ++k)
-            for (index i = 0; i < lanes; ++i) packed[k * Width + first + i] = i < rows ? x[(first + i) * stride + k] : T(0);
+            for (index i = 0; i < lanes; ++i)
+                packed[k * Width + first + i] = i < rows ? x[(first + i) * stride + k] : T(0);
     }
 }
 

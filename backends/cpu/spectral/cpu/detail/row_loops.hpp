@@ -43,7 +43,8 @@ template <class T, class F>
 vector_view<T> column_sums(executor& ex, index rows, index width, F&& add) {
     constexpr index unit = 64 / static_cast<index>(sizeof(T));
     const index stride = (width + unit - 1) / unit * unit, threads = ex.threads();   // no two threads in a cache line
-    auto total = ex.memory().template matrix<T>(threads, stride), block = ex.memory().template matrix<T>(threads, stride);
+    auto total = ex.memory().template matrix<T>(threads, stride),
+         block = ex.memory().template matrix<T>(threads, stride);
     std::fill_n(total.data, total.size(), T(0));
     parallel_ranges(ex, rows, std::max<index>(rows_grain(width), 64), [&](index first, index last, int thread) {
         T *sum = total.row(thread), *part = block.row(thread);
