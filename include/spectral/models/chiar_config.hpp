@@ -78,12 +78,17 @@ struct chiar_config {
         };
         check(model_type == "chiar_former" || model_type == "full_attention" || model_type == "chiar_classifier", "config",
               "model_type: expected chiar_former, full_attention or chiar_classifier, found ", model_type);
-        at_least(vocab_size, 1, "vocab_size");
-        at_least(d_model, 1, "d_model");
+        const auto between = [&](index value, index low, index high, const char* key) {   // sizes stay far from overflow
+            at_least(value, low, key);
+            check(value <= high, "config", key, ": expected at most ", high, ", found ", value);
+        };
+        between(vocab_size, 1, index{1} << 30, "vocab_size");
+        between(d_model, 1, index{1} << 20, "d_model");
         at_least(n_heads, 1, "n_heads");
-        at_least(n_layers, baseline() ? 1 : 2, "n_layers");
-        at_least(max_seq_len, 1, "max_seq_len");
-        at_least(n_random_features, 1, "n_random_features");
+        between(n_layers, baseline() ? 1 : 2, 10000, "n_layers");
+        between(max_seq_len, 1, index{1} << 30, "max_seq_len");
+        between(n_random_features, 1, index{1} << 20, "n_random_features");
+        between(num_classes, 0, index{1} << 30, "num_classes");
         check(d_model % n_heads == 0, "config", "d_model: expected a multiple of n_heads (", n_heads, "), found ", d_model);
         check(has_positions() || d_model / n_heads % 2 == 0, "config", "d_model / n_heads: expected an even head width for rotary positions, found ", d_model / n_heads);
         check(rope_base > 0, "config", "rope_base: expected a positive number, found ", rope_base);

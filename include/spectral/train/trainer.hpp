@@ -31,6 +31,7 @@ struct training_options {
     bool overfit_one_batch = false, resume = false, quiet = false;
     std::filesystem::path run;            // directory of checkpoints and metrics.jsonl
     std::filesystem::path tokenizer;      // copied into checkpoints; may be empty
+    std::filesystem::path start_weights;  // safetensors to start from; empty: from the initialisers
 
     // what must agree between a run and its continuation
     nlohmann::json identity() const {
@@ -124,6 +125,7 @@ inline training_end train(runner& r, const std::function<batch(index)>& batch_at
     } else {
         check(!fs::exists(o.run / "last"), o.run.string(), "the directory holds a run already: resume it (--resume) or choose another");
         r.initialize(o.seed);
+        if (!o.start_weights.empty()) r.load_weights(safetensors_file(o.start_weights));
     }
     r.zero_gradients();
     fs::create_directories(o.run);
