@@ -73,7 +73,8 @@ TEST_CASE("vector_math: exp, log and erf over the floats", "[vector_math]") {
     const auto exact_erf = [](double x) { return std::erf(x); };
     CHECK(errors(floats(0.0f, 88.7f), fast_exp, exact_exp).ulp < 2);
     CHECK(errors(floats(-0.0f, -110.0f), fast_exp, exact_exp).ulp < 2);
-    CHECK(errors(floats(std::numeric_limits<float>::denorm_min(), std::numeric_limits<float>::max()), fast_log, exact_log).ulp < 2);
+    const std::vector<float> positive = floats(std::bit_cast<float>(1u), std::numeric_limits<float>::max());
+    CHECK(errors(positive, fast_log, exact_log).ulp < 2);
     CHECK(errors(floats(0.5f, 2.0f), fast_log, exact_log).ulp < 2);   // close to log 1 = 0 the accuracy is relative too
     CHECK(errors(floats(0.0f, 20.0f), fast_erf, exact_erf).ulp < 2.5);
     CHECK(errors(floats(-0.0f, -20.0f), fast_erf, exact_erf).absolute < 1.5e-7);
@@ -99,7 +100,8 @@ TEST_CASE("vector_math: activations and their derivatives", "[vector_math]") {
 
 TEST_CASE("vector_math: infinities, NaN, zeros and huge arguments", "[vector_math]") {
     // through arrays, so that the vectorised code is what runs
-    const std::vector<float> x = {inf, -inf, not_a_number, 0.0f, -0.0f, 1e-45f, 1e30f, -1e30f, 1.0f, 2.0f, 3.0f, 4.0f, 5.0f, 6.0f, 7.0f, 8.0f};
+    const std::vector<float> x = {inf, -inf, not_a_number, 0.0f, -0.0f, 1e-45f, 1e30f, -1e30f,
+                                  1.0f, 2.0f, 3.0f, 4.0f, 5.0f, 6.0f, 7.0f, 8.0f};
     const auto apply = [&](auto f) {
         std::vector<float> y(x.size());
         const float* in = x.data();
@@ -133,7 +135,8 @@ TEST_CASE("vector_math: infinities, NaN, zeros and huge arguments", "[vector_mat
     CHECK((r[4] == 0.0f && std::signbit(r[4])));
     CHECK(r[6] == 1.0f);
     CHECK(r[7] == -1.0f);
-    const std::vector<float> g = apply([](float v) { return sv::gelu(v); }), s = apply([](float v) { return sv::silu(v); });
+    const std::vector<float> g = apply([](float v) { return sv::gelu(v); });
+    const std::vector<float> s = apply([](float v) { return sv::silu(v); });
     for (const auto& y : {g, s}) {
         CHECK(y[0] == inf);
         CHECK(y[1] == 0.0f);

@@ -45,8 +45,8 @@ struct aligned_delete {
 template <class T> using aligned_array = std::unique_ptr<T[], aligned_delete>;
 template <class T>
 aligned_array<T> make_aligned(index count) {
-    return aligned_array<T>(static_cast<T*>(::operator new(static_cast<std::size_t>(count) * sizeof(T),
-        std::align_val_t{64})));
+    const std::size_t bytes = static_cast<std::size_t>(count) * sizeof(T);
+    return aligned_array<T>(static_cast<T*>(::operator new(bytes, std::align_val_t{64})));
 }
 // a multiple of a cache line, so that what follows in the same array is aligned too
 template <class T>
@@ -69,9 +69,11 @@ template <> struct fftw<float> {
         return fftwf_plan_dft_c2r_1d(n, reinterpret_cast<fftwf_complex*>(in), out, FFTW_ESTIMATE);
     }
     static void run_r2c(plan p, float* in, float* out) {
-        fftwf_execute_dft_r2c(p, in, reinterpret_cast<fftwf_complex*>(out)); }
+        fftwf_execute_dft_r2c(p, in, reinterpret_cast<fftwf_complex*>(out));
+    }
     static void run_c2r(plan p, float* in, float* out) {
-        fftwf_execute_dft_c2r(p, reinterpret_cast<fftwf_complex*>(in), out); }
+        fftwf_execute_dft_c2r(p, reinterpret_cast<fftwf_complex*>(in), out);
+    }
     static void destroy(plan p) { fftwf_destroy_plan(p); }
 };
 template <> struct fftw<double> {
@@ -83,9 +85,11 @@ template <> struct fftw<double> {
         return fftw_plan_dft_c2r_1d(n, reinterpret_cast<fftw_complex*>(in), out, FFTW_ESTIMATE);
     }
     static void run_r2c(plan p, double* in, double* out) {
-        fftw_execute_dft_r2c(p, in, reinterpret_cast<fftw_complex*>(out)); }
+        fftw_execute_dft_r2c(p, in, reinterpret_cast<fftw_complex*>(out));
+    }
     static void run_c2r(plan p, double* in, double* out) {
-        fftw_execute_dft_c2r(p, reinterpret_cast<fftw_complex*>(in), out); }
+        fftw_execute_dft_c2r(p, reinterpret_cast<fftw_complex*>(in), out);
+    }
     static void destroy(plan p) { fftw_destroy_plan(p); }
 };
 
@@ -154,11 +158,11 @@ public:
     template <class Weight>
     void filter_table(Weight w, T* table) const {
         for (index k = 0; k < half_; ++k, table += 3) {
-            const double a = w(k), b = k == 0 ? a : w(n_ - k),
-                angle = std::numbers::pi * static_cast<double>(k) / static_cast<double>(n_);
-            table[0] = static_cast<T>((a + b) / (2.0 * static_cast<double>(n_)));
-            table[1] = static_cast<T>((a - b) / (2.0 * static_cast<double>(n_)) * std::cos(angle));
-            table[2] = static_cast<T>((a - b) / (2.0 * static_cast<double>(n_)) * std::sin(angle));
+            const double n = static_cast<double>(n_), angle = std::numbers::pi * static_cast<double>(k) / n;
+            const double a = w(k), b = k == 0 ? a : w(n_ - k), p = (a + b) / (2 * n), q = (a - b) / (2 * n);
+            table[0] = static_cast<T>(p);
+            table[1] = static_cast<T>(q * std::cos(angle));
+            table[2] = static_cast<T>(q * std::sin(angle));
         }
     }
     void filter(T* v, const T* table, T* sums, T* scratch) const {
@@ -211,16 +215,17 @@ public:
     explicit row_engine(index n) : n_(n), c_(n, n) {
         for (index k = 0; k < n; ++k)
             for (index i = 0; i < n; ++i) {
-                const double angle = std::numbers::pi * static_cast<double>((2 * i + 1) * k % (4 * n)) /
-                    (2.0 * static_cast<double>(n));
+                const double turns = static_cast<double>((2 * i + 1) * k % (4 * n)) / static_cast<double>(4 * n);
+                const double angle = 2 * std::numbers::pi * turns;
                 c_(k, i % 2 == 0 ? i / 2 : n - 1 - i / 2) =
                     static_cast<T>(std::sqrt((k == 0 ? 1.0 : 2.0) / static_cast<double>(n)) * std::cos(angle));
             }
     }
     index scratch_size() const { return align_up<T>(n_ * lane_count<T>); }
     index filter_size() const { return n_; }
-    void forward(const T* v, T* X, T*) const { tile(X, n_, lane_count<T>).noalias() =
-        c_ * const_tile(v, n_, lane_count<T>); }
+    void forward(const T* v, T* X, T*) const {
+        tile(X, n_, lane_count<T>).noalias() = c_ * const_tile(v, n_, lane_count<T>);
+    }
     void inverse(const T* X, T* v, T*) const {
         tile(v, n_, lane_count<T>).noalias() = c_.transpose() * const_tile(X, n_, lane_count<T>);
     }
@@ -384,11 +389,11 @@ public:
             // p and r of the bin k, and of its partner m - k; the bins 0 and m are their own mirror images
             const double a = kept(k), b = k == 0 ? a : kept(n_ - k), d = kept(m - k), e = k == 0 ? d : kept(m + k);
             const double over = 1.0 / static_cast<double>(m), p = (a + b) / 2 * over, p2 = (d + e) / 2 * over;
-            const complex turn = turns_[static_cast<std::size_t>(&at - pairs_.data())];          // exp(i pi k / n)
+            const complex turn = turns_[static_cast<std::size_t>(&at - pairs_.data())];   // exp(i pi k / n)
             const complex r = (a - b) / 2 * over * turn;
-            const complex r2 = (d - e) / 2 * over * complex(turn.imag(), turn.real());           // exp(i pi (m - k) / n)
-            const complex alpha = complex(0, -1) * std::conj(turn * turn), A = (1.0 + alpha) / 2.0,
-                B = (1.0 - alpha) / 2.0;
+            const complex r2 = (d - e) / 2 * over * complex(turn.imag(), turn.real());    // exp(i pi (m - k) / n)
+            const complex alpha = complex(0, -1) * std::conj(turn * turn);
+            const complex A = (1.0 + alpha) / 2.0, B = (1.0 - alpha) / 2.0;
             const complex Ac = std::conj(A), Bc = std::conj(B), r2c = std::conj(r2);
             // f' = c1 f + i c2 g + c3 conj f + c4 conj g,   g' = -i c2 f + c5 g + c4 conj f + c6 conj g
             const double c1 = p * std::norm(A) + p2 * std::norm(B), c5 = p * std::norm(B) + p2 * std::norm(A);
@@ -400,8 +405,8 @@ public:
         }
     }
 
-    // In place. mean (lanes): the mean of the unrestricted result, which a centred table leaves out of the tile: the
-    // tile then holds s - mean(s) with no further pass and no cancellation. squares (lanes): sum of squares of the tile.
+    // In place. mean (one per lane): the mean of the full result, which a centred table leaves out of the tile; that
+    // then holds s - mean(s) with no further pass and no cancellation. squares (one per lane): its sum of squares.
     void filter(T* time, const T* table, T* mean, T* squares, T* scratch) const {
         if (rows_) {
             rows_->filter(time, table + head, mean, scratch);
@@ -457,12 +462,11 @@ private:
             const bool alone = (blocks - g) % blocks == g;
             for (index k = g; k < m; k += blocks) {
                 if (alone && 2 * k > m) continue;
-                pairs_.push_back({static_cast<std::int32_t>(2 * fft_->position(k)),
-                                  static_cast<std::int32_t>(2 * fft_->position((m - k) % m)),
-                                      static_cast<std::int32_t>(k)});
+                const auto offset = [&](index bin) { return static_cast<std::int32_t>(2 * fft_->position(bin)); };
+                pairs_.push_back({offset(k), offset((m - k) % m), static_cast<std::int32_t>(k)});
                 using complex = std::complex<double>;
-                const double step = std::numbers::pi / static_cast<double>(2 * n_),
-                    scale = std::sqrt(2.0 / static_cast<double>(n_));
+                const double step = std::numbers::pi / static_cast<double>(2 * n_);
+                const double scale = std::sqrt(2.0 / static_cast<double>(n_));
                 const complex t = std::polar(scale, -step * static_cast<double>(k));
                 const complex t2 = std::polar(scale, step * static_cast<double>(m - k));
                 const complex alpha = std::polar(1.0, -step * static_cast<double>(4 * k)) * complex(0, -1);

@@ -71,9 +71,8 @@ template <class T, int Group, bool High, int... I>
 SPECTRAL_LANE_INLINE lane_vec<T> unpack_lanes(lane_vec<T> a, lane_vec<T> b, std::integer_sequence<int, I...>) {
     constexpr int block = 16 / static_cast<int>(sizeof(T)), n = lane_count<T>;
     // position I: block I / block; inside it groups alternate between a and b, taken from the low or high half
-    return __builtin_shufflevector(a, b, ((I / block) * block + (High ? block / 2 : 0) + (I % block) / (2 * Group) *
-        Group +
-                                          I % Group + ((I / Group) % 2 ? n : 0))...);
+    return __builtin_shufflevector(a, b, (I / block * block + (High ? block / 2 : 0) + I % block / (2 * Group) * Group +
+                                          I % Group + (I / Group % 2 ? n : 0))...);
 }
 template <class T, bool Odd, int... I>
 SPECTRAL_LANE_INLINE lane_vec<T> pick_blocks(lane_vec<T> a, lane_vec<T> b, std::integer_sequence<int, I...>) {
@@ -306,8 +305,8 @@ public:
             offsets_.push_back(static_cast<index>(twiddles_.size()));
             for (index j = 0; j < q; ++j)
                 for (index s = 1; s < r; ++s) {
-                    const double angle = -6.283185307179586476925 * static_cast<double>(j * s % length) /
-                        static_cast<double>(length);
+                    const double turns = static_cast<double>(j * s % length) / static_cast<double>(length);
+                    const double angle = -6.283185307179586476925 * turns;
                     twiddles_.push_back(static_cast<T>(std::cos(angle)));
                     twiddles_.push_back(static_cast<T>(std::sin(angle)));
                 }

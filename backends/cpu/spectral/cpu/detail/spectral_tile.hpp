@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// backends/cpu/spectral/cpu/detail/spectral_tile.hpp: mixing, entropy and their gradients on ranges of rows, fused per tile
+// backends/cpu/spectral/cpu/detail/spectral_tile.hpp: mixing, entropy and their gradients, fused per tile of rows
 //
 //     filter_norm            s = x + gain C^T(w . Cx),   y = (s - mean) rstd gamma + beta
 //     filter_norm_backward   its gradients, from two numbers a row that the forward pass kept
@@ -10,8 +10,9 @@
 // Only x and y touch main memory. One call runs in one thread: callers split the rows, share the plan and the table,
 // and give every thread its own workspace. All workspaces and tables come from make_aligned.
 #pragma once
-#include <spectral/cpu/detail/dct_plan.hpp>
 #include <spectral/cpu/detail/row_loops.hpp>
+
+#include <spectral/cpu/detail/dct_plan.hpp>
 #include <spectral/cpu/detail/vector_math.hpp>
 
 #include <algorithm>
@@ -26,8 +27,9 @@ struct listed_rows {
     const row_index* list = nullptr;
 
     T* operator()(index i) const { return data + (list ? static_cast<index>(list[i]) : i) * stride; }
-    listed_rows from(index first) const { return list ? listed_rows{data, stride,
-        list + first} : listed_rows{data + first * stride, stride}; }
+    listed_rows from(index first) const {
+        return list ? listed_rows{data, stride, list + first} : listed_rows{data + first * stride, stride};
+    }
 };
 
 template <class Value, class T>
@@ -83,7 +85,7 @@ void filter_norm_tile(const dct_plan<T>& plan, const T* table, listed_rows<const
 // y = C^T((identity + gain w) . Cx), the filter alone. table: plan.filter_table(w, gain, identity, false, table).
 template <class T>
 void filter_tile(const dct_plan<T>& plan, const T* table, listed_rows<const T> x, index rows, listed_rows<T> y,
-    T* workspace) {
+                 T* workspace) {
     const spectral_buffers<T> w(plan, workspace);
     for (index first = 0; first < rows; first += plan.lanes) {
         const index count = std::min(plan.lanes, rows - first);
@@ -128,7 +130,7 @@ void add_tile(const dct_plan<T>& plan, const T* time, index count, listed_rows<T
 }
 
 // weight: identity + gain w (n numbers). dL_dx += C^T(weight . C dL_ds); sums_k += sum_rows (C dL_ds)_k (C x)_k.
-// The caller owns sums (n numbers, one array per thread), zeroes it before the first call and adds gain * sums to dL_dw.
+// The caller owns sums (n numbers, one array per thread), zeroes it before the first call, adds gain * sums to dL_dw.
 template <class T>
 void filter_backward_tile(const dct_plan<T>& plan, const T* weight, listed_rows<const T> dL_ds, listed_rows<const T> x,
                           index rows, listed_rows<T> dL_dx, T* sums, T* workspace) {
@@ -154,9 +156,9 @@ index filter_backward_workspace(const dct_plan<T>& plan) {
 //     dL_ds = rstd (g - mean(g) - hat mean(g hat)),   dL_dx += C^T(weight . C dL_ds)
 // and, added up over the rows, dL_dw_k / gain in sum_w, dL_dy hat in sum_gamma, dL_dy in sum_beta (n numbers each).
 template <class T>
-void filter_norm_backward_tile(const dct_plan<T>& plan, const T* weight, listed_rows<const T> dL_dy, listed_rows<const T> x,
-                               index rows, const T* gamma, const T* mean, const T* rstd, listed_rows<T> dL_dx, T* sum_w,
-                               T* sum_gamma, T* sum_beta, T* workspace) {
+void filter_norm_backward_tile(const dct_plan<T>& plan, const T* weight, listed_rows<const T> dL_dy,
+                               listed_rows<const T> x, index rows, const T* gamma, const T* mean, const T* rstd,
+                               listed_rows<T> dL_dx, T* sum_w, T* sum_gamma, T* sum_beta, T* workspace) {
     const spectral_buffers<T> w(plan, workspace);
     const index n = plan.width(), stride = align_up<T>(n);
     T* const spectrum_x = workspace + spectral_workspace(plan);
@@ -196,7 +198,8 @@ index filter_norm_backward_workspace(const dct_plan<T>& plan) {
 
 // y = diag(scale) C x and y = C^T diag(scale) x; y may be x
 template <class T>
-void dct_tile(const dct_plan<T>& plan, double scale0, double scale, listed_rows<const T> x, index rows, listed_rows<T> y, T* workspace) {
+void dct_tile(const dct_plan<T>& plan, double scale0, double scale, listed_rows<const T> x, index rows,
+              listed_rows<T> y, T* workspace) {
     const spectral_buffers<T> w(plan, workspace);
     const index n = plan.width();
     for (index first = 0; first < rows; first += plan.lanes) {
@@ -205,12 +208,14 @@ void dct_tile(const dct_plan<T>& plan, double scale0, double scale, listed_rows<
         plan.forward(w.time, w.spectrum, w.scratch);
         for (index l = 0; l < count; ++l) {
             T* const out = y(first + l);
-            for (index k = 0; k < n; ++k) out[k] = static_cast<T>(k == 0 ? scale0 : scale) * w.spectrum[k * plan.lanes + l];
+            for (index k = 0; k < n; ++k)
+                out[k] = static_cast<T>(k == 0 ? scale0 : scale) * w.spectrum[k * plan.lanes + l];
         }
     }
 }
 template <class T>
-void idct_tile(const dct_plan<T>& plan, double scale0, double scale, listed_rows<const T> x, index rows, listed_rows<T> y, T* workspace) {
+void idct_tile(const dct_plan<T>& plan, double scale0, double scale, listed_rows<const T> x, index rows,
+               listed_rows<T> y, T* workspace) {
     const spectral_buffers<T> w(plan, workspace);
     const index n = plan.width();
     for (index first = 0; first < rows; first += plan.lanes) {
@@ -218,7 +223,8 @@ void idct_tile(const dct_plan<T>& plan, double scale0, double scale, listed_rows
         std::fill_n(w.spectrum, plan.tile_size(), T(0));
         for (index l = 0; l < count; ++l) {
             const T* const in = x(first + l);
-            for (index k = 0; k < n; ++k) w.spectrum[k * plan.lanes + l] = static_cast<T>(k == 0 ? scale0 : scale) * in[k];
+            for (index k = 0; k < n; ++k)
+                w.spectrum[k * plan.lanes + l] = static_cast<T>(k == 0 ? scale0 : scale) * in[k];
         }
         plan.inverse(w.spectrum, w.time, w.scratch);
         plan.store(w.time, count, [&](index l, index i, auto value) { store_as<T>(y(first + l) + i, value); });
@@ -240,7 +246,7 @@ void spectral_power(index n, T* spectrum, T scale0, T scale, T* energy) {
 
 template <class T>
 void entropy_tile(const dct_plan<T>& plan, double scale0, double scale, listed_rows<const T> x, index rows, T* H,
-    T* workspace) {
+                  T* workspace) {
     constexpr index L = dct_plan<T>::lanes;
     const spectral_buffers<T> w(plan, workspace);
     const index n = plan.width();

@@ -46,7 +46,7 @@ inline float exp(float x) {
     x = choose(x > 89.0f, 89.0f, x);       // exp(89) = inf; a comparison with NaN is false and keeps it
     x = choose(x < -104.0f, -104.0f, x);   // exp(-104) = 0
     const float t = x * 1.44269504089f + shift, n = t - shift;
-    const float r = (x - n * 0.693145751953125f) - n * 1.42860677e-6f;   // ln 2 in two parts: the first product is exact
+    const float r = (x - n * 0.693145751953125f) - n * 1.42860677e-6f;   // ln 2 in two parts, the first product exact
     float p = 1.381446677e-03f;
     p = p * r + 8.368780427e-03f;
     p = p * r + 4.166839422e-02f;
@@ -175,8 +175,8 @@ inline T silu_derivative(T x) {
 
 // ---- loops and rows ------------------------------------------------------------------------------------------------
 
-// f(i) for i in [0, n), vectorised for float. Not requested for double: its functions are library calls, and clang warns
-// of a request it cannot meet.
+// f(i) for i in [0, n), vectorised for float. Not requested for double: its functions are library calls, and clang
+// warns of a request it cannot meet.
 template <class T, class F>
 inline void simd_for(std::int64_t n, F f) {
     if constexpr (std::is_same_v<T, float>) {
