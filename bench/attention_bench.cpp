@@ -5,7 +5,7 @@
 // Eigen's product measured in the same run. Sub-layer (norm and residual left out): gather, q projection of the routed
 // rows, k and v of all, attention, output projection, scatter. Its "kept" is the saved time as a share of the saved
 // multiplications: (t_dense - t_routed) / t_dense / (1 - executed share). Dense and routed runs alternate; the fastest
-// of each counts.
+// of each counts; kept_cpu is the same of processor time.
 #include <spectral/cpu/attention.hpp>
 #include <spectral/cpu/linear.hpp>
 #include <spectral/cpu/partition.hpp>
@@ -14,10 +14,11 @@
 #include <spectral/ops/linear.hpp>
 #include <spectral/ops/partition.hpp>
 
-#include <Eigen/Core>
 #include <benchmark/benchmark.h>
+#include <Eigen/Core>
 
 #include <chrono>
+#include <ctime>
 
 namespace spectral::bench {
 namespace {
@@ -27,10 +28,14 @@ using matrix = tensor<executor_t, float, 2>;
 
 double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
+// Processor time of all threads: what other programs on the machine do not add to (set OMP_WAIT_POLICY=passive)
+double processor_seconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
+
 matrix normals(executor_t& ex, index rows, index width, std::uint64_t seed, double scale = 1) {
     matrix m(ex, {rows, width});
     const random_stream draw{1, seed};
-    for (index i = 0; i < m.size(); ++i) m.data()[i] = static_cast<float>(scale * draw.normal(static_cast<std::uint64_t>(i)));
+    for (index i = 0; i < m.size(); ++i)
+        m.data()[i] = static_cast<float>(scale * draw.normal(static_cast<std::uint64_t>(i)));
     return m;
 }
 
@@ -90,7 +95,8 @@ void attention_alone(benchmark::State& state) {
     const auto o = options_of(heads, kv_heads, d, static_cast<double>(state.range(3)) / 100);
     const index n = time * sequences, wq = heads * d, wk = kv_heads * d;
     const row_map rows = uniform_rows(ex, sequences, time);
-    matrix qkv = normals(ex, n, wq + 2 * wk, 1), out(ex, {n, wq}), lse(ex, {n, heads}), g = normals(ex, n, wq, 2), dqkv(ex, {n, wq + 2 * wk});
+    matrix qkv = normals(ex, n, wq + 2 * wk, 1), out(ex, {n, wq}), lse(ex, {n, heads}), g = normals(ex, n, wq, 2),
+           dqkv(ex, {n, wq + 2 * wk});
     const auto all = qkv.view(), gradients = dqkv.view();
     const auto q = all.columns(0, wq), k = all.columns(wq, wk), v = all.columns(wq + wk, wk);
     attention_forward<executor_t, float>(ex, q, k, v, rows, rows, o, out, lse);
@@ -110,16 +116,20 @@ void attention_alone(benchmark::State& state) {
 
 // sequences, cached keys of each, heads, kv heads, threads: one row a sequence, D 64; GB/s of keys and values
 void decode(benchmark::State& state) {
-    const index sequences = state.range(0), keys = state.range(1), heads = state.range(2), kv_heads = state.range(3), d = 64;
+    const index sequences = state.range(0), keys = state.range(1), heads = state.range(2), kv_heads = state.range(3),
+                d = 64;
     executor_t ex(static_cast<int>(state.range(4)));
     const auto o = options_of(heads, kv_heads, d, 0);
     const row_map k_rows = uniform_rows(ex, sequences, keys);
-    const std::vector<index> one(static_cast<std::size_t>(sequences), 1), last(static_cast<std::size_t>(sequences), keys - 1);
+    const std::vector<index> one(static_cast<std::size_t>(sequences), 1),
+        last(static_cast<std::size_t>(sequences), keys - 1);
     const row_map q_rows = pack_rows(ex, one, last);
-    matrix q = normals(ex, sequences, heads * d, 1), k = normals(ex, sequences * keys, kv_heads * d, 2), v = normals(ex, sequences * keys, kv_heads * d, 3);
+    matrix q = normals(ex, sequences, heads * d, 1), k = normals(ex, sequences * keys, kv_heads * d, 2),
+           v = normals(ex, sequences * keys, kv_heads * d, 3);
     matrix out(ex, {sequences, heads * d}), lse(ex, {sequences, heads});
     for (auto _ : state) attention_forward<executor_t, float>(ex, q, k, v, q_rows, k_rows, o, out, lse);
-    state.SetBytesProcessed(static_cast<std::int64_t>(state.iterations()) * 2 * k.size() * static_cast<index>(sizeof(float)));
+    state.SetBytesProcessed(static_cast<std::int64_t>(state.iterations()) * 2 * k.size() *
+                            static_cast<index>(sizeof(float)));
 }
 
 // Everything of one attention sub-layer, d 256, 4 heads; q, k, v have matrices of their own.
@@ -127,16 +137,37 @@ struct sub_layer {
     static constexpr index d = 256, heads = 4;
     executor_t& ex;
     index n;
-    matrix x, wq, wkv, wo, q, kv, a, lse, y, packed_x, packed_y, g, packed_g, da, dq, dkv, dx, packed_dx, dwq, dwkv, dwo;
+    matrix x, wq, wkv, wo, q, kv, a, lse, y, packed_x, packed_y, g, packed_g, da, dq, dkv, dx, packed_dx, dwq, dwkv,
+        dwo;
     tensor<executor_t, row_index> rows, count;
     attention_options o = options_of(heads, heads, d / heads, 0);
 
     sub_layer(executor_t& e, index n_)
-        : ex(e), n(n_), x(normals(e, n_, d, 1)), wq(normals(e, d, d, 2, 0.06)), wkv(normals(e, 2 * d, d, 3, 0.06)),
-          wo(normals(e, d, d, 4, 0.06)), q(e, {n_, d}), kv(e, {n_, 2 * d}), a(e, {n_, d}), lse(e, {n_, heads}), y(e, {n_, d}),
-          packed_x(e, {n_, d}), packed_y(e, {n_, d}), g(normals(e, n_, d, 5)), packed_g(e, {n_, d}), da(e, {n_, d}), dq(e, {n_, d}),
-          dkv(e, {n_, 2 * d}), dx(e, {n_, d}), packed_dx(e, {n_, d}), dwq(e, {d, d}), dwkv(e, {2 * d, d}), dwo(e, {d, d}),
-          rows(e, {n_}), count(e, {1}) {}
+        : ex(e),
+          n(n_),
+          x(normals(e, n_, d, 1)),
+          wq(normals(e, d, d, 2, 0.06)),
+          wkv(normals(e, 2 * d, d, 3, 0.06)),
+          wo(normals(e, d, d, 4, 0.06)),
+          q(e, {n_, d}),
+          kv(e, {n_, 2 * d}),
+          a(e, {n_, d}),
+          lse(e, {n_, heads}),
+          y(e, {n_, d}),
+          packed_x(e, {n_, d}),
+          packed_y(e, {n_, d}),
+          g(normals(e, n_, d, 5)),
+          packed_g(e, {n_, d}),
+          da(e, {n_, d}),
+          dq(e, {n_, d}),
+          dkv(e, {n_, 2 * d}),
+          dx(e, {n_, d}),
+          packed_dx(e, {n_, d}),
+          dwq(e, {d, d}),
+          dwkv(e, {2 * d, d}),
+          dwo(e, {d, d}),
+          rows(e, {n_}),
+          count(e, {1}) {}
 
     selection select(double share) {
         if (share >= 1) return selection::all(n);
@@ -162,7 +193,8 @@ struct sub_layer {
         linear_forward<E, float>(ex, top(a), wo, {}, result);
         if (!dense) scatter_rows<E, float>(ex, result, s, y.view(), write::overwrite);
         if (!back) return;
-        const matrix_view<float> gradient = dense ? g.view() : top(packed_g), dL_din = dense ? dx.view() : top(packed_dx);
+        const matrix_view<float> gradient = dense ? g.view() : top(packed_g),
+                                 dL_din = dense ? dx.view() : top(packed_dx);
         if (!dense) gather_rows<E, float>(ex, g, s, gradient);
         linear_backward_weight<E, float>(ex, gradient, top(a), dwo.view(), {});
         linear_backward_input<E, float>(ex, gradient, wo, top(da));
@@ -185,39 +217,57 @@ void routed_sub_layer(benchmark::State& state) {
     sub_layer layer(ex, n);
     const selection all = layer.select(1), some = layer.select(static_cast<double>(state.range(2)) / 100);
     const row_map q_rows = select_rows(ex, map, some);
-    const double dd = static_cast<double>(d * d), attend = 2.0 * static_cast<double>(d), factor = back ? 3 : 1, scores = back ? 3.5 : 1;
+    const double dd = static_cast<double>(d * d), attend = 2.0 * static_cast<double>(d), factor = back ? 3 : 1,
+                 scores = back ? 3.5 : 1;
     const double rows = static_cast<double>(n), routed = static_cast<double>(q_rows.rows());
     const double macs = factor * 4 * dd * rows + scores * attend * visible_pairs(map, map);
     const double share = (factor * 2 * dd * (rows + routed) + scores * attend * visible_pairs(q_rows, map)) / macs;
     layer.run(all, map, back);
-    std::vector<double> dense_times, routed_times;
+    std::vector<double> dense_times, routed_times, dense_cpu, routed_cpu;
     for (auto _ : state) {
-        const double start = seconds();
+        const double start = seconds(), cpu_start = processor_seconds();
         layer.run(all, map, back);
-        const double middle = seconds();
+        const double middle = seconds(), cpu_middle = processor_seconds();
         layer.run(some, map, back);
         const double end = seconds();
+        dense_cpu.push_back(cpu_middle - cpu_start);
+        routed_cpu.push_back(processor_seconds() - cpu_middle);
         dense_times.push_back(middle - start);
         routed_times.push_back(end - middle);
         state.SetIterationTime(end - middle);
     }
-    const double t_dense = *std::min_element(dense_times.begin(), dense_times.end());
-    const double t_routed = *std::min_element(routed_times.begin(), routed_times.end());
+    const auto fastest = [](const std::vector<double>& x) { return *std::min_element(x.begin(), x.end()); };
+    const double t_dense = fastest(dense_times), t_routed = fastest(routed_times);
     state.counters["dense_ms"] = 1e3 * t_dense;
     state.counters["routed_ms"] = 1e3 * t_routed;
     state.counters["mac_share"] = share;
     state.counters["time_share"] = t_routed / t_dense;
     state.counters["kept"] = (1 - t_routed / t_dense) / (1 - share);
+    state.counters["kept_cpu"] = (1 - fastest(routed_cpu) / fastest(dense_cpu)) / (1 - share);
 }
 
-BENCHMARK(attention_alone)->ArgNames({"T", "S", "kv", "drop", "back", "threads"})->UseRealTime()->Unit(benchmark::kMillisecond)
-    ->ArgsProduct({{64}, {64}, {4}, {0}, {0, 1}, {1, 2}})->ArgsProduct({{256}, {16}, {4}, {0}, {0, 1}, {1, 2}})
-    ->ArgsProduct({{1024}, {4}, {4, 1}, {0}, {0, 1}, {1, 2}})->ArgsProduct({{1024}, {4}, {4}, {10}, {0, 1}, {1}})
+BENCHMARK(attention_alone)
+    ->ArgNames({"T", "S", "kv", "drop", "back", "threads"})
+    ->UseRealTime()
+    ->Unit(benchmark::kMillisecond)
+    ->ArgsProduct({{64}, {64}, {4}, {0}, {0, 1}, {1, 2}})
+    ->ArgsProduct({{256}, {16}, {4}, {0}, {0, 1}, {1, 2}})
+    ->ArgsProduct({{1024}, {4}, {4, 1}, {0}, {0, 1}, {1, 2}})
+    ->ArgsProduct({{1024}, {4}, {4}, {10}, {0, 1}, {1}})
     ->ArgsProduct({{4096}, {1}, {4}, {0}, {0, 1}, {1, 2}});
-BENCHMARK(decode)->ArgNames({"S", "keys", "heads", "kv", "threads"})->UseRealTime()->Unit(benchmark::kMicrosecond)
-    ->ArgsProduct({{1, 16}, {4096}, {4}, {4}, {1, 2}})->ArgsProduct({{1, 16}, {4096}, {14}, {2}, {1, 2}})->ArgsProduct({{64}, {128}, {4}, {4}, {1, 2}});
-BENCHMARK(routed_sub_layer)->ArgNames({"T", "S", "share", "back", "threads"})->UseManualTime()->Unit(benchmark::kMillisecond)
-    ->ArgsProduct({{1024}, {4}, {25, 50}, {0, 1}, {1, 2}})->ArgsProduct({{4096}, {1}, {25, 50}, {0, 1}, {1, 2}});
+BENCHMARK(decode)
+    ->ArgNames({"S", "keys", "heads", "kv", "threads"})
+    ->UseRealTime()
+    ->Unit(benchmark::kMicrosecond)
+    ->ArgsProduct({{1, 16}, {4096}, {4}, {4}, {1, 2}})
+    ->ArgsProduct({{1, 16}, {4096}, {14}, {2}, {1, 2}})
+    ->ArgsProduct({{64}, {128}, {4}, {4}, {1, 2}});
+BENCHMARK(routed_sub_layer)
+    ->ArgNames({"T", "S", "share", "back", "threads"})
+    ->UseManualTime()
+    ->Unit(benchmark::kMillisecond)
+    ->ArgsProduct({{1024}, {4}, {25, 50}, {0, 1}, {1, 2}})
+    ->ArgsProduct({{4096}, {1}, {25, 50}, {0, 1}, {1, 2}});
 
 }  // namespace
 }  // namespace spectral::bench

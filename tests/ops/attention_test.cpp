@@ -21,7 +21,9 @@ struct sequence_rows {
     index rows() const { return static_cast<index>(position.size()); }
 
     template <class On>
-    row_map on(On& bench) const { return {bench.ids(begin), bench.ids(end), bench.ids(position), bench.ids(sequence)}; }
+    row_map on(On& bench) const {
+        return {bench.ids(begin), bench.ids(end), bench.ids(position), bench.ids(sequence)};
+    }
 };
 
 // Each row of sequences of these lengths with chance `share`; in a cache, rows of no sequence lie around each sequence.
@@ -69,7 +71,7 @@ struct attention_problem {
         k = normals(k_rows.rows() * k_width(), 4);
         v = normals(k_rows.rows() * k_width(), 5);
         dL_dout = normals(q_rows.rows() * q_width(), 6);
-        for (std::size_t i = 0; i < k.size(); ++i)   // rows of no sequence must not be read
+        for (std::size_t i = 0; i < k.size(); ++i)  // rows of no sequence must not be read
             if (k_rows.sequence[i / static_cast<std::size_t>(k_width())] < 0) k[i] = v[i] = nan;
         return *this;
     }
@@ -77,28 +79,31 @@ struct attention_problem {
     index k_width() const { return options.kv_heads * d; }
     std::string text() const {
         return "heads " + shape(options.heads, options.kv_heads) + " D " + std::to_string(d) + " rows " +
-               shape(q_rows.rows(), k_rows.rows()) + (options.causal ? " causal" : " full") + " dropout " + std::to_string(options.dropout);
+               shape(q_rows.rows(), k_rows.rows()) + (options.causal ? " causal" : " full") + " dropout " +
+               std::to_string(options.dropout);
     }
 };
 
+using results = std::vector<std::pair<std::string, std::vector<double>>>;  // by name
+
 template <class On>
-outputs run(On& on, const attention_problem& p, bool gradients = true) {
+results run(On& on, const attention_problem& p, bool gradients = true) {
     using scalar = typename On::scalar;
     const index nq = p.q_rows.rows(), nk = p.k_rows.rows(), wq = p.q_width(), wk = p.k_width();
     const row_map q_rows = p.q_rows.on(on), k_rows = p.k_rows.on(on);
     auto q = on.input(nq, wq, p.q), k = on.input(nk, wk, p.k), v = on.input(nk, wk, p.v);
     auto out = on.output(nq, wq), lse = on.output(nq, p.options.heads);
     attention_forward<typename On::executor, scalar>(on.ex, q, k, v, q_rows, k_rows, p.options, out, lse);
-    outputs results{{"out", on.read(out)}, {"lse", on.read(lse)}};
-    if (!gradients) return results;
+    results r{{"out", on.read(out)}, {"lse", on.read(lse)}};
+    if (!gradients) return r;
     auto dq = on.output(nq, wq), dk = on.output(nk, wk), dv = on.output(nk, wk);
-    attention_backward<typename On::executor, scalar>(on.ex, on.input(nq, wq, p.dL_dout), q, k, v, out, lse, q_rows, k_rows,
-                                                      p.options, dq, dk, dv);
-    results.insert(results.end(), {{"dL_dq", on.read(dq)}, {"dL_dk", on.read(dk)}, {"dL_dv", on.read(dv)}});
-    return results;
+    attention_backward<typename On::executor, scalar>(on.ex, on.input(nq, wq, p.dL_dout), q, k, v, out, lse, q_rows,
+                                                      k_rows, p.options, dq, dk, dv);
+    r.insert(r.end(), {{"dL_dq", on.read(dq)}, {"dL_dk", on.read(dk)}, {"dL_dv", on.read(dv)}});
+    return r;
 }
 
-double largest_norm(const std::vector<double>& x, index d) {   // of rows of D numbers
+double largest_norm(const std::vector<double>& x, index d) {  // of rows of D numbers
     double most = 0;
     for (std::size_t i = 0; i < x.size(); i += static_cast<std::size_t>(d)) {
         double sum = 0;
@@ -110,7 +115,8 @@ double largest_norm(const std::vector<double>& x, index d) {   // of rows of D n
 
 // The allowed errors of run()'s results, in their order, for scalars of precision eps
 std::vector<double> bounds(const attention_problem& p, double eps, double lse, double column) {
-    const double scale = std::abs(p.options.scale), kept = 1 / (1 - p.options.dropout), root = std::sqrt(static_cast<double>(p.d));
+    const double scale = std::abs(p.options.scale), kept = 1 / (1 - p.options.dropout),
+                 root = std::sqrt(static_cast<double>(p.d));
     const double n = static_cast<double>(*std::max_element(p.lengths.begin(), p.lengths.end()));
     const double score = scale * largest_norm(p.q, p.d) * largest_norm(p.k, p.d) / root;
     const double r = eps * (root * score + std::sqrt(n) + lse + 4);
@@ -123,7 +129,7 @@ std::vector<double> bounds(const attention_problem& p, double eps, double lse, d
 template <class Target>
 void check_attention_case(const attention_problem& p, bool gradients = true) {
     workbench<oracle> exact;
-    const outputs want = run(exact, p, gradients);
+    const results want = run(exact, p, gradients);
     double column = 1;
     if (gradients) {
         workbench<oracle> bench;
@@ -133,19 +139,22 @@ void check_attention_case(const attention_problem& p, bool gradients = true) {
     }
     const double eps = static_cast<double>(std::numeric_limits<typename Target::scalar>::epsilon());
     const std::vector<double> allowed = bounds(p, eps, largest(want[1].second), column);
-    outputs first;
+    results first;
     for (layout l : {layout::dense, layout::columns, layout::dense}) {
         workbench<Target> on(l);
-        const outputs got = run(on, p, gradients);
+        const results got = run(on, p, gradients);
         on.check_untouched("attention on " + Target::executor_name() + ", " + p.text());
         for (std::size_t i = 0; i < got.size(); ++i)
-            compare(got[i].second, want[i].second, allowed[i],
-                    {"attention", got[i].first, Target::executor_name(), scalar_name<typename Target::scalar>, p.text()});
-        if (first.empty()) first = got;
-        else if (l == layout::dense && got != first) FAIL_CHECK("attention, " << p.text() << ": a second run gave other bits");
+            compare(
+                got[i].second, want[i].second, allowed[i],
+                {"attention", got[i].first, Target::executor_name(), scalar_name<typename Target::scalar>, p.text()});
+        if (first.empty())
+            first = got;
+        else if (l == layout::dense && got != first)
+            FAIL_CHECK("attention, " << p.text() << ": a second run gave other bits");
     }
     if (gradients)
-        for (std::size_t m = 0; m < p.k_rows.sequence.size(); ++m)   // exactly 0 for keys of no sequence
+        for (std::size_t m = 0; m < p.k_rows.sequence.size(); ++m)  // exactly 0 for keys of no sequence
             if (p.k_rows.sequence[m] < 0)
                 for (const std::size_t i : {std::size_t{3}, std::size_t{4}})
                     REQUIRE(first[i].second[m * static_cast<std::size_t>(p.k_width())] == 0);
@@ -158,7 +167,7 @@ const std::vector<std::pair<index, index>> all_heads{{4, 4}, {4, 2}, {4, 1}, {3,
 TEMPLATE_LIST_TEST_CASE("attention: heads, widths, masks", "[ops][attention]", targets) {
     for (auto [heads, kv_heads] : all_heads)
         for (index d : {2, 8, 16, 32, 33, 64, 128}) {
-            if (d == 128 && heads == kv_heads) continue;   // the reference is slow
+            if (d == 128 && heads == kv_heads) continue;  // the reference is slow
             check_attention_case<TestType>(attention_problem(heads, kv_heads, d).rows(1, 1));
             check_attention_case<TestType>(attention_problem(heads, kv_heads, d, false).rows(0.3, 1));
         }
@@ -169,7 +178,8 @@ TEMPLATE_LIST_TEST_CASE("attention: subsets of queries and keys, caches", "[ops]
         for (bool causal : {true, false})
             for (double queries : {0.0, 0.05, 0.5})
                 for (double keys : {0.0, 0.3, 1.0})
-                    check_attention_case<TestType>(attention_problem(heads, kv_heads, 16, causal).rows(queries, keys, true));
+                    check_attention_case<TestType>(
+                        attention_problem(heads, kv_heads, 16, causal).rows(queries, keys, true));
 }
 
 TEMPLATE_LIST_TEST_CASE("attention: query rows of no sequence", "[ops][attention]", targets) {
@@ -206,7 +216,7 @@ TEMPLATE_LIST_TEST_CASE("attention: weights sum to one", "[ops][attention]", tar
         p.rows(1, 1);
         std::fill(p.v.begin(), p.v.end(), 1.0);
         workbench<TestType> on;
-        const auto out = run(on, p, false)[0].second;   // what the two sums over at most 130 weights differ by
+        const auto out = run(on, p, false)[0].second;  // what the two sums over at most 130 weights differ by
         compare(out, std::vector<double>(out.size(), 1.0), allowed<typename TestType::scalar>(2 * 130, 1),
                 {"attention", "sum", TestType::executor_name(), scalar_name<typename TestType::scalar>, p.text()});
     }
@@ -222,7 +232,7 @@ TEMPLATE_LIST_TEST_CASE("attention: later rows do not change earlier ones", "[op
     for (index n : {1, 2, 16, 17, 63, 64, 65, 129}) {
         attention_problem head = p;
         head.lengths = {n};
-        head.rows(1, 1);   // draws by row: the same first rows
+        head.rows(1, 1);  // draws by row: the same first rows
         const auto got = run(on, head, false)[0].second;
         const auto end = whole[0].second.begin() + n * p.q_width();
         compare(got, std::vector<double>(whole[0].second.begin(), end), bounds(p, eps, largest(whole[1].second), 1)[0],
@@ -232,7 +242,7 @@ TEMPLATE_LIST_TEST_CASE("attention: later rows do not change earlier ones", "[op
 
 TEMPLATE_LIST_TEST_CASE("attention: scores of thousands neither overflow nor mix", "[ops][attention]", targets) {
     attention_problem p(4, 4, 16);
-    p.options.scale = 500;   // all weight on one key
+    p.options.scale = 500;  // all weight on one key
     p.rows(1, 1);
     workbench<TestType> on;
     for (const auto& [name, values] : run(on, p))
@@ -248,7 +258,7 @@ TEST_CASE("attention: gradient of the reference against finite differences", "[o
             p.rows(0.7, 0.8, true);
             for (auto* x : {&p.k, &p.v})
                 for (double& e : *x)
-                    if (std::isnan(e)) e = 0;   // read by the difference quotients
+                    if (std::isnan(e)) e = 0;  // read by the difference quotients
             workbench<oracle> on;
             const index nq = p.q_rows.rows(), nk = p.k_rows.rows(), wq = p.q_width(), wk = p.k_width();
             const row_map q_rows = p.q_rows.on(on), k_rows = p.k_rows.on(on);
@@ -260,8 +270,8 @@ TEST_CASE("attention: gradient of the reference against finite differences", "[o
             };
             loss();
             auto dq = on.output(nq, wq), dk = on.output(nk, wk), dv = on.output(nk, wk);
-            attention_backward<reference::executor, double>(on.ex, on.input(nq, wq, p.dL_dout), q, k, v, out, lse, q_rows,
-                                                            k_rows, p.options, dq, dk, dv);
+            attention_backward<reference::executor, double>(on.ex, on.input(nq, wq, p.dL_dout), q, k, v, out, lse,
+                                                            q_rows, k_rows, p.options, dq, dk, dv);
             require_gradient(on.ex, q, dq, loss, "attention " + p.text() + ": q");
             require_gradient(on.ex, k, dk, loss, "attention " + p.text() + ": k");
             require_gradient(on.ex, v, dv, loss, "attention " + p.text() + ": v");

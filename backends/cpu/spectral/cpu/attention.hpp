@@ -25,14 +25,14 @@
 
 namespace spectral::cpu::detail::attention {
 
-inline constexpr index few_rows = 8;      // up to so many rows a sequence and head: dot products
-inline constexpr index key_span = 1024;   // keys a unit of work of such a sequence takes
+inline constexpr index few_rows = 8;  // up to so many rows a sequence and head: dot products
+inline constexpr index key_span = 1024;  // keys a unit of work of such a sequence takes
 
 // Some rows of one sequence and key/value head, against the keys [first_key, last_key) of the sequence.
 struct work_unit {
     index sequence, kv_head, first_row, rows, first_key, last_key;
-    index part, parts;   // of the sequence's keys (parts > 1 only for few rows)
-    index slot;          // number of the part among all parts of all heads
+    index part, parts;  // of the sequence's keys (parts > 1 only for few rows)
+    index slot;  // number of the part among all parts of all heads
 };
 
 // Everything the kernels share about one call.
@@ -41,15 +41,23 @@ struct problem {
     const_matrix<T> q, k, v;
     const row_map &q_rows, &k_rows;
     const attention_options& options;
-    vector_view<row_index> visible;   // (Nq) how many keys of its sequence a query sees: the first ones
-    index d, group;                   // D, query heads per key/value head
-    std::uint32_t threshold;          // of dropout
-    T kept;                           // 1 / (1 - p)
+    vector_view<row_index> visible;  // (Nq) how many keys of its sequence a query sees: the first ones
+    index d, group;  // D, query heads per key/value head
+    std::uint32_t threshold;  // of dropout
+    T kept;  // 1 / (1 - p)
 
     problem(const_matrix<T> q_, const_matrix<T> k_, const_matrix<T> v_, const row_map& q_rows_, const row_map& k_rows_,
             const attention_options& o, vector_view<row_index> visible_)
-        : q(q_), k(k_), v(v_), q_rows(q_rows_), k_rows(k_rows_), options(o), visible(visible_), d(q_.width() / o.heads),
-          group(o.heads / o.kv_heads), threshold(probability_threshold(o.dropout)),
+        : q(q_),
+          k(k_),
+          v(v_),
+          q_rows(q_rows_),
+          k_rows(k_rows_),
+          options(o),
+          visible(visible_),
+          d(q_.width() / o.heads),
+          group(o.heads / o.kv_heads),
+          threshold(probability_threshold(o.dropout)),
           kept(o.dropout < 1 ? static_cast<T>(1 / (1 - o.dropout)) : T(0)) {
         for (index s = 0; s < q_rows.sequences(); ++s) {
             const row_index* position = k_rows.position.data + k_rows.begin[s];
@@ -98,7 +106,7 @@ struct problem {
             index each = 0;
             for (index r = 0; r < rows; r += tile) each += cost(s, r, std::min(tile, rows - r));
             for (index h = 0; h < options.kv_heads; ++h) {
-                if (at + each <= first || at >= last) {   // this head is another thread's
+                if (at + each <= first || at >= last) {  // this head is another thread's
                     at += each;
                     slot += parts > 1 ? parts : 0;
                     continue;
@@ -129,7 +137,7 @@ struct problem {
     }
 };
 
-inline constexpr index cost_grain = tile * tile * 4;   // less is not worth waking a thread
+inline constexpr index cost_grain = tile * tile * 4;  // less is not worth waking a thread
 
 // Per lane: the rows' keys, and for each vector how many keys its last row sees.
 template <class T>
@@ -139,7 +147,7 @@ struct lane_bounds {
     index vectors;
 
     lane_bounds(const problem<T>& p, const work_unit& u) : vectors((u.rows + lanes<T> - 1) / lanes<T>) {
-        for (index i = 0; i < vectors * lanes<T>; ++i)   // lanes after the last row: as the last row, results unused
+        for (index i = 0; i < vectors * lanes<T>; ++i)  // lanes after the last row: as the last row, results unused
             keys[i] = static_cast<T>(p.keys_seen(u.sequence, u.first_row + std::min(i, u.rows - 1)));
         for (index v = 0; v < vectors; ++v) last[v] = static_cast<index>(keys[(v + 1) * lanes<T> - 1]);
     }
@@ -161,28 +169,23 @@ struct lane_bounds {
 
 // The dropout factors of a tile, (keys, lanes)
 template <class T>
-void draw_tile(const problem<T>& p, const work_unit& u, const lane_bounds<T>& bounds, index first_key, index n, T* keep) {
+void draw_tile(const problem<T>& p, const work_unit& u, const lane_bounds<T>& bounds, index first_key, index n,
+               T* keep) {
     const index key_row = p.k_rows.begin[u.sequence] + first_key;
     for (index i = 0; i < bounds.vectors * lanes<T>; ++i) {
         const index row = u.first_row + std::min(i, u.rows - 1);
         const index line = p.query(u.sequence, row) * p.options.heads + p.head(u.kv_head, row);
-        draw_keep(p.options.draw, static_cast<std::uint64_t>(line * p.k.rows() + key_row), n, p.threshold, p.kept, keep + i);
+        draw_keep(p.options.draw, static_cast<std::uint64_t>(line * p.k.rows() + key_row), n, p.threshold, p.kept,
+                  keep + i);
     }
-}
-
-// A tile's rows of keys and values lie apart, which hides them from the processor's own look-ahead.
-template <class T>
-void prefetch_keys(const problem<T>& p, const work_unit& u, index first_key) {
-    const index row = p.k_rows.begin[u.sequence] + first_key, n = std::min(tile, u.last_key - first_key);
-    if (n <= 0) return;
-    prefetch_rows(p.k.row(row) + u.kv_head * p.d, p.k.row_stride, n, p.d);
-    prefetch_rows(p.v.row(row) + u.kv_head * p.d, p.v.row_stride, n, p.d);
 }
 
 // --- forward --------------------------------------------------------------------------------------------------------
 
 template <class T>
-index forward_scratch(index d, bool dropout) { return tile * (2 * d + tile + (dropout ? tile : 0)); }
+index forward_scratch(index d, bool dropout) {
+    return tile * (2 * d + tile + (dropout ? tile : 0));
+}
 
 // One pass of the running softmax over S (n, lanes): P in place, its sums, and the factor of what was summed before.
 template <class T>
@@ -233,7 +236,6 @@ void forward_tile(const problem<T>& p, const work_unit& u, matrix_view<T> out, m
     alignas(64) T largest[tile], sum[tile], factor[tile];
     const T* from[tile];
     T* to[tile];
-    prefetch_keys(p, u, 0);
     for (index i = 0; i < u.rows; ++i) {
         const index n = p.query(u.sequence, u.first_row + i), column = p.head(u.kv_head, u.first_row + i) * d;
         from[i] = p.q.row(n) + column;
@@ -246,10 +248,9 @@ void forward_tile(const problem<T>& p, const work_unit& u, matrix_view<T> out, m
     const index base = p.k_rows.begin[u.sequence], column = u.kv_head * d;
     for (index j = 0; j < u.last_key; j += tile) {
         const index n = std::min(tile, u.last_key - j);
-        prefetch_keys(p, u, j + tile);
         bounds.for_segments(j, n, [&](index lo, index hi, index v0) {
-            product<false>(hi - lo, bounds.vectors - v0, d, p.k.row(base + j + lo) + column, p.k.row_stride, qt + v0 * w,
-                           tile, s + lo * tile + v0 * w, tile, start::zero);
+            product<false>(hi - lo, bounds.vectors - v0, d, p.k.row(base + j + lo) + column, p.k.row_stride,
+                           qt + v0 * w, tile, s + lo * tile + v0 * w, tile, start::zero);
         });
         online_softmax(bounds, j, n, s, largest, sum, factor);
         if (dropout) {
@@ -263,7 +264,10 @@ void forward_tile(const problem<T>& p, const work_unit& u, matrix_view<T> out, m
         bounds.for_segments(j, n, [&](index lo, index hi, index v0) {
             product<true>(d, bounds.vectors - v0, hi - lo, p.v.row(base + j + lo) + column, p.v.row_stride,
                           s + lo * tile + v0 * w, tile, o + v0 * w, tile,
-                          lo > 0 ? start::add : j == 0 ? start::zero : start::scaled, factor + v0 * w);
+                          lo > 0   ? start::add
+                          : j == 0 ? start::zero
+                                   : start::scaled,
+                          factor + v0 * w);
         });
     }
     for (index i = 0; i < u.rows; ++i) {
@@ -304,7 +308,9 @@ vec<T> dot_keys(const T* q, const T* k, index k_stride, index n, index d) {
 // A unit's rows lie one below another, queries and weights too, so that from three rows on the scores are a product with
 // the transposed keys; the values are one with the keys as they are.
 template <class T>
-index few_scratch(index d) { return few_rows * (d + tile) + tile * d; }
+index few_scratch(index d) {
+    return few_rows * (d + tile) + tile * d;
+}
 
 template <class T>
 void forward_few(const problem<T>& p, const work_unit& u, T* part, T* scratch) {
@@ -333,13 +339,15 @@ void forward_few(const problem<T>& p, const work_unit& u, T* part, T* scratch) {
         } else {
             for (index m = 0; m < most; m += w)
                 for (index i = 0; i < u.rows; ++i)
-                    store(weight + i * tile + m, dot_keys(q + i * d, k + m * p.k.row_stride, p.k.row_stride, std::min(w, most - m), d));
+                    store(weight + i * tile + m,
+                          dot_keys(q + i * d, k + m * p.k.row_stride, p.k.row_stride, std::min(w, most - m), d));
         }
-        if (j + tile < u.last_key) prefetch_rows(k + tile * p.k.row_stride, p.k.row_stride, std::min(tile, u.last_key - j - tile), d);
+        if (j + tile < u.last_key)
+            prefetch_rows(k + tile * p.k.row_stride, p.k.row_stride, std::min(tile, u.last_key - j - tile), d);
         for (index i = 0; i < u.rows; ++i) {
             const index n = std::clamp<index>(p.keys_seen(u.sequence, i) - j, 0, most);
             T *o = part + i * size, *s = weight + i * tile;
-            std::fill(s + n, s + vectors * w, lowest);   // weight 0, unless the row has seen no key at all
+            std::fill(s + n, s + vectors * w, lowest);  // weight 0, unless the row has seen no key at all
             vec<T> tops = splat(o[d]), total{};
             for (index m = 0; m < vectors; ++m) tops = larger(load(s + m * w), tops);
             T top = tops[0], sum = 0;
@@ -357,7 +365,8 @@ void forward_few(const problem<T>& p, const work_unit& u, T* part, T* scratch) {
             o[d] = top;
             if (p.options.dropout > 0) {
                 const index line = p.query(u.sequence, i) * p.options.heads + p.head(u.kv_head, i);
-                draw_keep(p.options.draw, static_cast<std::uint64_t>(line * p.k.rows() + base + j), n, p.threshold, p.kept, keep);
+                draw_keep(p.options.draw, static_cast<std::uint64_t>(line * p.k.rows() + base + j), n, p.threshold,
+                          p.kept, keep);
                 for (index m = 0; m < n; ++m) s[m] *= keep[m * tile];
             }
         }
@@ -370,7 +379,8 @@ void forward_few(const problem<T>& p, const work_unit& u, T* part, T* scratch) {
 
 // Joins the parts of one sequence and head, one a row of `part`, into its results.
 template <class T>
-void join_parts(const problem<T>& p, index s, index kv_head, matrix_view<T> part, matrix_view<T> out, matrix_view<T> lse) {
+void join_parts(const problem<T>& p, index s, index kv_head, matrix_view<T> part, matrix_view<T> out,
+                matrix_view<T> lse) {
     const index d = p.d, rows = p.rows_of(s), size = part_size(d);
     for (index i = 0; i < rows; ++i) {
         const index n = p.query(s, i), head = p.head(kv_head, i);
@@ -403,15 +413,19 @@ struct key_gradients {
 };
 
 template <class T>
-index padded(index d) { return (d + lanes<T> - 1) / lanes<T> * lanes<T>; }
+index padded(index d) {
+    return (d + lanes<T> - 1) / lanes<T> * lanes<T>;
+}
 
 template <class T>
-index backward_scratch(index d, bool dropout) { return tile * (3 * d + 2 * padded<T>(d) + (dropout ? 3 : 2) * tile); }
+index backward_scratch(index d, bool dropout) {
+    return tile * (3 * d + 2 * padded<T>(d) + (dropout ? 3 : 2) * tile);
+}
 
 // S and dA (n, lanes) become P ∘ keep and dS, in place.
 template <class T>
-void weight_gradients(const lane_bounds<T>& bounds, index first_key, index n, const T* lse, const T* delta, const T* keep,
-                      T* s, T* da) {
+void weight_gradients(const lane_bounds<T>& bounds, index first_key, index n, const T* lse, const T* delta,
+                      const T* keep, T* s, T* da) {
     constexpr index w = lanes<T>;
     for (index v = 0; v < bounds.vectors; ++v) {
         const index keys = bounds.keys_of(v, first_key, n);
@@ -447,8 +461,7 @@ void backward_tile(const problem<T>& p, const work_unit& u, const_matrix<T> dL_d
     alignas(64) T l[tile] = {}, delta[tile] = {}, factor[tile];
     const T *q_from[tile], *g_from[tile];
     T* to[tile];
-    prefetch_keys(p, u, 0);
-    for (index i = 0; i < u.rows; ++i) {   // rows of D for dK and dV, below their transposes for S and dA
+    for (index i = 0; i < u.rows; ++i) {  // rows of D for dK and dV, below their transposes for S and dA
         const index n = p.query(u.sequence, u.first_row + i), head = p.head(u.kv_head, u.first_row + i);
         q_from[i] = p.q.row(n) + head * d;
         g_from[i] = dL_dout.row(n) + head * d;
@@ -469,7 +482,7 @@ void backward_tile(const problem<T>& p, const work_unit& u, const_matrix<T> dL_d
             delta[i] += g_from[i][c] * o[c];
         }
         for (; c < wide; ++c) qi[c] = gi[c] = 0;
-        if (bounds.keys[i] > 0) l[i] = lse(n, head);   // of a query without keys it is -∞
+        if (bounds.keys[i] > 0) l[i] = lse(n, head);  // of a query without keys it is -∞
     }
     load_lanes(q_from, u.rows, d, scale, qt);
     load_lanes(g_from, u.rows, d, T(1), gt);
@@ -478,20 +491,24 @@ void backward_tile(const problem<T>& p, const work_unit& u, const_matrix<T> dL_d
     const index base = p.k_rows.begin[u.sequence], column = u.kv_head * d;
     for (index j = 0; j < u.last_key; j += tile) {
         const index n = std::min(tile, u.last_key - j);
-        prefetch_keys(p, u, j + tile);
         bounds.for_segments(j, n, [&](index lo, index hi, index v0) {
             const index row = base + j + lo, corner = lo * tile + v0 * w, vectors = bounds.vectors - v0;
-            product<false>(hi - lo, vectors, d, p.k.row(row) + column, p.k.row_stride, qt + v0 * w, tile, s + corner, tile, start::zero);
-            product<false>(hi - lo, vectors, d, p.v.row(row) + column, p.v.row_stride, gt + v0 * w, tile, da + corner, tile, start::zero);
+            product<false>(hi - lo, vectors, d, p.k.row(row) + column, p.k.row_stride, qt + v0 * w, tile, s + corner,
+                           tile, start::zero);
+            product<false>(hi - lo, vectors, d, p.v.row(row) + column, p.v.row_stride, gt + v0 * w, tile, da + corner,
+                           tile, start::zero);
         });
         if (dropout) draw_tile(p, u, bounds, j, n, keep);
         weight_gradients(bounds, j, n, l, delta, keep, s, da);
         bounds.for_segments(j, n, [&](index lo, index hi, index v0) {
             const index row = base + j + lo, corner = lo * tile + v0 * w, vectors = bounds.vectors - v0;
             const index rows = u.rows - v0 * w;
-            product<false>(hi - lo, wide / w, rows, s + corner, tile, gn + v0 * w * wide, wide, sums.v(j + lo), wide, start::add);
-            product<false>(hi - lo, wide / w, rows, da + corner, tile, qn + v0 * w * wide, wide, sums.k(j + lo), wide, start::add);
-            product<true>(d, vectors, hi - lo, p.k.row(row) + column, p.k.row_stride, da + corner, tile, dqt + v0 * w, tile, start::add);
+            product<false>(hi - lo, wide / w, rows, s + corner, tile, gn + v0 * w * wide, wide, sums.v(j + lo), wide,
+                           start::add);
+            product<false>(hi - lo, wide / w, rows, da + corner, tile, qn + v0 * w * wide, wide, sums.k(j + lo), wide,
+                           start::add);
+            product<true>(d, vectors, hi - lo, p.k.row(row) + column, p.k.row_stride, da + corner, tile, dqt + v0 * w,
+                          tile, start::add);
         });
     }
     std::fill_n(factor, tile, scale);
@@ -499,8 +516,8 @@ void backward_tile(const problem<T>& p, const work_unit& u, const_matrix<T> dL_d
 }
 
 template <class T>
-void write_key_gradients(const problem<T>& p, index s, index kv_head, const key_gradients<T>& sums, write mode, matrix_view<T> dL_dk,
-                         matrix_view<T> dL_dv) {
+void write_key_gradients(const problem<T>& p, index s, index kv_head, const key_gradients<T>& sums, write mode,
+                         matrix_view<T> dL_dk, matrix_view<T> dL_dv) {
     const index base = p.k_rows.begin[s], column = kv_head * p.d;
     for (index j = 0; j < sums.keys; ++j) {
         T *dk = dL_dk.row(base + j) + column, *dv = dL_dv.row(base + j) + column;
@@ -568,7 +585,7 @@ void attention_backward_kernel(executor& ex, const_matrix<T> dL_dout, const_matr
     }
     if (covered < q.rows())
         for (index n = 0; n < q.rows(); ++n) std::fill_n(dL_dq.row(n), dL_dq.width(), T(0));
-    detail::parallel_ranges(ex, k.rows(), 256, [&](index first, index last, int) {   // keys that nobody sees get nothing
+    detail::parallel_ranges(ex, k.rows(), 256, [&](index first, index last, int) {  // keys that nobody sees get nothing
         for (index m = first; m < last; ++m) {
             std::fill_n(dL_dk.row(m), dL_dk.width(), T(0));
             std::fill_n(dL_dv.row(m), dL_dv.width(), T(0));

@@ -50,7 +50,7 @@ void attention_forward_kernel(executor& ex, const_matrix<T> q, const_matrix<T> k
             const index keys = visible_keys(k_rows, s, q_rows.position[n], o.causal), first = k_rows.begin[s];
             if (keys == 0) continue;
             for (index h = 0; h < o.heads; ++h) {
-                const index column = h / group * d;   // of this head's keys and values
+                const index column = h / group * d;  // of this head's keys and values
                 double largest = -std::numeric_limits<double>::infinity(), sum = 0;
                 for (index m = 0; m < keys; ++m) {
                     weight[m] = o.scale * dot(q.row(n) + h * d, k.row(first + m) + column, d);
@@ -76,7 +76,7 @@ void attention_backward_kernel(executor& ex, const_matrix<T> dL_dout, const_matr
                                const row_map& k_rows, const attention_options& o, matrix_view<T> dL_dq,
                                matrix_view<T> dL_dk, matrix_view<T> dL_dv) {
     const index d = q.width() / o.heads, group = o.heads / o.kv_heads;
-    arena_scope scope(ex);   // sums over queries (keys) run over many loops: kept in double until the end
+    arena_scope scope(ex);  // sums over queries (keys) run over many loops: kept in double until the end
     auto dq = ex.memory().template zeros<double, 2>({q.rows(), q.width()});
     auto dk = ex.memory().template zeros<double, 2>({k.rows(), k.width()});
     auto dv = ex.memory().template zeros<double, 2>({k.rows(), k.width()});
@@ -89,7 +89,8 @@ void attention_backward_kernel(executor& ex, const_matrix<T> dL_dout, const_matr
                 const double delta = dot(gradient, out.row(n) + h * d, d);
                 for (index m = first; m < first + keys; ++m) {
                     const double keep = dropout_factor(o, n, h, m, k.rows());
-                    const double w = std::exp(o.scale * dot(query, k.row(m) + column, d) - static_cast<double>(lse(n, h)));
+                    const double w =
+                        std::exp(o.scale * dot(query, k.row(m) + column, d) - static_cast<double>(lse(n, h)));
                     const double dscore = w * (keep * dot(gradient, v.row(m) + column, d) - delta);
                     for (index c = 0; c < d; ++c) {
                         dq(n, h * d + c) += o.scale * dscore * static_cast<double>(k(m, column + c));

@@ -17,37 +17,53 @@ namespace spectral::cpu::detail::attention {
 
 // Sums held in registers: block_rows x block_vectors, with block_vectors + 1 more for the factors.
 #if defined(__AVX512F__)
-inline constexpr int vector_bytes = 64, block_rows = 6, block_vectors = 4;   // 32 registers
+inline constexpr int vector_bytes = 64, block_rows = 6, block_vectors = 4;  // 32 registers
 #elif defined(__AVX__)
-inline constexpr int vector_bytes = 32, block_rows = 6, block_vectors = 2;   // 16 registers
+inline constexpr int vector_bytes = 32, block_rows = 6, block_vectors = 2;  // 16 registers
 #else
 inline constexpr int vector_bytes = 16, block_rows = 4, block_vectors = 2;
 #endif
 inline constexpr index tile = 64;
 
-template <class T> struct vector_types;
-template <> struct vector_types<float> {
+template <class T>
+struct vector_types;
+template <>
+struct vector_types<float> {
     typedef float real __attribute__((vector_size(vector_bytes)));
     typedef std::uint32_t whole __attribute__((vector_size(vector_bytes)));
     typedef std::int32_t mask __attribute__((vector_size(vector_bytes)));
 };
-template <> struct vector_types<double> {
+template <>
+struct vector_types<double> {
     typedef double real __attribute__((vector_size(vector_bytes)));
     typedef std::uint64_t whole __attribute__((vector_size(vector_bytes)));
     typedef std::int64_t mask __attribute__((vector_size(vector_bytes)));
 };
-template <class T> using vec = typename vector_types<T>::real;
-template <class T> inline constexpr index lanes = vector_bytes / static_cast<index>(sizeof(T));
+template <class T>
+using vec = typename vector_types<T>::real;
+template <class T>
+inline constexpr index lanes = vector_bytes / static_cast<index>(sizeof(T));
 
-template <class T> vec<T> load(const T* p) {
+template <class T>
+vec<T> load(const T* p) {
     vec<T> v;
     __builtin_memcpy(&v, p, sizeof v);
     return v;
 }
-template <class T> void store(T* p, vec<T> v) { __builtin_memcpy(p, &v, sizeof v); }
-template <class T> vec<T> splat(T x) { return x - vec<T>{}; }
-template <class V> V larger(V a, V b) { return a > b ? a : b; }
+template <class T>
+void store(T* p, vec<T> v) {
+    __builtin_memcpy(p, &v, sizeof v);
+}
+template <class T>
+vec<T> splat(T x) {
+    return x - vec<T>{};
+}
+template <class V>
+V larger(V a, V b) {
+    return a > b ? a : b;
+}
 
+// For decoding: rows of a long cache lie apart, out of reach of the processor's own look-ahead.
 template <class T>
 void prefetch_rows(const T* p, index stride, index n, index d) {
     for (index i = 0; i < n; ++i)
@@ -60,9 +76,10 @@ void prefetch_rows(const T* p, index stride, index n, index d) {
 // which is right for every float: here x is a score less the largest one.
 inline vec<float> exp(vec<float> x) {
     using whole = vector_types<float>::whole;
-    const vec<float> shifter = splat(12582912.0f);   // 1.5 * 2^23: adding it rounds to a whole number, kept in the low bits
+    const vec<float> shifter =
+        splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to a whole number, kept in the low bits
     const vec<float> n_shifted = x * 1.44269504f + shifter, n = n_shifted - shifter;
-    vec<float> r = x - n * 0.693359375f;             // ln 2 in two parts: the first times n is exact
+    vec<float> r = x - n * 0.693359375f;  // ln 2 in two parts: the first times n is exact
     r = r - n * -2.12194440e-4f;
     vec<float> p = r * 1.393408608e-3f + 8.369345833e-3f;
     p = p * r + 4.166647229e-2f;
@@ -90,8 +107,10 @@ inline __attribute__((always_inline)) void product_block(index depth, const T* a
     vec<T> sum[Rows][Vectors];
     for (int i = 0; i < Rows; ++i)
         for (int v = 0; v < Vectors; ++v) {
-            if (from == start::zero) sum[i][v] = vec<T>{};
-            else sum[i][v] = load(c + i * c_stride + v * w);
+            if (from == start::zero)
+                sum[i][v] = vec<T>{};
+            else
+                sum[i][v] = load(c + i * c_stride + v * w);
             if (from == start::scaled) sum[i][v] *= load(factor + v * w);
         }
     for (index k = 0; k < depth; ++k) {
@@ -107,22 +126,26 @@ inline __attribute__((always_inline)) void product_block(index depth, const T* a
 }
 
 template <bool Across, int Vectors, class T>
-__attribute__((noinline)) void product_columns(index m, index depth, const T* a, index a_stride, const T* b, index b_stride, T* c,
-                     index c_stride, start from, const T* factor) {
+__attribute__((noinline)) void product_columns(index m, index depth, const T* a, index a_stride, const T* b,
+                                               index b_stride, T* c, index c_stride, start from, const T* factor) {
     const index a_row = Across ? 1 : a_stride;
     index i = 0;
     for (; i + block_rows <= m; i += block_rows)
-        product_block<Across, block_rows, Vectors>(depth, a + i * a_row, a_stride, b, b_stride, c + i * c_stride, c_stride, from, factor);
+        product_block<Across, block_rows, Vectors>(depth, a + i * a_row, a_stride, b, b_stride, c + i * c_stride,
+                                                   c_stride, from, factor);
     if (i + 4 <= m && block_rows > 4) {
-        product_block<Across, 4, Vectors>(depth, a + i * a_row, a_stride, b, b_stride, c + i * c_stride, c_stride, from, factor);
+        product_block<Across, 4, Vectors>(depth, a + i * a_row, a_stride, b, b_stride, c + i * c_stride, c_stride, from,
+                                          factor);
         i += 4;
     }
     if (i + 2 <= m) {
-        product_block<Across, 2, Vectors>(depth, a + i * a_row, a_stride, b, b_stride, c + i * c_stride, c_stride, from, factor);
+        product_block<Across, 2, Vectors>(depth, a + i * a_row, a_stride, b, b_stride, c + i * c_stride, c_stride, from,
+                                          factor);
         i += 2;
     }
     if (i < m)
-        product_block<Across, 1, Vectors>(depth, a + i * a_row, a_stride, b, b_stride, c + i * c_stride, c_stride, from, factor);
+        product_block<Across, 1, Vectors>(depth, a + i * a_row, a_stride, b, b_stride, c + i * c_stride, c_stride, from,
+                                          factor);
 }
 
 template <bool Across, class T>
