@@ -65,6 +65,8 @@ struct selection {
 
     static selection all(index n) { return {nullptr, nullptr, n}; }
     bool is_all() const { return rows == nullptr; }
+    // the i-th selected row, where the host can read `rows`
+    index row(index i) const { return rows ? rows[i] : i; }
 };
 
 // Number of rows the host sizes buffers and launches for: exact where counts are readable by the host (reference, cpu).

@@ -23,6 +23,8 @@ struct batch {
     std::vector<row_index> targets;   // (N) next tokens, -1 = ignored; empty for classification
     std::vector<row_index> labels;    // (S) one per sequence; empty for language modelling
     std::string task;
+    std::vector<index> prompt_lengths;     // (S) rows of each sequence that are its prompt; empty: not known
+    std::vector<std::string> step_types;   // (S) kind of each sequence's answer, "tool_call" or "planning"; empty: not known
 
     index sequences() const { return static_cast<index>(lengths.size()); }
     index rows() const { return static_cast<index>(ids.size()); }

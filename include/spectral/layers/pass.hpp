@@ -26,6 +26,7 @@ struct decode_state {
     tensor<Exec, T> frozen_gate;            // MetaRouter with batch or sequence pooling: fixed at prefill
     tensor<Exec, T, 2> pool_history;        // MetaRouter with causal pooling: (S, C) sums
     std::vector<index> length;              // rows seen so far of each sequence
+    std::vector<std::vector<char>> open;    // skip gates, by layer and sequence: decided at prefill, then frozen
 
     bool prefilled() const {
         for (index n : length)
@@ -60,6 +61,8 @@ struct pass {
     double auxiliary_loss = 0;                  // regularisers add their value here
     route_trace* trace = nullptr;               // records routes, or replays recorded ones
     decode_state<Exec, T>* decode = nullptr;    // key/value caches of a generation
+    std::span<const index> prompt_lengths{};    // rows of each sequence that skip gates may read; empty: all
+    std::span<const std::string> step_types{};  // of each sequence, for the gates' objective; may be empty
 
     bool training() const { return phase == phase::training; }
     // the random numbers of one dropout site
@@ -69,6 +72,7 @@ struct pass {
     arena<Exec>& memory() const { return ex.memory(); }
     matrix_view<T> matrix(index n, index c) const { return ex.memory().template matrix<T>(n, c); }
     vector_view<T> vector(index n) const { return ex.memory().template vector<T>(n); }
+    vector_view<row_index> row_indices(index n) const { return ex.memory().template vector<row_index>(n); }
     matrix_view<T> zeros(index n, index c) const { return ex.memory().template zeros<T, 2>({n, c}); }
 };
 

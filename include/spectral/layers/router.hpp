@@ -57,8 +57,7 @@ vector_view<T> entropy_of(pass<Exec, T>& p, const_matrix<T> x, dct_norm norm) {
     return h;
 }
 
-namespace detail {
-// a recorded choice in place of the router's own
+// A recorded choice in place of the router's own, where the pass replays a trace.
 template <executor Exec, class T>
 void replay_choice(pass<Exec, T>& p, index layer, vector_view<row_index> op) {
     if (!p.trace || p.trace->how != route_trace::mode::replay) return;
@@ -67,7 +66,6 @@ void replay_choice(pass<Exec, T>& p, index layer, vector_view<row_index> op) {
     check_equal(static_cast<index>(found->second.op.size()), op.size(), "route_trace", "recorded rows");
     p.ex.copy_from_host(op.data, found->second.op.data(), found->second.op.size() * sizeof(row_index));
 }
-}  // namespace detail
 
 template <executor Exec, class T>
 struct entropy_threshold {
@@ -95,9 +93,9 @@ struct entropy_threshold {
             seen = shuffled;
         }
         route.entropy = entropy_of(p, seen, config.dct_norm);
-        route.op = p.memory().template vector<row_index>(x.rows());
+        route.op = p.row_indices(x.rows());
         threshold_rows(p.ex, route.entropy, thresholds, route.op);
-        detail::replay_choice(p, config.layer, route.op);
+        replay_choice(p, config.layer, route.op);
     }
     void backward(pass<Exec, T>&, const_matrix<T>, matrix_view<T>, saved&) {}   // a threshold has no gradient
     template <class F> void visit_parameters(F&&, const std::string&) {}
@@ -117,9 +115,9 @@ struct random_share {
     }
     struct saved {};
     void forward(pass<Exec, T>& p, const_matrix<T> x, routing<T>& route, saved&) {
-        route.op = p.memory().template vector<row_index>(x.rows());
+        route.op = p.row_indices(x.rows());
         random_rows(p.ex, p.rows.position, draw, share, route.op);
-        detail::replay_choice(p, config.layer, route.op);
+        replay_choice(p, config.layer, route.op);
     }
     void backward(pass<Exec, T>&, const_matrix<T>, matrix_view<T>, saved&) {}
     template <class F> void visit_parameters(F&&, const std::string&) {}
@@ -133,7 +131,7 @@ struct constant_choice {
         : choice(o.mode == routing_mode::attention ? o.operators - 1 : 0) {}
     struct saved {};
     void forward(pass<Exec, T>& p, const_matrix<T> x, routing<T>& route, saved&) {
-        route.op = p.memory().template vector<row_index>(x.rows());
+        route.op = p.row_indices(x.rows());
         const std::vector<row_index> all(static_cast<std::size_t>(x.rows()), static_cast<row_index>(choice));
         p.ex.copy_from_host(route.op.data, all.data(), all.size() * sizeof(row_index));
     }
@@ -168,14 +166,14 @@ struct learned_gate {
         route.entropy = s.entropy = entropy_of(p, x, config.dct_norm);
         s.s = p.matrix(x.rows(), options.operators);
         token_gate_forward(p.ex, x, s.entropy, weight.matrix(), bias.vector(), s.s);
-        route.op = p.memory().template vector<row_index>(x.rows());
+        route.op = p.row_indices(x.rows());
         argmax_rows(p.ex, s.s, route.op);
         if (options.mode == routing_mode::soft) {
             route.how = combine::sum;
             route.weight = s.s;
             return;
         }
-        detail::replay_choice(p, config.layer, route.op);
+        replay_choice(p, config.layer, route.op);
         if (options.estimator == estimator::selected_only) {
             route.how = combine::scale;
             route.weight = s.s;

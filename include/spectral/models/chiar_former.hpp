@@ -11,7 +11,7 @@
 #include <spectral/layers/routed.hpp>
 #include <spectral/layers/self_attention.hpp>
 #include <spectral/layers/token_embedding.hpp>
-#include <spectral/models/chiar_config.hpp>
+#include <spectral/models/chiar_parts.hpp>
 #include <spectral/models/task_model.hpp>
 
 namespace spectral {
@@ -89,6 +89,11 @@ struct chiar_stack {
         last.visit_parameters(f, prefix + "layers." + std::to_string(config.n_layers - 1) + ".");
         norm.visit_parameters(f, prefix + "norm.");
     }
+    index width() const { return config.d_model; }
+    index vocabulary() const { return config.vocab_size; }
+    index longest() const { return config.max_seq_len; }
+    double dropout() const { return config.dropout; }
+    std::vector<std::pair<std::string, index>> classes() const { return classes_of(config); }
     parameter<T>& head() { return embedding.tokens; }
 
     // room for `capacity` rows in each of `sequences`

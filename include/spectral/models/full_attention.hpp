@@ -6,7 +6,7 @@
 #include <spectral/layers/router.hpp>
 #include <spectral/layers/self_attention.hpp>
 #include <spectral/layers/token_embedding.hpp>
-#include <spectral/models/chiar_config.hpp>
+#include <spectral/models/chiar_parts.hpp>
 #include <spectral/models/task_model.hpp>
 
 namespace spectral {
@@ -70,6 +70,11 @@ struct attention_stack {
         norm.visit_parameters(f, prefix + "norm.");
     }
     static std::vector<double> widened(const std::vector<T>& v) { return {v.begin(), v.end()}; }
+    index width() const { return config.d_model; }
+    index vocabulary() const { return config.vocab_size; }
+    index longest() const { return config.max_seq_len; }
+    double dropout() const { return config.dropout; }
+    std::vector<std::pair<std::string, index>> classes() const { return classes_of(config); }
     parameter<T>& head() { return embedding.tokens; }
 
     decode_state<Exec, T> make_decode_state(Exec& ex, index sequences, index capacity) {

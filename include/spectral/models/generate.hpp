@@ -1,32 +1,39 @@
 // SPDX-License-Identifier: Apache-2.0
 // include/spectral/models/generate.hpp: prompts -> prefill -> one token per sequence and call, with a key/value cache
 #pragma once
-#include <spectral/models/runner.hpp>
 #include <spectral/models/sampling.hpp>
+#include <spectral/models/task_model.hpp>
+
+#include <functional>
 
 namespace spectral {
 
 struct generation_options {
     index max_new_tokens = 100;
-    sampling_options sampling;
-    std::vector<row_index> end_ids;   // any of these ends a sequence
+    sampling_options sampling = {};
+    std::vector<row_index> end_ids = {};   // any of these ends a sequence
 };
 
-// Continues every prompt. on_token(sequence, id) sees each new token as it comes and returns false to end its sequence
-// (a stop string). Ended sequences are dropped from the batch's work but keep their cache.
-inline std::vector<std::vector<row_index>> generate(runner& r, const std::vector<std::vector<row_index>>& prompts, const generation_options& o,
-                                                    const std::function<bool(index, row_index)>& on_token = {}) {
+// on_token(sequence, id) sees each new token as it comes and returns false to end its sequence (a stop string).
+using token_callback = std::function<bool(index, row_index)>;
+
+namespace detail {
+// Prompts, start(sequences, capacity), then decode(ids, lengths) -> logits (S, V) for each further token.
+template <class Start, class Decode>
+std::vector<std::vector<row_index>> continue_prompts(const chiar_config& config, const std::vector<std::vector<row_index>>& prompts,
+                                                     const generation_options& o, const token_callback& on_token, Start&& start,
+                                                     Decode&& decode) {
     o.sampling.validate();
-    check(r.config().model_type != "chiar_classifier", "generate", "a classifier has no next token");
+    check(config.model_type != "chiar_classifier", "generate", "a classifier has no next token");
     check(!prompts.empty(), "generate", "no prompt");
     index longest = 0;
     for (std::size_t s = 0; s < prompts.size(); ++s) {
         check(!prompts[s].empty(), "generate", "prompt ", s, " is empty: at least one token is needed");
-        check(static_cast<index>(prompts[s].size()) <= r.config().max_seq_len, "generate", "prompt ", s, ": expected at most ",
-              r.config().max_seq_len, " tokens (max_seq_len), found ", prompts[s].size());
+        check(static_cast<index>(prompts[s].size()) <= config.max_seq_len, "generate", "prompt ", s, ": expected at most ",
+              config.max_seq_len, " tokens (max_seq_len), found ", prompts[s].size());
         longest = std::max(longest, static_cast<index>(prompts[s].size()));
     }
-    r.start_decoding(static_cast<index>(prompts.size()), longest + o.max_new_tokens);
+    start(static_cast<index>(prompts.size()), std::min(longest + o.max_new_tokens, config.max_seq_len));
 
     const auto count = prompts.size();
     std::vector<std::vector<row_index>> seen = prompts, out(count);
@@ -38,7 +45,7 @@ inline std::vector<std::vector<row_index>> generate(runner& r, const std::vector
     }
     std::vector<bool> open(count, true);
     for (index n = 0; n < o.max_new_tokens && std::find(open.begin(), open.end(), true) != open.end(); ++n) {
-        const auto logits = r.decode(ids, lengths);
+        const std::vector<float> logits = decode(std::span<const row_index>(ids), std::span<const index>(lengths));
         const std::size_t V = logits.size() / count;
         ids.clear();
         for (std::size_t s = 0; s < count; ++s) {
@@ -50,7 +57,7 @@ inline std::vector<std::vector<row_index>> generate(runner& r, const std::vector
                 out[s].push_back(id);
                 seen[s].push_back(id);
             }
-            const bool full = static_cast<index>(seen[s].size()) >= r.config().max_seq_len;
+            const bool full = static_cast<index>(seen[s].size()) >= config.max_seq_len;
             open[s] = !ends && (!on_token || on_token(static_cast<index>(s), id)) && !full;
             if (!open[s]) continue;
             ids.push_back(id);
@@ -58,6 +65,31 @@ inline std::vector<std::vector<row_index>> generate(runner& r, const std::vector
         }
     }
     return out;
+}
+}  // namespace detail
+
+// Continues every prompt. Ended sequences are dropped from the batch's work but keep their cache.
+template <executor Exec, class T, class Stack>
+std::vector<std::vector<row_index>> generate(task_model<Exec, T, Stack>& model, const std::vector<std::vector<row_index>>& prompts,
+                                             const generation_options& o, const token_callback& on_token = {}) {
+    decode_state<Exec, T> state;
+    return detail::continue_prompts(
+        model.config, prompts, o, on_token,
+        [&](index sequences, index capacity) { state = model.stack.make_decode_state(model.ex, sequences, capacity); },
+        [&](auto ids, auto lengths) {
+            const auto logits = to_host(model.ex, model.decode(ids, lengths, state));
+            return std::vector<float>(logits.begin(), logits.end());
+        });
+}
+
+// The same of a runner (models/runner.hpp), which keeps the state itself.
+template <class Runner>
+    requires requires(Runner& r, index n) { r.start_decoding(n, n); }
+std::vector<std::vector<row_index>> generate(Runner& r, const std::vector<std::vector<row_index>>& prompts, const generation_options& o,
+                                             const token_callback& on_token = {}) {
+    return detail::continue_prompts(
+        r.config(), prompts, o, on_token, [&](index sequences, index capacity) { r.start_decoding(sequences, capacity); },
+        [&](auto ids, auto lengths) { return r.decode(ids, lengths); });
 }
 
 }  // namespace spectral

@@ -7,7 +7,6 @@
 #include <spectral/data/batch.hpp>
 #include <spectral/layers/linear.hpp>
 #include <spectral/layers/token_operator.hpp>
-#include <spectral/models/chiar_config.hpp>
 #include <spectral/ops/activation.hpp>
 #include <spectral/ops/cross_entropy.hpp>
 #include <spectral/ops/dropout.hpp>
@@ -58,21 +57,6 @@ private:
     pass<Exec, T>& p_;
     matrix_view<T> now_, next_;
 };
-
-template <executor Exec, class T>
-std::shared_ptr<tensor<Exec, T, 2>> make_rotary(Exec& ex, const chiar_config& c) {
-    if (c.has_positions()) return nullptr;
-    const index head_width = c.d_model / c.n_heads;
-    return std::make_shared<tensor<Exec, T, 2>>(ex, std::array<index, 2>{c.max_seq_len, head_width},
-                                                rotary_table<T>(c.max_seq_len, head_width, c.rope_base));
-}
-
-template <executor Exec, class T>
-operator_config<Exec, T> make_operator_config(const chiar_config& c, std::shared_ptr<tensor<Exec, T, 2>> rotary, index layer) {
-    return {.width = c.d_model, .heads = c.n_heads, .layer = layer, .dropout = c.dropout, .dct_norm = c.dct_norm,
-            .kv_scope = c.kv_scope, .rotary = std::move(rotary), .own_feed_forward = c.architecture == architecture::v1,
-            .causal = true, .rbf_causal = c.rbf_causal, .rbf_gamma = c.rbf_gamma, .n_random_features = c.n_random_features};
-}
 
 // mean -> Linear -> GELU -> dropout -> Linear
 template <executor Exec, class T>
@@ -130,7 +114,7 @@ struct task_model {
     route_trace* trace = nullptr;
 
     task_model(Exec& ex_, const typename Stack::config_type& c, gradients g = gradients::trainable)
-        : ex(ex_), config(c), stack(ex_, c), heads(make_heads(c)), parameters(ex_, *this, g) {}
+        : ex(ex_), config(c), stack(ex_, c), heads(make_heads(stack)), parameters(ex_, *this, g) {}
     task_model(const task_model&) = delete;
     task_model& operator=(const task_model&) = delete;
 
@@ -141,10 +125,10 @@ struct task_model {
         const index time = static_cast<index>(ids.size()) / batch_size;
         arena_scope scratch(ex);
         auto p = begin(std::vector<index>(static_cast<std::size_t>(batch_size), time), phase::evaluation);
-        const bool classifies = config.model_type == "chiar_classifier";
-        const index width = classifies ? heads.front().second.out.out() : config.vocab_size;
+        const bool classifies = is_classifier();
+        const index width = classifies ? heads.front().second.out.out() : stack.vocabulary();
         auto logits = result(classifies ? batch_size : batch_size * time, width);
-        auto h = p.matrix(batch_size * time, config.d_model);
+        auto h = p.matrix(batch_size * time, stack.width());
         stack.forward(p, to_device(ids), h, saved_);
         if (classifies) {
             typename classifier_head<Exec, T>::saved s;
@@ -161,9 +145,11 @@ struct task_model {
         arena_scope step_memory(ex);
         auto p = begin(b.lengths, ph);
         p.loss_weight = weight;
+        p.prompt_lengths = b.prompt_lengths;
+        p.step_types = b.step_types;
         const index n = p.rows.rows();
         check_equal(static_cast<index>(b.ids.size()), n, "batch", "ids against the lengths' sum");
-        auto h = p.matrix(n, config.d_model), dL_dh = p.training() ? p.zeros(n, config.d_model) : matrix_view<T>{};
+        auto h = p.matrix(n, stack.width()), dL_dh = p.training() ? p.zeros(n, stack.width()) : matrix_view<T>{};
         stack.forward(p, to_device(b.ids), h, saved_);
         batch_result r = b.labels.empty() ? language_loss(p, b, h, dL_dh) : class_loss(p, b, h, dL_dh);
         if (p.training()) stack.backward(p, dL_dh, saved_);
@@ -177,15 +163,15 @@ struct task_model {
         check_equal(lengths.size(), state.length.size(), "decode", "sequences of the call against those of its state");
         for (std::size_t s = 0; s < lengths.size(); ++s) {
             const index now = state.length[s] + lengths[s];
-            check(now <= config.max_seq_len, "decode", "sequence ", s, ": expected at most ", config.max_seq_len, " tokens (max_seq_len), found ", now);
+            check(now <= stack.longest(), "decode", "sequence ", s, ": expected at most ", stack.longest(), " tokens (max_seq_len), found ", now);
             check(now <= state.capacity, "decode", "sequence ", s, ": expected at most ", state.capacity, " tokens (capacity of the state), found ", now);
         }
         const auto sequences = static_cast<index>(lengths.size());
-        auto logits = result(sequences, config.vocab_size);
+        auto logits = result(sequences, stack.vocabulary());
         arena_scope scratch(ex);
         pass<Exec, T> p{.ex = ex, .rows = pack_rows(ex, lengths, state.length), .trace = trace, .decode = &state};
         check_equal(static_cast<index>(ids.size()), p.rows.rows(), "decode", "ids against the lengths' sum");
-        auto h = p.matrix(p.rows.rows(), config.d_model), last = p.zeros(sequences, config.d_model);
+        auto h = p.matrix(p.rows.rows(), stack.width()), last = p.zeros(sequences, stack.width());
         stack.forward(p, to_device(ids), h, saved_);
         index row = 0;
         for (index s = 0; s < sequences; ++s) {
@@ -197,6 +183,9 @@ struct task_model {
         return logits;
     }
 
+    // one head, without a task's name: it classifies and does nothing else
+    bool is_classifier() const { return heads.size() == 1 && heads.front().first.empty(); }
+
     template <class F>
     void visit_parameters(F&& f, const std::string& prefix) {
         stack.visit_parameters(f, heads.empty() ? prefix : prefix + "backbone.");
@@ -204,21 +193,20 @@ struct task_model {
     }
 
 private:
-    static std::vector<std::pair<std::string, classifier_head<Exec, T>>> make_heads(const typename Stack::config_type& c) {
+    static std::vector<std::pair<std::string, classifier_head<Exec, T>>> make_heads(const Stack& stack) {
         std::vector<std::pair<std::string, classifier_head<Exec, T>>> out;
-        if (c.model_type == "chiar_classifier") out.emplace_back("", classifier_head<Exec, T>(c.d_model, c.num_classes, c.dropout));
-        for (const auto& [task, classes] : c.task_classes) out.emplace_back(task, classifier_head<Exec, T>(c.d_model, classes, c.dropout));
+        for (const auto& [task, classes] : stack.classes()) out.emplace_back(task, classifier_head<Exec, T>(stack.width(), classes, stack.dropout()));
         return out;
     }
 
     pass<Exec, T> begin(const std::vector<index>& lengths, phase ph) {
         for (std::size_t s = 0; s < lengths.size(); ++s)
-            check(lengths[s] <= config.max_seq_len, "batch", "length of sequence ", s, ": expected at most ", config.max_seq_len, " (max_seq_len), found ", lengths[s]);
+            check(lengths[s] <= stack.longest(), "batch", "length of sequence ", s, ": expected at most ", stack.longest(), " (max_seq_len), found ", lengths[s]);
         return {.ex = ex, .rows = pack_rows(ex, lengths), .phase = ph, .seed = seed, .step = step, .trace = trace};
     }
     vector_view<row_index> to_device(std::span<const row_index> ids) {
         for (std::size_t i = 0; i < ids.size(); ++i)
-            check(ids[i] >= 0 && ids[i] < config.vocab_size, "ids", "id ", i, ": expected 0 to ", config.vocab_size - 1, " (vocab_size), found ", ids[i]);
+            check(ids[i] >= 0 && ids[i] < stack.vocabulary(), "ids", "id ", i, ": expected 0 to ", stack.vocabulary() - 1, " (vocab_size), found ", ids[i]);
         return copy_to_device(ids);
     }
     vector_view<row_index> copy_to_device(std::span<const row_index> values) {
@@ -230,7 +218,7 @@ private:
     batch_result language_loss(pass<Exec, T>& p, const batch& b, const_matrix<T> h, matrix_view<T> dL_dh) {
         batch_result r;
         for (row_index t : b.targets) {
-            check(t < config.vocab_size, "targets", "expected less than ", config.vocab_size, " (vocab_size), found ", t);
+            check(t < stack.vocabulary(), "targets", "expected less than ", stack.vocabulary(), " (vocab_size), found ", t);
             r.targets += t >= 0;
         }
         auto loss = p.vector(h.rows());

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+// include/spectral/layers/skip_gate.hpp: LayerRoute's router: each sequence runs a block or skips it
+//   s = σ(w · pool(h) + b);  g = [s > threshold];  h ← g Block(h) + (1 − g) h          (arXiv:2606.01838)
+// Training with the straight-through gradient runs every block (the gradient to s needs its output). Evaluation and
+// generation decide once per sequence, from its prompt, and run the block on the open sequences only: a closed block
+// is not computed and keeps no key/value cache.
+// pool = sequence: mean of h over the whole sequence, the answer included (the authors', for parity);
+//        prompt: mean of h/rms(h) over the prompt's rows;  last_prompt_token: h/rms(h) of the prompt's last row.
+#pragma once
+#include <spectral/layers/pass.hpp>
+#include <spectral/ops/elementwise.hpp>
+#include <spectral/ops/gate.hpp>
+#include <spectral/ops/norm.hpp>
+#include <spectral/ops/partition.hpp>
+
+namespace spectral {
+
+enum class gate_pool { sequence, prompt, last_prompt_token };
+enum class gate_kind { straight_through, hard_concrete };
+enum class gate_scope { block, attention, feed_forward };   // what a closed gate leaves out
+
+struct skip_gate_options {
+    gate_pool pool = gate_pool::prompt;
+    gate_kind kind = gate_kind::straight_through;
+    gate_scope scope = gate_scope::block;
+    double threshold = 0.5;
+    bool skip_first_position = false;   // leave the first row out of the mean: its activations are huge and near constant
+    bool write_kv = false;              // a closed block still writes keys and values
+    double bias = 1;                    // at the start
+};
+
+// The rows each gate reads: a row map whose ranges are the pooled rows of each sequence.
+template <executor Exec>
+row_map gate_rows(Exec& ex, const row_map& map, std::span<const index> prompt_lengths, const skip_gate_options& o) {
+    if (o.pool == gate_pool::sequence) return map;
+    const auto first = to_host(ex, map.begin), last = to_host(ex, map.end);
+    std::vector<row_index> range(2 * first.size());
+    for (std::size_t s = 0; s < first.size(); ++s) {
+        const index length = prompt_lengths.empty() ? last[s] - first[s] : prompt_lengths[s];
+        check(length >= 0 && length <= last[s] - first[s], "gate_rows", "prompt length of sequence ", s, ": expected 0 to ", last[s] - first[s], ", found ", length);
+        row_index& begin = range[s];
+        row_index& end = range[first.size() + s];
+        end = static_cast<row_index>(first[s] + length);
+        begin = o.pool == gate_pool::last_prompt_token ? std::max(first[s], end - 1) : o.skip_first_position && length > 1 ? first[s] + 1 : first[s];
+    }
+    auto memory = ex.memory().template vector<row_index>(static_cast<index>(range.size()));
+    ex.copy_from_host(memory.data, range.data(), range.size() * sizeof(row_index));
+    const index sequences = map.sequences();
+    return {memory.slice(0, sequences), memory.slice(sequences, sequences), map.position, map.sequence};
+}
+
+template <executor Exec, class T>
+struct skip_gate {
+    parameter<T> weight, bias;   // (1, C), (1)
+    skip_gate_options options;
+    index layer;
+    tensor<Exec, T> ones;        // γ of the norm without parameters
+
+    skip_gate(Exec& ex, index width, index layer_, const skip_gate_options& o)
+        : weight({1, width}, initializer::zeros()), bias({1}, initializer::constant(o.bias)), options(o), layer(layer_),
+          ones(ex, {width}, std::vector<T>(static_cast<std::size_t>(width), T(1))) {}
+
+    struct saved {
+        const_matrix<T> x;
+        matrix_view<T> hat, pooled, inner;    // (N, C) normalised, (S, C), (N, C) what the block made of x
+        vector_view<T> rstd, soft, gate;      // (N), (S) σ, (S) value in the blend
+        std::vector<double> slope;            // d gate / d σ of each sequence: 1, or the hard concrete's
+    };
+
+    // s.soft and s.gate of every sequence of `pooled_from`
+    void decide(pass<Exec, T>& p, const_matrix<T> x, const row_map& pooled_from, saved& s) {
+        const index sequences = p.rows.sequences();
+        s.x = x;
+        const_matrix<T> seen = x;
+        if (options.pool != gate_pool::sequence) {
+            s.hat = p.matrix(x.rows(), x.width());
+            s.rstd = p.vector(x.rows());
+            rms_norm_forward<Exec, T>(p.ex, x, ones.view(), 1e-6, s.hat, s.rstd);
+            seen = s.hat;
+        }
+        s.pooled = p.matrix(sequences, x.width());
+        s.soft = p.vector(sequences);
+        s.gate = p.vector(sequences);
+        mean_pool_forward(p.ex, seen, pooled_from, pool_scope::sequence, s.pooled);
+        sigmoid_gate_forward(p.ex, s.pooled, weight.matrix(), bias.vector(), s.soft);
+        const auto soft = to_host(p.ex, s.soft);
+        std::vector<T> gate(soft.size());
+        s.slope.assign(soft.size(), 1);
+        for (std::size_t i = 0; i < soft.size(); ++i) gate[i] = gate_value(p, static_cast<double>(soft[i]), i, s.slope[i]);
+        if (!gate.empty()) p.ex.copy_from_host(s.gate.data, gate.data(), gate.size() * sizeof(T));
+    }
+
+    // Training: inner(x, out) on every sequence, blended.
+    template <class Inner>
+    void blend(pass<Exec, T>& p, Inner&& inner, const_matrix<T> x, matrix_view<T> y, saved& s) {
+        s.inner = p.matrix(x.rows(), x.width());
+        inner(p, x, s.inner);
+        blend_forward(p.ex, s.inner, x, s.gate, p.rows, pool_scope::sequence, y);
+    }
+
+    // Evaluation: inner on the open sequences; the others keep x. `closed(part, rows)` sees what is left out (write_kv).
+    template <class Inner, class Closed>
+    static void run_open(pass<Exec, T>& p, const std::vector<char>& open, Inner&& inner, Closed&& closed, const_matrix<T> x, matrix_view<T> y) {
+        const auto count = std::count(open.begin(), open.end(), char(1));
+        if (count == static_cast<std::ptrdiff_t>(open.size())) return inner(p, x, y);
+        copy<Exec, T>(p.ex, x, y);
+        on_sequences(p, open, 1, x, [&](pass<Exec, T>& part, const_matrix<T> packed, const selection& rows) {
+            auto out = part.matrix(packed.rows(), packed.width());
+            inner(part, packed, out);
+            scatter_rows<Exec, T>(p.ex, out, rows, y, write::overwrite);
+        });
+        on_sequences(p, open, 0, x, [&](pass<Exec, T>& part, const_matrix<T> packed, const selection&) { closed(part, packed); });
+    }
+
+    // dL_dsoft: what the objective asks of each gate (S, host). Adds to dL_dx; inner_backward(dL_dinner, dL_dx) adds too.
+    template <class InnerBackward>
+    void backward(pass<Exec, T>& p, InnerBackward&& inner_backward, const row_map& pooled_from, std::span<const double> dL_dsoft,
+                  const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s) {
+        arena_scope scratch(p.ex);
+        const index n = dL_dy.rows(), sequences = s.soft.size();
+        auto dL_dinner = p.matrix(n, dL_dy.width()), direct = p.matrix(n, dL_dy.width());
+        auto dL_dgate = p.vector(sequences);
+        blend_backward(p.ex, dL_dy, s.inner, s.x, s.gate, p.rows, pool_scope::sequence, dL_dinner, direct, dL_dgate);
+        add<Exec, T>(p.ex, direct, dL_dx);
+        inner_backward(dL_dinner, dL_dx);
+        if (!weight.grad.data) return;
+
+        auto gradient = to_host(p.ex, dL_dgate);
+        for (std::size_t i = 0; i < gradient.size(); ++i)
+            gradient[i] = static_cast<T>(gradient[i] * s.slope[i] + (dL_dsoft.empty() ? 0.0 : dL_dsoft[i]));
+        if (!gradient.empty()) p.ex.copy_from_host(dL_dgate.data, gradient.data(), gradient.size() * sizeof(T));
+        auto dL_dpooled = p.matrix(sequences, dL_dy.width());
+        sigmoid_gate_backward(p.ex, dL_dgate, s.soft, s.pooled, weight.matrix(), dL_dpooled, weight.grad, bias.grad_vector());
+        if (options.pool == gate_pool::sequence) return mean_pool_backward(p.ex, dL_dpooled, pooled_from, pool_scope::sequence, dL_dx);
+        auto dL_dhat = p.zeros(n, dL_dy.width());
+        mean_pool_backward(p.ex, dL_dpooled, pooled_from, pool_scope::sequence, dL_dhat);
+        rms_norm_backward<Exec, T>(p.ex, dL_dhat, s.x, ones.view(), s.rstd, dL_dx, {}, write::accumulate);
+    }
+
+    template <class F>
+    void visit_parameters(F&& f, const std::string& prefix) {
+        f(prefix + "weight", weight);
+        f(prefix + "bias", bias);
+    }
+
+private:
+    // Hard concrete (Louizos et al., arXiv:1712.01312): z = clip(1.2 σ((logit u + logit s)/β) − 0.1), β = 2/3; at
+    // evaluation, and straight-through always: [s > threshold]. slope = dz/ds.
+    T gate_value(const pass<Exec, T>& p, double soft, std::size_t sequence, double& slope) const {
+        if (options.kind == gate_kind::straight_through || !p.training()) return soft > options.threshold ? T(1) : T(0);
+        const double beta = 2.0 / 3, u = std::clamp(p.draw(layer, 7).uniform(sequence), 1e-6, 1 - 1e-6), s = std::clamp(soft, 1e-6, 1 - 1e-6);
+        const double v = 1 / (1 + std::exp(-(std::log(u / (1 - u)) + std::log(s / (1 - s))) / beta)), z = 1.2 * v - 0.1;
+        slope = z > 0 && z < 1 ? 1.2 * v * (1 - v) / beta / (s * (1 - s)) : 0;
+        return static_cast<T>(std::clamp(z, 0.0, 1.0));
+    }
+
+    // f on the packed rows of the sequences whose mark is `wanted`
+    template <class F>
+    static void on_sequences(pass<Exec, T>& p, const std::vector<char>& marks, char wanted, const_matrix<T> x, F&& f) {
+        arena_scope scratch(p.ex);
+        const auto first = to_host(p.ex, p.rows.begin), last = to_host(p.ex, p.rows.end);
+        std::vector<row_index> list;
+        for (std::size_t s = 0; s < marks.size(); ++s)
+            if (marks[s] == wanted)
+                for (row_index n = first[s]; n < last[s]; ++n) list.push_back(n);
+        if (list.empty()) return;
+        const auto count = static_cast<row_index>(list.size());
+        auto memory = p.memory().template vector<row_index>(count + 1);
+        p.ex.copy_from_host(memory.data, list.data(), list.size() * sizeof(row_index));
+        p.ex.copy_from_host(memory.data + count, &count, sizeof count);
+        const selection rows{memory.data, memory.data + count, x.rows()};
+        pass<Exec, T> part = p;
+        part.rows = select_rows(p.ex, p.rows, rows);
+        auto packed = p.matrix(count, x.width());
+        gather_rows(p.ex, x, rows, packed);
+        f(part, packed, rows);
+    }
+};
+
+}  // namespace spectral

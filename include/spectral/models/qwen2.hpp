@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: Apache-2.0
+// include/spectral/models/qwen2.hpp: Qwen2, and LayerRoute on it: low-rank adapters and a skip gate before every block
+//
+//   token embedding -> n × [ gate( x + attention(RMSNorm x), x + SwiGLU(RMSNorm x) ) ] -> RMSNorm; head tied or its own
+//
+// Without `layer_route` it is the plain backbone. With it the backbone is frozen: no gradients, no moments; adapters and
+// gates train. The gates' objective is a policy (models/gate_objective.hpp).
+#pragma once
+#include <spectral/layers/gated_feed_forward.hpp>
+#include <spectral/layers/grouped_attention.hpp>
+#include <spectral/layers/skip_gate.hpp>
+#include <spectral/models/gate_objective.hpp>
+#include <spectral/models/qwen2_config.hpp>
+#include <spectral/models/task_model.hpp>
+
+#include <set>
+
+namespace spectral {
+
+// What is added to a backbone.
+struct layer_route_config {
+    std::optional<lora_options> lora;
+    std::vector<std::string> lora_targets{"q_proj", "k_proj", "v_proj", "o_proj"};     // of q, k, v, o, gate, up, down
+    std::map<std::string, lora_options> lora_by_module;                                // full module path: overrides (patterns)
+    std::optional<skip_gate_options> gates;
+    std::vector<double> gate_bias;                                                     // per block at the start; empty: gates->bias
+    bool train_backbone = false;
+
+    // the authors' start: open everywhere but in blocks 8 to 16
+    static std::vector<double> published_bias(index layers) {
+        std::vector<double> b(static_cast<std::size_t>(layers), 1.0);
+        for (index l = 8; l <= 16 && l < layers; ++l) b[static_cast<std::size_t>(l)] = -1;
+        return b;
+    }
+};
+
+template <executor Exec, class T>
+struct qwen2_block {
+    grouped_attention<Exec, T> attention;
+    gated_feed_forward<Exec, T> mlp;
+
+    struct saved {
+        matrix_view<T> middle;
+        typename grouped_attention<Exec, T>::saved attention;
+        typename gated_feed_forward<Exec, T>::saved mlp;
+        typename skip_gate<Exec, T>::saved gate;
+    };
+
+    void forward(pass<Exec, T>& p, const_matrix<T> x, matrix_view<T> y, saved& s) {
+        s.middle = p.matrix(x.rows(), x.width());
+        attention.forward(p, x, s.middle, s.attention);
+        mlp.forward(p, s.middle, y, s.mlp);
+    }
+    // adds to dL_dx
+    void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s) {
+        arena_scope scratch(p.ex);
+        auto dL_dmiddle = p.zeros(dL_dy.rows(), dL_dy.width());
+        mlp.backward(p, dL_dy, dL_dmiddle, s.mlp);
+        attention.backward(p, dL_dmiddle, dL_dx, s.attention);
+    }
+    template <class F>
+    void visit_parameters(F&& f, const std::string& prefix) {
+        attention.visit_parameters(f, prefix);
+        mlp.visit_parameters(f, prefix);
+    }
+};
+
+template <executor Exec, class T>
+struct qwen2_stack {
+    struct config_type {
+        qwen2_config backbone;
+        layer_route_config route;
+    };
+    config_type config;
+    std::shared_ptr<tensor<Exec, T, 2>> rotary;
+    parameter<T> embedding, lm_head;             // (V, C); lm_head only where it is not tied
+    std::vector<qwen2_block<Exec, T>> blocks;
+    std::vector<skip_gate<Exec, T>> gates;       // one per block, or none
+    rms_norm<Exec, T> norm;
+    gate_objective objective;                    // what training asks of the gates
+    bool run_all_blocks = false;                 // evaluation with every gate forced open
+
+    qwen2_stack(Exec& ex, const config_type& c)
+        : config((c.backbone.validate(), c)), rotary(make_table(ex, c.backbone)),
+          embedding({c.backbone.vocab_size, c.backbone.hidden_size}, initializer::normal(c.backbone.initializer_range)),
+          norm(c.backbone.hidden_size, c.backbone.rms_norm_eps) {
+        const qwen2_config& b = c.backbone;
+        if (!b.tie_word_embeddings) lm_head = parameter<T>({b.vocab_size, b.hidden_size}, initializer::normal(b.initializer_range));
+        for (index l = 0; l < b.num_hidden_layers; ++l) {
+            blocks.push_back({grouped_attention<Exec, T>(b.hidden_size, b.num_attention_heads, b.num_key_value_heads, b.head_width(), b.rms_norm_eps, l, rotary),
+                              gated_feed_forward<Exec, T>(b.hidden_size, b.intermediate_size, b.rms_norm_eps, l)});
+            if (!c.route.gates) continue;
+            skip_gate_options o = *c.route.gates;
+            if (!c.route.gate_bias.empty()) o.bias = c.route.gate_bias.at(static_cast<std::size_t>(l));
+            gates.emplace_back(ex, b.hidden_size, l, o);
+        }
+        freeze_and_adapt();
+    }
+
+    struct saved {
+        const_vector<row_index> ids;
+        row_map gate_rows;
+        std::vector<typename qwen2_block<Exec, T>::saved> blocks;
+        typename rms_norm<Exec, T>::saved norm;
+        gate_values gates;               // of the pass: soft and hard by (layer, sequence)
+        std::vector<double> dL_dsoft;    // (layer, sequence), from the objective
+    };
+
+    index width() const { return config.backbone.hidden_size; }
+    index vocabulary() const { return config.backbone.vocab_size; }
+    index longest() const { return config.backbone.max_position_embeddings; }
+    double dropout() const { return 0; }
+    std::vector<std::pair<std::string, index>> classes() const { return {}; }
+
+    void forward(pass<Exec, T>& p, const_vector<row_index> ids, matrix_view<T> h, saved& s) {
+        s.ids = ids;
+        s.blocks.resize(blocks.size());
+        start_gates(p, s);
+        activation_chain<Exec, T> x(p, ids.size(), width());
+        x.start([&](auto y) { embedding_forward<Exec, T>(p.ex, ids, embedding.matrix(), y); });
+        for (std::size_t l = 0; l < blocks.size(); ++l)
+            x.apply([&](auto in, auto y) { gates.empty() || run_all_blocks ? blocks[l].forward(p, in, y, s.blocks[l]) : gated_forward(p, l, in, y, s); });
+        norm.forward(p, x.value(), h, s.norm);
+        if (p.training() && !gates.empty()) p.auxiliary_loss += p.loss_weight * objective(s.gates, p.step_types, s.dL_dsoft);
+    }
+
+    void backward(pass<Exec, T>& p, const_matrix<T> dL_dh, saved& s) {
+        gradient_chain<Exec, T> dL_dx(p, dL_dh.rows(), width());
+        dL_dx.start([&](auto out) { norm.backward(p, dL_dh, out, s.norm); });
+        for (std::size_t l = blocks.size(); l-- > 0;)
+            dL_dx.apply([&](auto dy, auto out) { gates.empty() ? blocks[l].backward(p, dy, out, s.blocks[l]) : gated_backward(p, l, dy, out, s); });
+        if (embedding.grad.data) embedding_backward<Exec, T>(p.ex, s.ids, dL_dx.value(), embedding.grad);
+    }
+
+    template <class F>
+    void visit_parameters(F&& f, const std::string& prefix) {
+        f(prefix + "model.embed_tokens.weight", embedding);
+        for (std::size_t l = 0; l < blocks.size(); ++l) blocks[l].visit_parameters(f, prefix + "model.layers." + std::to_string(l) + ".");
+        norm.visit_parameters(f, prefix + "model.norm.");
+        f(prefix + "lm_head.weight", lm_head);
+        for (std::size_t l = 0; l < gates.size(); ++l) gates[l].visit_parameters(f, prefix + "router." + std::to_string(l) + ".");
+    }
+    parameter<T>& head() { return lm_head.used() ? lm_head : embedding; }
+
+    // Key/value room of a block is made when its first open sequence writes; here for all, since gates are not known yet.
+    decode_state<Exec, T> make_decode_state(Exec& ex, index sequences, index capacity) {
+        decode_state<Exec, T> state;
+        state.length.assign(static_cast<std::size_t>(sequences), 0);
+        state.capacity = capacity;
+        state.open.assign(blocks.size(), {});
+        for (std::size_t l = 0; l < blocks.size(); ++l) state.make_cache(ex, static_cast<index>(l), sequences, capacity, blocks[l].attention.cache_width());
+        return state;
+    }
+
+private:
+    static std::shared_ptr<tensor<Exec, T, 2>> make_table(Exec& ex, const qwen2_config& c) {
+        return std::make_shared<tensor<Exec, T, 2>>(ex, std::array<index, 2>{c.max_position_embeddings, c.head_width()},
+                                                    rotary_table<T>(c.max_position_embeddings, c.head_width(), c.rope_theta));
+    }
+
+    void freeze_and_adapt() {
+        const layer_route_config& r = config.route;
+        const bool frozen = (r.lora || r.gates) && !r.train_backbone;
+        if (frozen) visit_parameters([&](const std::string& name, parameter<T>& p) { p.trainable = name.starts_with("router."); }, "");
+        if (!r.lora && r.lora_by_module.empty()) return;
+        for (std::size_t l = 0; l < blocks.size(); ++l) {
+            const std::string at = "model.layers." + std::to_string(l) + ".";
+            const auto adapt = [&](linear<Exec, T>& target, const std::string& module) {
+                const std::string path = at + module, name = module.substr(module.find('.') + 1);
+                if (const auto own = r.lora_by_module.find(path); own != r.lora_by_module.end()) target.adapt(own->second, path);
+                else if (r.lora && std::find(r.lora_targets.begin(), r.lora_targets.end(), name) != r.lora_targets.end()) target.adapt(*r.lora, path);
+            };
+            auto& [attention, mlp] = blocks[l];
+            adapt(attention.q_proj, "self_attn.q_proj");
+            adapt(attention.k_proj, "self_attn.k_proj");
+            adapt(attention.v_proj, "self_attn.v_proj");
+            adapt(attention.o_proj, "self_attn.o_proj");
+            adapt(mlp.gate_proj, "mlp.gate_proj");
+            adapt(mlp.up_proj, "mlp.up_proj");
+            adapt(mlp.down_proj, "mlp.down_proj");
+        }
+    }
+
+    void start_gates(pass<Exec, T>& p, saved& s) {
+        if (gates.empty()) return;
+        s.gates = {static_cast<index>(gates.size()), p.rows.sequences()};
+        s.gate_rows = gate_rows(p.ex, p.rows, p.prompt_lengths, gates.front().options);
+    }
+
+    // the part of a block that its gate may leave out: (pass, x, y) -> y
+    auto inner(std::size_t l, typename qwen2_block<Exec, T>::saved& s) {
+        return [this, l, &s](pass<Exec, T>& p, const_matrix<T> x, matrix_view<T> y) {
+            switch (gates[l].options.scope) {
+                case gate_scope::attention: return blocks[l].attention.forward(p, x, y, s.attention);
+                case gate_scope::feed_forward: return blocks[l].mlp.forward(p, x, y, s.mlp);
+                default: return blocks[l].forward(p, x, y, s);
+            }
+        };
+    }
+
+    void gated_forward(pass<Exec, T>& p, std::size_t l, const_matrix<T> x, matrix_view<T> y, saved& s) {
+        auto& gate = gates[l];
+        auto& b = s.blocks[l];
+        const gate_scope scope = gate.options.scope;
+        auto gate_in = x;
+        matrix_view<T> gate_out = y;
+        if (scope == gate_scope::feed_forward) {   // attention runs always, then the gated feed-forward
+            b.middle = p.matrix(x.rows(), x.width());
+            blocks[l].attention.forward(p, x, b.middle, b.attention);
+            gate_in = b.middle;
+        } else if (scope == gate_scope::attention) {
+            b.middle = p.matrix(x.rows(), x.width());
+            gate_out = b.middle;
+        }
+        if (p.training()) {
+            gate.decide(p, gate_in, s.gate_rows, b.gate);
+            s.gates.record(static_cast<index>(l), to_host(p.ex, b.gate.soft), to_host(p.ex, b.gate.gate));
+            gate.blend(p, inner(l, b), gate_in, gate_out, b.gate);
+        } else {
+            const std::vector<char>& open = open_sequences(p, l, gate_in, s);
+            gate.run_open(p, open, inner(l, b), [&](pass<Exec, T>& part, const_matrix<T> rows) {
+                if (part.decode && gate.options.write_kv && scope != gate_scope::feed_forward) blocks[l].attention.write_keys(part, rows);
+            }, gate_in, gate_out);
+        }
+        if (scope == gate_scope::attention) blocks[l].mlp.forward(p, b.middle, y, b.mlp);
+    }
+
+    void gated_backward(pass<Exec, T>& p, std::size_t l, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s) {
+        auto& gate = gates[l];
+        auto& b = s.blocks[l];
+        const index sequences = p.rows.sequences();
+        const std::span<const double> wanted = std::span(s.dL_dsoft).subspan(l * static_cast<std::size_t>(sequences), static_cast<std::size_t>(sequences));
+        std::vector<double> scaled(wanted.begin(), wanted.end());
+        for (double& v : scaled) v *= p.loss_weight;
+        arena_scope scratch(p.ex);
+        if (gate.options.scope == gate_scope::block)
+            return gate.backward(p, [&](auto dy, auto out) { blocks[l].backward(p, dy, out, b); }, s.gate_rows, scaled, dL_dy, dL_dx, b.gate);
+        auto dL_dmiddle = p.zeros(dL_dy.rows(), dL_dy.width());
+        if (gate.options.scope == gate_scope::feed_forward) {
+            gate.backward(p, [&](auto dy, auto out) { blocks[l].mlp.backward(p, dy, out, b.mlp); }, s.gate_rows, scaled, dL_dy, dL_dmiddle, b.gate);
+            blocks[l].attention.backward(p, dL_dmiddle, dL_dx, b.attention);
+        } else {
+            blocks[l].mlp.backward(p, dL_dy, dL_dmiddle, b.mlp);
+            gate.backward(p, [&](auto dy, auto out) { blocks[l].attention.backward(p, dy, out, b.attention); }, s.gate_rows, scaled, dL_dmiddle, dL_dx, b.gate);
+        }
+    }
+
+    // decided once per sequence: in a generation at prefill, then frozen
+    const std::vector<char>& open_sequences(pass<Exec, T>& p, std::size_t l, const_matrix<T> x, saved& s) {
+        std::vector<char>& open = p.decode ? p.decode->open[l] : s.gates.open;
+        if (p.decode && !open.empty() && p.decode->prefilled()) return open;
+        auto& kept = s.blocks[l].gate;
+        gates[l].decide(p, x, s.gate_rows, kept);
+        const auto hard = to_host(p.ex, kept.gate);
+        s.gates.record(static_cast<index>(l), to_host(p.ex, kept.soft), hard);
+        open.assign(hard.size(), 0);
+        for (std::size_t i = 0; i < hard.size(); ++i) open[i] = hard[i] > T(0.5);
+        return open;
+    }
+};
+
+template <executor Exec, class T>
+using qwen2 = task_model<Exec, T, qwen2_stack<Exec, T>>;
+
+}  // namespace spectral
