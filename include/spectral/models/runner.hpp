@@ -5,6 +5,7 @@
 // fix their model at compile time use task_model directly. One virtual call a batch: nothing hot crosses it.
 #pragma once
 #include <spectral/io/weights.hpp>
+#include <spectral/models/chiar_config.hpp>
 #include <spectral/models/task_model.hpp>
 #include <spectral/train/adamw.hpp>
 
