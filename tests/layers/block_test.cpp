@@ -13,14 +13,17 @@ void check_block(const std::string& about) {
     for (double dropout : {0.0, 0.3}) {
         const layer_case c{.dropout = dropout};
         const std::string text = about + ", dropout " + std::to_string(dropout);
-        compare_with_oracle<Target>("block", text, [&]<class On>() {
-            using Exec = typename On::executor;
-            using T = typename On::scalar;
-            using Layer = block<Exec, T, Operator<Exec, T>>;
-            const auto o = operator_config_of<On>(c);
-            layer_rig<On, Layer> rig(c, o, o);
-            return rig.template results<typename Layer::saved>(layer_calls<decltype(rig)>{rig});
-        }, 4096);
+        compare_with_oracle<Target>(
+            "block", text,
+            [&]<class On>() {
+                using Exec = typename On::executor;
+                using T = typename On::scalar;
+                using Layer = block<Exec, T, Operator<Exec, T>>;
+                const auto o = operator_config_of<On>(c);
+                layer_rig<On, Layer> rig(c, o, o);
+                return rig.template results<typename Layer::saved>(layer_calls<decltype(rig)>{rig});
+            },
+            4096);
         if constexpr (std::is_same_v<Target, oracle>) {
             using Layer = block<reference::executor, double, Operator<reference::executor, double>>;
             const auto o = operator_config_of<oracle>(c);
@@ -31,8 +34,12 @@ void check_block(const std::string& about) {
 }
 }  // namespace
 
-TEMPLATE_LIST_TEST_CASE("block: DCT, then feed-forward", "[layers][block]", targets) { check_block<TestType, dct_mixer>("dct_mixer"); }
-TEMPLATE_LIST_TEST_CASE("block: attention, then feed-forward", "[layers][block]", targets) { check_block<TestType, self_attention>("self_attention"); }
+TEMPLATE_LIST_TEST_CASE("block: DCT, then feed-forward", "[layers][block]", targets) {
+    check_block<TestType, dct_mixer>("dct_mixer");
+}
+TEMPLATE_LIST_TEST_CASE("block: attention, then feed-forward", "[layers][block]", targets) {
+    check_block<TestType, self_attention>("self_attention");
+}
 
 TEST_CASE("block: names of its parameters", "[layers][block]") {
     const layer_case c;
@@ -40,8 +47,9 @@ TEST_CASE("block: names of its parameters", "[layers][block]") {
     layer_rig<oracle, block<reference::executor, double, dct_mixer<reference::executor, double>>> rig(c, o, o);
     std::vector<std::string> names;
     for (const auto& [name, p] : rig.store.named()) names.push_back(name);
-    CHECK(names == std::vector<std::string>{"dct_mix.w", "dct_mix.norm.weight", "dct_mix.norm.bias", "ffn.0.weight", "ffn.0.bias", "ffn.3.weight",
-                                            "ffn.3.bias", "ffn_norm.weight", "ffn_norm.bias"});
+    CHECK(names == std::vector<std::string>{"dct_mix.w", "dct_mix.norm.weight", "dct_mix.norm.bias", "ffn.0.weight",
+                                            "ffn.0.bias", "ffn.3.weight", "ffn.3.bias", "ffn_norm.weight",
+                                            "ffn_norm.bias"});
 }
 
 }  // namespace spectral::test

@@ -12,11 +12,13 @@ struct feed_forward_calls {
     Rig& rig;
     write mode;
     template <class Pass, class X, class Y, class Saved>
-    void forward(Pass& p, X x, Y y, Saved& s) { rig.layer.forward(p, x, y, s); }
+    void forward(Pass& p, X x, Y y, Saved& s) {
+        rig.layer.forward(p, x, y, s);
+    }
     template <class Pass, class Y, class X, class Saved>
     void backward(Pass& p, Y dL_dy, X dL_dx, Saved& s) {
         if (mode == write::accumulate) return rig.layer.backward(p, dL_dy, dL_dx, s, mode);
-        auto fresh = p.matrix(dL_dx.rows(), dL_dx.width());   // overwritten, then added
+        auto fresh = p.matrix(dL_dx.rows(), dL_dx.width());  // overwritten, then added
         rig.layer.backward(p, dL_dy, fresh, s, mode);
         add(p.ex, fresh, dL_dx);
     }
@@ -32,7 +34,8 @@ TEMPLATE_LIST_TEST_CASE("feed_forward", "[layers][feed_forward]", targets) {
                 layer_rig<On, Layer> rig(c, c.width, dropout, index{3}, index{1});
                 return use(rig, feed_forward_calls<decltype(rig)>{rig, mode});
             };
-            const std::string about = "dropout " + std::to_string(dropout) + (mode == write::accumulate ? ", +=" : ", =");
+            const std::string about =
+                "dropout " + std::to_string(dropout) + (mode == write::accumulate ? ", +=" : ", =");
             compare_with_oracle<TestType>("feed_forward", about, [&]<class On>() {
                 return run.template operator()<On>([](auto& rig, auto calls) {
                     return rig.template results<typename std::remove_reference_t<decltype(rig.layer)>::saved>(calls);
@@ -40,7 +43,8 @@ TEMPLATE_LIST_TEST_CASE("feed_forward", "[layers][feed_forward]", targets) {
             });
             if constexpr (std::is_same_v<TestType, oracle>)
                 run.template operator()<oracle>([&](auto& rig, auto calls) {
-                    rig.template require_gradients<typename std::remove_reference_t<decltype(rig.layer)>::saved>(calls, "feed_forward, " + about);
+                    rig.template require_gradients<typename std::remove_reference_t<decltype(rig.layer)>::saved>(
+                        calls, "feed_forward, " + about);
                 });
         }
 }

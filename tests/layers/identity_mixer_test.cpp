@@ -5,6 +5,8 @@
 
 namespace spectral::test {
 
-TEMPLATE_LIST_TEST_CASE("identity_mixer", "[layers][identity_mixer]", targets) { check_operator<TestType, identity_mixer>("identity_mixer", {}, "width 8"); }
+TEMPLATE_LIST_TEST_CASE("identity_mixer", "[layers][identity_mixer]", targets) {
+    check_operator<TestType, identity_mixer>("identity_mixer", {}, "width 8");
+}
 
 }  // namespace spectral::test

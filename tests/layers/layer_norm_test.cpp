@@ -18,7 +18,8 @@ struct norm_calls {
         if (!residual) return rig.layer.forward(p, x, y, s);
         auto half = p.matrix(1, x.rows()), r = p.matrix(x.rows(), x.width());
         rig.put(half, std::vector<double>(static_cast<std::size_t>(x.rows()), 0.5));
-        scale_rows<typename Rig::executor, typename Rig::T>(p.ex, x, matrix_view<typename Rig::T>{half.data, {x.rows(), 1}}, r);
+        scale_rows<typename Rig::executor, typename Rig::T>(p.ex, x,
+                                                            matrix_view<typename Rig::T>{half.data, {x.rows(), 1}}, r);
         rig.layer.forward_add(p, x, r, y, s);
     }
     template <class Pass, class Y, class X, class Saved>
@@ -46,7 +47,8 @@ TEMPLATE_LIST_TEST_CASE("layer_norm", "[layers][layer_norm]", targets) {
         if constexpr (std::is_same_v<TestType, oracle>) {
             using Layer = layer_norm<reference::executor, double>;
             layer_rig<oracle, Layer> rig(c, c.width);
-            rig.template require_gradients<Layer::saved>(norm_calls<decltype(rig)>{rig, residual}, "layer_norm, " + about);
+            rig.template require_gradients<Layer::saved>(norm_calls<decltype(rig)>{rig, residual},
+                                                         "layer_norm, " + about);
         }
     }
 }

@@ -25,7 +25,7 @@ struct layer_case {
     kv_scope keys = kv_scope::all;
     bool own_feed_forward = false, rotary = true, rbf_causal = true;
     spectral::phase phase = phase::training;
-    std::uint64_t seed = 11, step = 2;   // of dropout
+    std::uint64_t seed = 11, step = 2;  // of dropout
     double loss_weight = 1;
 
     index rows() const {
@@ -40,11 +40,17 @@ auto operator_config_of(const layer_case& c) {
     using Exec = typename Target::executor;
     using T = typename Target::scalar;
     auto& ex = Target::instance();
-    operator_config<Exec, T> o{.width = c.width, .heads = c.heads, .layer = c.layer, .dropout = c.dropout, .dct_norm = c.norm, .kv_scope = c.keys};
+    operator_config<Exec, T> o{.width = c.width,
+                               .heads = c.heads,
+                               .layer = c.layer,
+                               .dropout = c.dropout,
+                               .dct_norm = c.norm,
+                               .kv_scope = c.keys};
     if (c.rotary) {
         constexpr index positions = 32;
         const index head_width = c.width / c.heads;
-        o.rotary = std::make_shared<tensor<Exec, T, 2>>(ex, std::array<index, 2>{positions, head_width}, rotary_table<T>(positions, head_width, 100));
+        o.rotary = std::make_shared<tensor<Exec, T, 2>>(ex, std::array<index, 2>{positions, head_width},
+                                                        rotary_table<T>(positions, head_width, 100));
     }
     o.own_feed_forward = c.own_feed_forward;
     o.rbf_causal = c.rbf_causal;
@@ -53,11 +59,12 @@ auto operator_config_of(const layer_case& c) {
     return o;
 }
 
-using row_list = std::optional<std::vector<row_index>>;   // nothing: selection::all
+using row_list = std::optional<std::vector<row_index>>;  // nothing: selection::all
 
 // No rows, one, some at random, every one by number, and all without a list.
 inline std::vector<row_list> selections(index rows) {
-    std::vector<row_list> out{std::nullopt, std::vector<row_index>{}, std::vector<row_index>{static_cast<row_index>(rows / 2)}};
+    std::vector<row_list> out{std::nullopt, std::vector<row_index>{},
+                              std::vector<row_index>{static_cast<row_index>(rows / 2)}};
     std::vector<row_index> some, every;
     const random_stream draw{5, 5};
     for (row_index n = 0; n < rows; ++n) {
@@ -68,6 +75,9 @@ inline std::vector<row_list> selections(index rows) {
     out.push_back(every);
     return out;
 }
+// named values: y, dL_dx, the parameters' gradients
+using layer_values = std::vector<std::pair<std::string, std::vector<double>>>;
+
 inline std::string describe(const row_list& r) { return r ? std::to_string(r->size()) + " rows selected" : "all rows"; }
 
 template <class Target, class Layer>
@@ -75,14 +85,21 @@ class layer_rig {
 public:
     using executor = typename Target::executor;
     using T = typename Target::scalar;
-    static constexpr double mark = 7.5;   // of what nobody may write
+    static constexpr double mark = 7.5;  // of what nobody may write
 
     template <class... Arguments>
     explicit layer_rig(const layer_case& c_, Arguments&&... arguments)
-        : ex(Target::instance()), c(c_), layer(std::forward<Arguments>(arguments)...), store(ex, layer),
-          x(ex, {c.rows(), c.width}), dL_dx(ex, {c.rows(), c.width}), dL_dy(normals(c.rows() * c.width, 91)), y_rows(c.rows()), y_width(c.width) {
+        : ex(Target::instance()),
+          c(c_),
+          layer(std::forward<Arguments>(arguments)...),
+          store(ex, layer),
+          x(ex, {c.rows(), c.width}),
+          dL_dx(ex, {c.rows(), c.width}),
+          dL_dy(normals(c.rows() * c.width, 91)),
+          y_rows(c.rows()),
+          y_width(c.width) {
         std::uint64_t seed = 1000;
-        for (const auto& [name, p] : store.named()) {   // off the initial values: a bias of 0 hides mistakes
+        for (const auto& [name, p] : store.named()) {  // off the initial values: a bias of 0 hides mistakes
             auto v = normals(p->size(), seed++, 0.4);
             for (double& e : v) e += p->init.how == initializer::kind::constant && p->init.scale == 1 ? 1 : 0;
             put(p->value, v);
@@ -95,12 +112,12 @@ public:
     Layer layer;
     parameter_store<executor, T> store;
     tensor<executor, T, 2> x, dL_dx;
-    std::vector<double> dL_dy;         // (y_rows, y_width)
+    std::vector<double> dL_dy;  // (y_rows, y_width)
     index y_rows, y_width;
-    row_list rows;                     // which rows y has: the others are not read or written
-    std::vector<double> y;             // of the last pass
+    row_list rows;  // which rows y has: the others are not read or written
+    std::vector<double> y;  // of the last pass
     route_trace* trace = nullptr;
-    std::function<void()> before = [] {};   // every pass: puts back what a pass changes
+    std::function<void()> before = [] {};  // every pass: puts back what a pass changes
 
     // the output's shape where it differs from the input's
     layer_rig& output(index n, index width) {
@@ -124,8 +141,13 @@ public:
     double loss(Calls& calls, bool backward = false) {
         arena_scope scratch(ex);
         before();
-        pass<executor, T> p{.ex = ex, .rows = pack_rows(ex, std::span<const index>(c.lengths)), .phase = c.phase, .loss_weight = c.loss_weight,
-                            .seed = c.seed, .step = c.step, .trace = trace};
+        pass<executor, T> p{.ex = ex,
+                            .rows = pack_rows(ex, std::span<const index>(c.lengths)),
+                            .phase = c.phase,
+                            .loss_weight = c.loss_weight,
+                            .seed = c.seed,
+                            .step = c.step,
+                            .trace = trace};
         auto out = p.matrix(y_rows, y_width), gradient = p.matrix(y_rows, y_width);
         put(out, std::vector<double>(static_cast<std::size_t>(y_rows * y_width), mark));
         Saved s{};
@@ -137,8 +159,10 @@ public:
         for (index n = 0; n < y_rows; ++n)
             for (index i = 0; i < y_width; ++i) {
                 const auto at = static_cast<std::size_t>(n * y_width + i);
-                if (chosen(n)) sum += dL_dy[at] * y[at], g[at] = dL_dy[at];
-                else if (y[at] != mark) FAIL("row " << n << " is not selected and was written");
+                if (chosen(n))
+                    sum += dL_dy[at] * y[at], g[at] = dL_dy[at];
+                else if (y[at] != mark)
+                    FAIL("row " << n << " is not selected and was written");
             }
         if (!backward) return sum;
         put(gradient, g);
@@ -148,13 +172,15 @@ public:
 
     // y, dL_dx and the parameters' gradients, of gradients that start at 1/4
     template <class Saved, class Calls>
-    outputs results(Calls calls) {
+    layer_values results(Calls calls) {
         constexpr double start = 0.25;
-        if (store.gradients_view().size()) put(store.gradients_view(), std::vector<double>(static_cast<std::size_t>(store.gradients_view().size()), start));
+        if (store.gradients_view().size())
+            put(store.gradients_view(),
+                std::vector<double>(static_cast<std::size_t>(store.gradients_view().size()), start));
         put(dL_dx.view(), std::vector<double>(static_cast<std::size_t>(dL_dx.size()), start));
         loss<Saved>(calls, true);
         subtract(dL_dx.view(), start);
-        outputs out{{"y", y}, {"dL_dx", wide(dL_dx.view())}};
+        layer_values out{{"y", y}, {"dL_dx", wide(dL_dx.view())}};
         for (const auto& [name, p] : store.named())
             if (p->grad.data) {
                 subtract(p->grad, start);
@@ -166,7 +192,8 @@ public:
     // Finite differences of L, or of `surrogate` where the gradient is that of another function, for x and all parameters.
     template <class Saved, class Calls>
     void require_gradients(Calls calls, const std::string& about, double bound = 1e-6) {
-        require_gradients_of<Saved>(calls, [&] { return loss<Saved>(calls); }, about, bound);
+        require_gradients_of<Saved>(
+            calls, [&] { return loss<Saved>(calls); }, about, bound);
     }
     template <class Saved, class Calls, class Surrogate>
     void require_gradients_of(Calls calls, Surrogate surrogate, const std::string& about, double bound = 1e-6) {
@@ -197,8 +224,8 @@ private:
         put(v, values);
     }
     static void report(const gradient_check_result& r, const std::string& about, double bound) {
-        INFO(about << ": element (" << r.row << ", " << r.column << "): analytic " << r.analytic << ", numeric " << r.numeric << ", relative error "
-                   << r.error << " of " << r.checked << " elements checked");
+        INFO(about << ": element (" << r.row << ", " << r.column << "): analytic " << r.analytic << ", numeric "
+                   << r.numeric << ", relative error " << r.error << " of " << r.checked << " elements checked");
         CHECK(r.error < bound);
     }
 };
@@ -208,9 +235,13 @@ template <class Rig>
 struct operator_calls {
     Rig& rig;
     template <class Pass, class X, class Y, class Saved>
-    void forward(Pass& p, X x, Y y, Saved& s) { rig.layer.forward(p, x, rig.select(), y, s); }
+    void forward(Pass& p, X x, Y y, Saved& s) {
+        rig.layer.forward(p, x, rig.select(), y, s);
+    }
     template <class Pass, class Y, class X, class Saved>
-    void backward(Pass& p, Y dL_dy, X dL_dx, Saved& s) { rig.layer.backward(p, dL_dy, dL_dx, s); }
+    void backward(Pass& p, Y dL_dy, X dL_dx, Saved& s) {
+        rig.layer.backward(p, dL_dy, dL_dx, s);
+    }
 };
 
 // ... and any other layer of forward(p, x, y, saved), backward(p, dL_dy, dL_dx, saved)
@@ -218,17 +249,21 @@ template <class Rig>
 struct layer_calls {
     Rig& rig;
     template <class Pass, class X, class Y, class Saved>
-    void forward(Pass& p, X x, Y y, Saved& s) { rig.layer.forward(p, x, y, s); }
+    void forward(Pass& p, X x, Y y, Saved& s) {
+        rig.layer.forward(p, x, y, s);
+    }
     template <class Pass, class Y, class X, class Saved>
-    void backward(Pass& p, Y dL_dy, X dL_dx, Saved& s) { rig.layer.backward(p, dL_dy, dL_dx, s); }
+    void backward(Pass& p, Y dL_dy, X dL_dx, Saved& s) {
+        rig.layer.backward(p, dL_dy, dL_dx, s);
+    }
 };
 
-// run.template operator()<Target>() -> outputs, on this target and on the oracle. `terms`: roundings along the longest
+// run.template operator()<Target>() -> layer_values, on this target and on the oracle. `terms`: roundings along the longest
 // chain, of two normalisations and a few matrix products of these widths.
 template <class Target, class Run>
 void compare_with_oracle(const std::string& layer, const std::string& about, Run&& run, double terms = 1024) {
     using T = typename Target::scalar;
-    const outputs want = run.template operator()<oracle>(), got = run.template operator()<Target>();
+    const layer_values want = run.template operator()<oracle>(), got = run.template operator()<Target>();
     REQUIRE(got.size() == want.size());
     for (std::size_t i = 0; i < got.size(); ++i)
         compare(got[i].second, want[i].second, allowed<T>(terms, std::max(1.0, largest(want[i].second))),
@@ -250,7 +285,8 @@ void check_operator(const char* name, const layer_case& c, const std::string& ab
             using Op = Operator<typename Target::executor, double>;
             layer_rig<Target, Op> rig(c, operator_config_of<Target>(c));
             rig.rows = rows;
-            rig.template require_gradients<typename Op::saved>(operator_calls<decltype(rig)>{rig}, std::string(name) + ", " + text);
+            rig.template require_gradients<typename Op::saved>(operator_calls<decltype(rig)>{rig},
+                                                               std::string(name) + ", " + text);
         }
     }
 }

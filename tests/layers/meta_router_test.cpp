@@ -18,7 +18,9 @@ struct gated {
 
     gated(const operator_config<Exec, T>& c, const meta_options& o) : first(c, c), gate(c.width, o) {}
     void forward(pass<Exec, T>& p, const_matrix<T> x, matrix_view<T> y, saved& s) { gate.forward(p, first, x, y, s); }
-    void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s) { gate.backward(p, first, dL_dy, dL_dx, s); }
+    void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s) {
+        gate.backward(p, first, dL_dy, dL_dx, s);
+    }
     template <class F>
     void visit_parameters(F&& f, const std::string& prefix) {
         first.visit_parameters(f, prefix);
@@ -28,7 +30,10 @@ struct gated {
 
 constexpr std::array pools{meta_pool::batch, meta_pool::sequence, meta_pool::causal, meta_pool::fixed};
 const char* name_of(meta_pool p) {
-    return p == meta_pool::batch ? "batch" : p == meta_pool::sequence ? "sequence" : p == meta_pool::causal ? "causal" : "fixed";
+    return p == meta_pool::batch      ? "batch"
+           : p == meta_pool::sequence ? "sequence"
+           : p == meta_pool::causal   ? "causal"
+                                      : "fixed";
 }
 }  // namespace
 
@@ -38,11 +43,14 @@ TEMPLATE_LIST_TEST_CASE("meta_router: values and gradients", "[layers][meta_rout
             const layer_case c{.dropout = dropout};
             const meta_options o{.pool = pool, .fixed_gate = 0.3};
             const std::string about = std::string(name_of(pool)) + ", dropout " + std::to_string(dropout);
-            compare_with_oracle<TestType>("meta_router", about, [&]<class On>() {
-                using Layer = gated<typename On::executor, typename On::scalar>;
-                layer_rig<On, Layer> rig(c, operator_config_of<On>(c), o);
-                return rig.template results<typename Layer::saved>(layer_calls<decltype(rig)>{rig});
-            }, 4096);
+            compare_with_oracle<TestType>(
+                "meta_router", about,
+                [&]<class On>() {
+                    using Layer = gated<typename On::executor, typename On::scalar>;
+                    layer_rig<On, Layer> rig(c, operator_config_of<On>(c), o);
+                    return rig.template results<typename Layer::saved>(layer_calls<decltype(rig)>{rig});
+                },
+                4096);
             if constexpr (std::is_same_v<TestType, oracle>) {
                 using Layer = gated<reference::executor, double>;
                 layer_rig<oracle, Layer> rig(c, operator_config_of<oracle>(c), o);
@@ -69,7 +77,8 @@ TEMPLATE_LIST_TEST_CASE("meta_router: hard gating at evaluation", "[layers][meta
         const auto blended = y_of(0, phase::evaluation, &open);
         auto gates = open.meta_gate;
         std::sort(gates.begin(), gates.end());
-        const double threshold = gates.size() == 1 ? 0.99 : (gates[gates.size() / 2 - 1] + gates[gates.size() / 2]) / 2;   // skips about half
+        const double threshold =
+            gates.size() == 1 ? 0.99 : (gates[gates.size() / 2 - 1] + gates[gates.size() / 2]) / 2;  // skips about half
         REQUIRE(threshold > gates.front());
 
         const layer_case c;
@@ -81,9 +90,12 @@ TEMPLATE_LIST_TEST_CASE("meta_router: hard gating at evaluation", "[layers][meta
         index run = 0, row = 0;
         for (std::size_t s = 0; s < c.lengths.size(); ++s)
             for (index t = 0; t < c.lengths[s]; ++t, ++row) {
-                const double g = open.meta_gate[pool == meta_pool::causal ? static_cast<std::size_t>(row) : pool == meta_pool::sequence ? s : 0];
+                const double g = open.meta_gate[pool == meta_pool::causal     ? static_cast<std::size_t>(row)
+                                                : pool == meta_pool::sequence ? s
+                                                                              : 0];
                 run += g >= threshold;
-                for (index i = 0; i < c.width && g < threshold; ++i) want[static_cast<std::size_t>(row * c.width + i)] = x[static_cast<std::size_t>(row * c.width + i)];
+                for (index i = 0; i < c.width && g < threshold; ++i)
+                    want[static_cast<std::size_t>(row * c.width + i)] = x[static_cast<std::size_t>(row * c.width + i)];
             }
         const subject about{"meta_router", "y", TestType::executor_name(), scalar_name<T>, name_of(pool)};
         compare(hard, want, allowed<T>(256, 4), about);

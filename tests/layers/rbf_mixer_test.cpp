@@ -9,8 +9,9 @@ TEMPLATE_LIST_TEST_CASE("rbf_mixer: causal and bidirectional, with dropout", "[l
     for (bool causal : {true, false})
         for (double dropout : {0.0, 0.3}) {
             if (!causal && dropout > 0) continue;
-            check_operator<TestType, rbf_mixer>("rbf_mixer", {.dropout = dropout, .rbf_causal = causal},
-                                                std::string(causal ? "causal" : "bidirectional") + ", dropout " + std::to_string(dropout));
+            check_operator<TestType, rbf_mixer>(
+                "rbf_mixer", {.dropout = dropout, .rbf_causal = causal},
+                std::string(causal ? "causal" : "bidirectional") + ", dropout " + std::to_string(dropout));
         }
 }
 

@@ -28,24 +28,31 @@ constexpr index count_of(auto&& layer) { return static_cast<index>(std::remove_r
 
 // Thresholds inside the range of the entropies of normal values of width 8; rows land on every side.
 router_options options_of(routing_mode mode, index operators, estimator e = estimator::straight_through) {
-    return {.mode = mode, .estimator = e, .operators = operators, .thresholds = operators == 2 ? std::vector<double>{0.75} : std::vector<double>{0.70, 0.80},
-            .target_share = 0.4, .random_seed = 9};
+    return {.mode = mode,
+            .estimator = e,
+            .operators = operators,
+            .thresholds = operators == 2 ? std::vector<double>{0.75} : std::vector<double>{0.70, 0.80},
+            .target_share = 0.4,
+            .random_seed = 9};
 }
 
 std::string describe(const router_options& o) {
     static const char* modes[] = {"threshold", "hard", "soft", "budget", "random", "permuted", "attention", "dct"};
-    return std::string(modes[static_cast<int>(o.mode)]) + (o.estimator == estimator::selected_only ? ", selected_only" : "") + ", " + std::to_string(o.operators) +
-           " operators" + (o.collapse_regulariser ? o.collapse_detached ? ", regularised (detached)" : ", regularised" : "");
+    return std::string(modes[static_cast<int>(o.mode)]) +
+           (o.estimator == estimator::selected_only ? ", selected_only" : "") + ", " + std::to_string(o.operators) +
+           " operators" +
+           (o.collapse_regulariser ? o.collapse_detached ? ", regularised (detached)" : ", regularised" : "");
 }
 
 // every combination that MODELS.md's table names
 std::vector<router_options> all_options(index operators) {
     std::vector<router_options> out;
-    for (routing_mode m : {routing_mode::threshold, routing_mode::permuted, routing_mode::attention, routing_mode::dct, routing_mode::random, routing_mode::soft,
-                           routing_mode::hard, routing_mode::budget}) {
+    for (routing_mode m : {routing_mode::threshold, routing_mode::permuted, routing_mode::attention, routing_mode::dct,
+                           routing_mode::random, routing_mode::soft, routing_mode::hard, routing_mode::budget}) {
         if (m == routing_mode::random && operators != 2) continue;
         out.push_back(options_of(m, operators));
-        if (m == routing_mode::hard || m == routing_mode::budget) out.push_back(options_of(m, operators, estimator::selected_only));
+        if (m == routing_mode::hard || m == routing_mode::budget)
+            out.push_back(options_of(m, operators, estimator::selected_only));
     }
     return out;
 }
@@ -67,8 +74,8 @@ void hold_multiplier(Rig& rig, double mu) {
 }
 
 struct soft_choice {
-    std::vector<double> s;        // (N, K)
-    std::vector<row_index> op;    // its largest
+    std::vector<double> s;  // (N, K)
+    std::vector<row_index> op;  // its largest
 };
 // softmax(W [x; H] + b) as the layer's gate computes it, and the values of every operator on every row
 template <class Rig>
@@ -91,20 +98,30 @@ template <class Rig>
 double weighted_outputs(Rig& rig, const std::vector<double>& weight) {
     using Exec = typename Rig::executor;
     arena_scope scratch(rig.ex);
-    pass<Exec, double> p{.ex = rig.ex, .rows = pack_rows(rig.ex, std::span<const index>(rig.c.lengths)), .phase = rig.c.phase, .seed = rig.c.seed, .step = rig.c.step};
+    pass<Exec, double> p{.ex = rig.ex,
+                         .rows = pack_rows(rig.ex, std::span<const index>(rig.c.lengths)),
+                         .phase = rig.c.phase,
+                         .seed = rig.c.seed,
+                         .step = rig.c.step};
     const index K = count_of(rig.layer), N = rig.c.rows(), C = rig.c.width;
     double sum = 0;
     index o = 0;
-    std::apply([&](auto&... op) {
-        ([&] {
-            typename std::remove_reference_t<decltype(op)>::saved s;
-            auto y = p.matrix(N, C);
-            op.forward(p, rig.x.view(), selection::all(N), y, s);
-            for (index n = 0; n < N; ++n)
-                for (index i = 0; i < C; ++i) sum += weight[static_cast<std::size_t>(n * K + o)] * rig.dL_dy[static_cast<std::size_t>(n * C + i)] * y(n, i);
-            ++o;
-        }(), ...);
-    }, rig.layer.operators);
+    std::apply(
+        [&](auto&... op) {
+            (
+                [&] {
+                    typename std::remove_reference_t<decltype(op)>::saved s;
+                    auto y = p.matrix(N, C);
+                    op.forward(p, rig.x.view(), selection::all(N), y, s);
+                    for (index n = 0; n < N; ++n)
+                        for (index i = 0; i < C; ++i)
+                            sum += weight[static_cast<std::size_t>(n * K + o)] *
+                                   rig.dL_dy[static_cast<std::size_t>(n * C + i)] * y(n, i);
+                    ++o;
+                }(),
+                ...);
+        },
+        rig.layer.operators);
     return sum;
 }
 
@@ -119,10 +136,12 @@ void check_straight_through(const layer_case& c, const router_options& o) {
     const index K = o.operators, N = c.rows();
     std::vector<double> share(static_cast<std::size_t>(K)), slope(static_cast<std::size_t>(K));
     for (row_index op : at.op) share[static_cast<std::size_t>(op)] += 1.0 / static_cast<double>(N);
-    CHECK(*std::max_element(share.begin(), share.end()) < 1);   // the case is of use: more than one operator is chosen
-    if (o.mode == routing_mode::budget) slope.back() += mu + 1.0 * (share.back() - o.target_share);   // the damping of hold_share is 1
+    CHECK(*std::max_element(share.begin(), share.end()) < 1);  // the case is of use: more than one operator is chosen
+    if (o.mode == routing_mode::budget)
+        slope.back() += mu + 1.0 * (share.back() - o.target_share);  // the damping of hold_share is 1
     if (o.collapse_regulariser && !o.collapse_detached)
-        for (std::size_t k = 0; k < slope.size(); ++k) slope[k] += o.collapse_lambda * (std::log(share[k] + 1e-8) + share[k] / (share[k] + 1e-8));
+        for (std::size_t k = 0; k < slope.size(); ++k)
+            slope[k] += o.collapse_lambda * (std::log(share[k] + 1e-8) + share[k] / (share[k] + 1e-8));
     const auto surrogate = [&] {
         const soft_choice now = choice_of(rig);
         auto weight = now.s;
@@ -134,7 +153,8 @@ void check_straight_through(const layer_case& c, const router_options& o) {
         }
         return weighted_outputs(rig, weight) + c.loss_weight * linear;
     };
-    rig.template require_gradients_of<typename Layer::saved>(operator_calls<rig_of<Layer>>{rig}, surrogate, describe(o));
+    rig.template require_gradients_of<typename Layer::saved>(operator_calls<rig_of<Layer>>{rig}, surrogate,
+                                                             describe(o));
 }
 
 // The gradient of what ran, with the routes of the first pass held.
@@ -147,24 +167,33 @@ void check_held_routes(const layer_case& c, const router_options& o) {
     operator_calls<rig_of<Layer>> calls{rig};
     rig.template loss<typename Layer::saved>(calls);
     trace.how = route_trace::mode::replay;
-    if (o.mode != routing_mode::budget) return rig.template require_gradients<typename Layer::saved>(calls, describe(o));
+    if (o.mode != routing_mode::budget)
+        return rig.template require_gradients<typename Layer::saved>(calls, describe(o));
     // the budget's value is a function of the choices, which are held; its gradient is that of pressure · mean(s_last)
     double share = 0;
-    for (row_index op : trace.layers.at(c.layer).op) share += (op == static_cast<row_index>(o.operators - 1)) / static_cast<double>(c.rows());
+    for (row_index op : trace.layers.at(c.layer).op)
+        share += (op == static_cast<row_index>(o.operators - 1)) / static_cast<double>(c.rows());
     const double pressure = 0.35 + 1.0 * (share - o.target_share);
-    rig.template require_gradients_of<typename Layer::saved>(calls, [&] {
-        const auto s = choice_of(rig).s;
-        double mean = 0;
-        for (std::size_t i = static_cast<std::size_t>(o.operators - 1); i < s.size(); i += static_cast<std::size_t>(o.operators)) mean += s[i] / static_cast<double>(c.rows());
-        return rig.template loss<typename Layer::saved>(calls) + c.loss_weight * pressure * mean;
-    }, describe(o));
+    rig.template require_gradients_of<typename Layer::saved>(
+        calls,
+        [&] {
+            const auto s = choice_of(rig).s;
+            double mean = 0;
+            for (std::size_t i = static_cast<std::size_t>(o.operators - 1); i < s.size();
+                 i += static_cast<std::size_t>(o.operators))
+                mean += s[i] / static_cast<double>(c.rows());
+            return rig.template loss<typename Layer::saved>(calls) + c.loss_weight * pressure * mean;
+        },
+        describe(o));
 }
 
 template <class Layer>
 void check_gradients(const layer_case& c, const router_options& o) {
     const bool learned = o.mode == routing_mode::hard || o.mode == routing_mode::budget;
-    if (learned && o.estimator == estimator::straight_through) check_straight_through<Layer>(c, o);
-    else check_held_routes<Layer>(c, o);
+    if (learned && o.estimator == estimator::straight_through)
+        check_straight_through<Layer>(c, o);
+    else
+        check_held_routes<Layer>(c, o);
 }
 
 template <template <class, class> class Layer>
@@ -210,7 +239,7 @@ TEST_CASE("routed: the detached regulariser trains nothing", "[layers][routed]")
         o.collapse_lambda = 0.5;
         const auto detached = run();
         CHECK(plain.second == detached.second);
-        CHECK(detached.first < plain.first);   // −λ U, U > 0
+        CHECK(detached.first < plain.first);  // −λ U, U > 0
         o.collapse_detached = false;
         const auto attached = run();
         CHECK(attached.first == detached.first);
@@ -224,19 +253,23 @@ TEMPLATE_LIST_TEST_CASE("routed: values and gradients on every executor", "[laye
             // routes of the oracle, replayed: rounding may not choose another operator
             route_trace trace;
             {
-                layer_rig<oracle, Layer<reference::executor, double>> rig(c, oracle::instance(), operator_config_of<oracle>(c), o);
+                layer_rig<oracle, Layer<reference::executor, double>> rig(c, oracle::instance(),
+                                                                          operator_config_of<oracle>(c), o);
                 rig.trace = &trace;
                 operator_calls<decltype(rig)> calls{rig};
                 rig.template loss<typename Layer<reference::executor, double>::saved>(calls);
             }
             trace.how = route_trace::mode::replay;
-            compare_with_oracle<TestType>("routed", describe(o), [&]<class On>() {
-                using L = Layer<typename On::executor, typename On::scalar>;
-                layer_rig<On, L> rig(c, On::instance(), operator_config_of<On>(c), o);
-                hold_multiplier(rig, 0.35);
-                rig.trace = &trace;
-                return rig.template results<typename L::saved>(operator_calls<decltype(rig)>{rig});
-            }, 4096);
+            compare_with_oracle<TestType>(
+                "routed", describe(o),
+                [&]<class On>() {
+                    using L = Layer<typename On::executor, typename On::scalar>;
+                    layer_rig<On, L> rig(c, On::instance(), operator_config_of<On>(c), o);
+                    hold_multiplier(rig, 0.35);
+                    rig.trace = &trace;
+                    return rig.template results<typename L::saved>(operator_calls<decltype(rig)>{rig});
+                },
+                4096);
         }
     };
     check.template operator()<two>(2, {.dropout = 0.2});
@@ -255,7 +288,8 @@ TEST_CASE("routed: what runs when", "[layers][routed]") {
             operator_calls<rig_of<L>> calls{rig};
             rig.loss<L::saved>(calls);
             const bool learned = o.mode == routing_mode::hard || o.mode == routing_mode::budget;
-            const bool everything = o.mode == routing_mode::soft || (learned && ph == phase::training && o.estimator == estimator::straight_through);
+            const bool everything = o.mode == routing_mode::soft ||
+                                    (learned && ph == phase::training && o.estimator == estimator::straight_through);
             std::array<index, 3> rows{};
             for (row_index op : trace.layers.at(3).op) ++rows[static_cast<std::size_t>(op)];
             const auto& work = trace.counts.at(3).work;
@@ -279,8 +313,10 @@ TEMPLATE_LIST_TEST_CASE("routed: values of training and of evaluation", "[layers
         return rig.y;
     };
     for (const auto& o : all_options(2))
-        compare(y_of(o, phase::training), y_of(o, phase::evaluation), allowed<T>(256, 4), {"routed", "y", TestType::executor_name(), scalar_name<T>, describe(o)});
-    CHECK(y_of(options_of(routing_mode::hard, 2), phase::evaluation) != y_of(options_of(routing_mode::hard, 2, estimator::selected_only), phase::evaluation));
+        compare(y_of(o, phase::training), y_of(o, phase::evaluation), allowed<T>(256, 4),
+                {"routed", "y", TestType::executor_name(), scalar_name<T>, describe(o)});
+    CHECK(y_of(options_of(routing_mode::hard, 2), phase::evaluation) !=
+          y_of(options_of(routing_mode::hard, 2, estimator::selected_only), phase::evaluation));
 }
 
 TEST_CASE("routed: a tie with the threshold goes to the cheaper operator", "[layers][routed]") {
@@ -308,14 +344,17 @@ TEST_CASE("routed: the budget's multiplier climbs by the share's excess", "[laye
     rig_of<L> rig(c, oracle::instance(), operator_config_of<oracle>(c), o);
     auto& ex = rig.ex;
     CHECK(!gate_of(rig)->multiplier.trainable);
-    L::saved s;   // as in a model: one for all passes
+    L::saved s;  // as in a model: one for all passes
     double mu = 0;
     rig.put(gate_of(rig)->multiplier.value, {mu});
     for (int pass_number = 0; pass_number < 3; ++pass_number) {
         arena_scope scratch(ex);
         route_trace trace;
-        pass<reference::executor, double> p{.ex = ex, .rows = pack_rows(ex, std::span<const index>(c.lengths)), .phase = phase::training,
-                                            .loss_weight = c.loss_weight, .trace = &trace};
+        pass<reference::executor, double> p{.ex = ex,
+                                            .rows = pack_rows(ex, std::span<const index>(c.lengths)),
+                                            .phase = phase::training,
+                                            .loss_weight = c.loss_weight,
+                                            .trace = &trace};
         auto y = p.matrix(c.rows(), c.width);
         rig.layer.forward(p, rig.x.view(), selection::all(c.rows()), y, s);
         double share = 0;
@@ -324,8 +363,8 @@ TEST_CASE("routed: the budget's multiplier climbs by the share's excess", "[laye
         CHECK(p.auxiliary_loss == Approx(0.5 * (mu * off + off * off / 2)).epsilon(1e-12));
         const double before = mu;
         mu = rig.wide(gate_of(rig)->multiplier.value)[0];
-        CHECK((mu - before) * off > 0);                     // towards the target
-        CHECK(std::abs(mu - before) < std::abs(off));       // in small steps
+        CHECK((mu - before) * off > 0);  // towards the target
+        CHECK(std::abs(mu - before) < std::abs(off));  // in small steps
     }
     const double held = mu;
     rig.c.phase = phase::evaluation;
@@ -339,7 +378,8 @@ TEST_CASE("routed: the permuted control reads a permutation of the features", "[
     const auto order_of = [&](std::uint64_t seed) {
         auto o = options_of(routing_mode::permuted, 2);
         o.random_seed = seed;
-        return entropy_threshold<reference::executor, double>(operator_config_of<oracle>(c), o, &oracle::instance()).order.to_host();
+        return entropy_threshold<reference::executor, double>(operator_config_of<oracle>(c), o, &oracle::instance())
+            .order.to_host();
     };
     auto order = order_of(9);
     CHECK(order == order_of(9));
@@ -354,7 +394,8 @@ TEST_CASE("routed: sentences", "[layers][routed]") {
     auto& ex = oracle::instance();
     const layer_case c;
     const auto config = operator_config_of<oracle>(c);
-    check_throws([&] { L(ex, config, options_of(routing_mode::soft, 3)); }, {"routed", "number of operators", "expected 2", "found 3"});
+    check_throws([&] { L(ex, config, options_of(routing_mode::soft, 3)); },
+                 {"routed", "number of operators", "expected 2", "found 3"});
     auto o = options_of(routing_mode::threshold, 2);
     o.thresholds = {0.1, 0.2};
     check_throws([&] { L(ex, config, o); }, {"entropy_threshold", "number of thresholds", "expected 1", "found 2"});

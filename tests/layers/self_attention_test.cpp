@@ -8,8 +8,10 @@ namespace spectral::test {
 TEMPLATE_LIST_TEST_CASE("self_attention: keys of all rows or of the routed ones", "[layers][self_attention]", targets) {
     for (kv_scope keys : {kv_scope::all, kv_scope::routed})
         for (double dropout : {0.0, 0.3})
-            check_operator<TestType, self_attention>("self_attention", {.dropout = dropout, .keys = keys},
-                                                     std::string(keys == kv_scope::all ? "keys of all" : "keys of routed") + ", dropout " + std::to_string(dropout));
+            check_operator<TestType, self_attention>(
+                "self_attention", {.dropout = dropout, .keys = keys},
+                std::string(keys == kv_scope::all ? "keys of all" : "keys of routed") + ", dropout " +
+                    std::to_string(dropout));
 }
 
 TEMPLATE_LIST_TEST_CASE("self_attention: without rotation, one head", "[layers][self_attention]", targets) {
@@ -17,7 +19,8 @@ TEMPLATE_LIST_TEST_CASE("self_attention: without rotation, one head", "[layers][
 }
 
 // Routing must not change what a routed row sees: with keys of all rows, y[rows] of a selection is y of all rows there.
-TEMPLATE_LIST_TEST_CASE("self_attention: a selection is the dense result on its rows", "[layers][self_attention]", targets) {
+TEMPLATE_LIST_TEST_CASE("self_attention: a selection is the dense result on its rows", "[layers][self_attention]",
+                        targets) {
     using T = typename TestType::scalar;
     using Op = self_attention<typename TestType::executor, T>;
     const layer_case c;
@@ -35,7 +38,8 @@ TEMPLATE_LIST_TEST_CASE("self_attention: a selection is the dense result on its 
                 got.push_back(rig.y[static_cast<std::size_t>(n * c.width + i)]);
                 want.push_back(dense[static_cast<std::size_t>(n * c.width + i)]);
             }
-        compare(got, want, allowed<T>(256, 4), {"self_attention", "y", TestType::executor_name(), scalar_name<T>, describe(rows)});
+        compare(got, want, allowed<T>(256, 4),
+                {"self_attention", "y", TestType::executor_name(), scalar_name<T>, describe(rows)});
     }
 }
 
@@ -49,7 +53,8 @@ TEST_CASE("self_attention: no rows after some rows", "[layers][self_attention]")
     for (const row_list& rows : {row_list{std::vector<row_index>{1, 4}}, row_list{std::vector<row_index>{}}}) {
         rig.rows = rows;
         arena_scope scratch(ex);
-        pass<reference::executor, double> p{.ex = ex, .rows = pack_rows(ex, std::span<const index>(c.lengths)), .phase = phase::training};
+        pass<reference::executor, double> p{
+            .ex = ex, .rows = pack_rows(ex, std::span<const index>(c.lengths)), .phase = phase::training};
         auto y = p.zeros(c.rows(), c.width), dL_dx = p.zeros(c.rows(), c.width);
         rig.store.zero_gradients();
         rig.layer.forward(p, rig.x.view(), rig.select(), y, s);
@@ -61,7 +66,8 @@ TEST_CASE("self_attention: no rows after some rows", "[layers][self_attention]")
 }
 
 TEST_CASE("self_attention: a width that heads do not divide", "[layers][self_attention]") {
-    check_throws([] { self_attention<reference::executor, double> op({.width = 10, .heads = 4}); }, {"self_attention", "width 10", "heads 4"});
+    check_throws([] { self_attention<reference::executor, double> op({.width = 10, .heads = 4}); },
+                 {"self_attention", "width 10", "heads 4"});
 }
 
 }  // namespace spectral::test

@@ -56,7 +56,8 @@ TEMPLATE_LIST_TEST_CASE("models: later tokens change nothing before them", "[mod
 }
 
 // What a test of this kind must find: means over whole sequences or batches, and the unmasked kernel of v1.
-TEMPLATE_LIST_TEST_CASE("models: batch and sequence pooling and the bidirectional RBF see later tokens", "[models][causality]", targets) {
+TEMPLATE_LIST_TEST_CASE("models: batch and sequence pooling and the bidirectional RBF see later tokens",
+                        "[models][causality]", targets) {
     for (meta_pool pool : {meta_pool::batch, meta_pool::sequence}) {
         auto c = tiny_config();
         c.meta_pool = pool;
@@ -75,14 +76,17 @@ TEMPLATE_LIST_TEST_CASE("models: a sequence does not depend on its batch mates",
     configs.back().config.meta_pool = meta_pool::sequence;
     for (const auto& [name, c] : configs)
         for (phase ph : {phase::evaluation, phase::training}) {
-            INFO(name << (ph == phase::training ? ", training" : ", evaluation") << " on " << TestType::executor_name());
+            INFO(name << (ph == phase::training ? ", training" : ", evaluation") << " on "
+                      << TestType::executor_name());
             const double alone = nats_of_first<TestType>(c, {5}, ph);
-            CHECK(nats_of_first<TestType>(c, {5, 9, 1, 12}, ph) == Approx(alone).epsilon(model_tolerance<typename TestType::scalar>({1.0})));
+            CHECK(nats_of_first<TestType>(c, {5, 9, 1, 12}, ph) ==
+                  Approx(alone).epsilon(model_tolerance<typename TestType::scalar>({1.0})));
         }
     auto c = tiny_config();
     c.meta_pool = meta_pool::batch;
     const double alone = nats_of_first<TestType>(c, {5}, phase::evaluation);
-    CHECK(std::abs(nats_of_first<TestType>(c, {5, 9, 1, 12}, phase::evaluation) - alone) > 1e-3);   // the reference's pooling does
+    CHECK(std::abs(nats_of_first<TestType>(c, {5, 9, 1, 12}, phase::evaluation) - alone) >
+          1e-3);  // the reference's pooling does
 }
 
 }  // namespace spectral::test

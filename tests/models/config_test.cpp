@@ -42,15 +42,24 @@ TEST_CASE("models: names of the authors' state dict", "[models][config]") {
     auto& ex = oracle::instance();
     auto c = tiny_config();
     c.n_layers = 3;
-    const std::set<std::string> first{"token_emb.weight", "meta_router.gate_proj.weight", "meta_router.gate_proj.bias", "layers.0.dct_mix.w",
-                                      "layers.0.dct_mix.norm.weight", "layers.0.dct_mix.norm.bias", "norm.weight", "norm.bias"};
+    const std::set<std::string> first{"token_emb.weight",
+                                      "meta_router.gate_proj.weight",
+                                      "meta_router.gate_proj.bias",
+                                      "layers.0.dct_mix.w",
+                                      "layers.0.dct_mix.norm.weight",
+                                      "layers.0.dct_mix.norm.bias",
+                                      "norm.weight",
+                                      "norm.bias"};
     const auto layer = [](const std::string& n, std::initializer_list<const char*> operators) {
         std::set<std::string> out;
         for (const char* part : operators) out.insert("layers." + n + "." + part);
-        for (const char* part : {"ffn.0.weight", "ffn.0.bias", "ffn.3.weight", "ffn.3.bias", "ffn_norm.weight", "ffn_norm.bias"}) out.insert("layers." + n + "." + part);
+        for (const char* part :
+             {"ffn.0.weight", "ffn.0.bias", "ffn.3.weight", "ffn.3.bias", "ffn_norm.weight", "ffn_norm.bias"})
+            out.insert("layers." + n + "." + part);
         return out;
     };
-    const auto attention = {"attn.qkv.weight", "attn.qkv.bias", "attn.out_proj.weight", "attn.out_proj.bias", "attn.norm.weight", "attn.norm.bias"};
+    const auto attention = {"attn.qkv.weight",    "attn.qkv.bias",    "attn.out_proj.weight",
+                            "attn.out_proj.bias", "attn.norm.weight", "attn.norm.bias"};
     std::set<std::string> want = first;
     want.merge(layer("0", {}));
     want.merge(layer("1", attention));
@@ -81,8 +90,9 @@ TEST_CASE("models: names of the authors' state dict", "[models][config]") {
     c.architecture = architecture::v1;
     chiar_stack<Exec, double, three_way<Exec, double>> v1(ex, c);
     const auto v1_names = names_of(v1);
-    for (const char* name : {"pos_emb.weight", "layers.0.dct_mix.ffn.0.weight", "layers.1.dct_mix.ffn.3.bias", "layers.1.rbf_mix.omega",
-                             "layers.1.rbf_mix.out_proj.weight", "layers.1.rbf_mix.ffn.0.weight", "layers.1.rbf_mix.norm.bias"}) {
+    for (const char* name :
+         {"pos_emb.weight", "layers.0.dct_mix.ffn.0.weight", "layers.1.dct_mix.ffn.3.bias", "layers.1.rbf_mix.omega",
+          "layers.1.rbf_mix.out_proj.weight", "layers.1.rbf_mix.ffn.0.weight", "layers.1.rbf_mix.norm.bias"}) {
         INFO(name);
         CHECK(v1_names.count(name) == 1);
     }
@@ -93,7 +103,8 @@ TEST_CASE("models: names of the authors' state dict", "[models][config]") {
     c.task_classes = {{"listops", 10}};
     with_model<oracle>(c, [&](auto& model) {
         const auto all = names_of(model);
-        for (const char* name : {"backbone.token_emb.weight", "classifier.0.weight", "classifier.3.bias", "heads.listops.3.weight"}) {
+        for (const char* name :
+             {"backbone.token_emb.weight", "classifier.0.weight", "classifier.3.bias", "heads.listops.3.weight"}) {
             INFO(name);
             CHECK(all.count(name) == 1);
         }
@@ -109,7 +120,8 @@ TEST_CASE("config: every wrong value has its sentence", "[models][config]") {
     tiny_config().validate();
     chiar_config::small().validate();
     chiar_config::large().validate();
-    says([](auto& c) { c.model_type = "gpt"; }, {"config", "model_type", "expected chiar_former, full_attention or chiar_classifier", "found gpt"});
+    says([](auto& c) { c.model_type = "gpt"; },
+         {"config", "model_type", "expected chiar_former, full_attention or chiar_classifier", "found gpt"});
     says([](auto& c) { c.vocab_size = 0; }, {"vocab_size", "expected at least 1", "found 0"});
     says([](auto& c) { c.n_layers = 1; }, {"n_layers", "expected at least 2", "found 1"});
     says([](auto& c) { c.max_seq_len = 0; }, {"max_seq_len", "expected at least 1"});
@@ -125,14 +137,19 @@ TEST_CASE("config: every wrong value has its sentence", "[models][config]") {
     says([](auto& c) { c.rbf_gamma = 0; }, {"rbf_gamma", "expected a positive number"});
     says([](auto& c) { c.tau_low = 0.9; }, {"tau_low", "expected at most tau_high (0.8)", "found 0.9"});
     says([](auto& c) { c.tau = {0.1, 0.2}; }, {"tau", "expected one number or 4 entries", "found 2"});
-    says([](auto& c) { c.tau = {std::nullopt, 0.5, std::nullopt, std::nullopt}; }, {"tau[2]", "expected a number for a routed layer", "found null"});
+    says(
+        [](auto& c) {
+            c.tau = {std::nullopt, 0.5, std::nullopt, std::nullopt};
+        },
+        {"tau[2]", "expected a number for a routed layer", "found null"});
     says([](auto& c) { c.model_type = "chiar_classifier"; }, {"num_classes", "expected at least 1", "found 0"});
-    says([](auto& c) { c.layer_variant = layer_variant::dct_rbf_attn, c.routing_mode = routing_mode::random; }, {"routing_mode", "random", "two operators"});
-    auto odd = tiny_config();   // learned positions turn nothing: an odd head width is fine
+    says([](auto& c) { c.layer_variant = layer_variant::dct_rbf_attn, c.routing_mode = routing_mode::random; },
+         {"routing_mode", "random", "two operators"});
+    auto odd = tiny_config();  // learned positions turn nothing: an odd head width is fine
     odd.architecture = architecture::v2;
     odd.d_model = 6;
     odd.validate();
-    odd = tiny_config();        // thresholds are not read by other modes
+    odd = tiny_config();  // thresholds are not read by other modes
     odd.tau = {std::nullopt, std::nullopt, std::nullopt, std::nullopt};
     odd.routing_mode = routing_mode::soft;
     odd.validate();
@@ -150,15 +167,28 @@ TEST_CASE("models: inputs that cannot be have their sentence", "[models][config]
         check_throws(run([](auto& w) { w.ids[4] = 29; }), {"ids", "id 4", "expected 0 to 28 (vocab_size)", "found 29"});
         check_throws(run([](auto& w) { w.ids[0] = -1; }), {"ids", "id 0", "found -1"});
         check_throws(run([](auto& w) { w.targets[1] = 29; }), {"targets", "expected less than 29", "found 29"});
-        check_throws(run([](auto& w) { w.ids.pop_back(); }), {"batch", "ids against the lengths' sum", "expected 5", "found 4"});
+        check_throws(run([](auto& w) { w.ids.pop_back(); }),
+                     {"batch", "ids against the lengths' sum", "expected 5", "found 4"});
         check_throws(run([](auto& w) { w.targets.pop_back(); }), {"target", "expected (5)", "found (4)"});
-        check_throws(run([](auto& w) { w.lengths = {25}; w.ids.assign(25, 1); w.targets.assign(25, 1); }), {"batch", "sequence 0", "at most 24 (max_seq_len)", "found 25"});
-        check_throws(run([](auto& w) { w.targets.clear(); w.labels = {1, 0}; w.task = "imdb"; }), {"batch", "task imdb", "no head of that name"});
+        check_throws(run([](auto& w) {
+                         w.lengths = {25};
+                         w.ids.assign(25, 1);
+                         w.targets.assign(25, 1);
+                     }),
+                     {"batch", "sequence 0", "at most 24 (max_seq_len)", "found 25"});
+        check_throws(run([](auto& w) {
+                         w.targets.clear();
+                         w.labels = {1, 0};
+                         w.task = "imdb";
+                     }),
+                     {"batch", "task imdb", "no head of that name"});
         check_throws([&] { model.forward(b.ids, 2); }, {"forward", "expected 2 rows of equal length", "found 5 ids"});
         check_throws([&] { model.forward(b.ids, 0); }, {"forward"});
         model.run(b, phase::evaluation);
-        const auto r = model.run(batch{.lengths = {3}, .ids = {1, 2, 3}, .targets = {-1, -1, -1}, .labels = {}, .task = {}}, phase::training);
-        CHECK(r.targets == 0);   // nothing to learn from is no error
+        const auto r =
+            model.run(batch{.lengths = {3}, .ids = {1, 2, 3}, .targets = {-1, -1, -1}, .labels = {}, .task = {}},
+                      phase::training);
+        CHECK(r.targets == 0);  // nothing to learn from is no error
         CHECK(r.loss == 0);
     });
     c.model_type = "chiar_classifier";

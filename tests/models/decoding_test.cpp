@@ -48,16 +48,17 @@ void check_arrival(Model& model, const arrival& a, const std::string& about) {
             const index t = state.length[static_cast<std::size_t>(s)];
             const auto expected = rows_of(want[static_cast<std::size_t>(s)], V, t - 1, t);
             compare(rows_of(got, V, s, s + 1), expected, model_tolerance<T>(expected),
-                    {"decode", "logits", Target::executor_name(), scalar_name<T>, about + ", " + a.name + ", call " + std::to_string(call) + ", sequence " + std::to_string(s)});
+                    {"decode", "logits", Target::executor_name(), scalar_name<T>,
+                     about + ", " + a.name + ", call " + std::to_string(call) + ", sequence " + std::to_string(s)});
         }
     }
 }
 }  // namespace
 
 TEMPLATE_LIST_TEST_CASE("decode: cached equals uncached", "[models][decoding]", targets) {
-    for (const auto& [name, c] : causal_configs())
-        with_model<TestType>(c, [&, &about = name](auto& model) {
-            for (const auto& a : arrivals) check_arrival<TestType>(model, a, about);
+    for (const named_config& entry : causal_configs())
+        with_model<TestType>(entry.config, [&](auto& model) {
+            for (const auto& a : arrivals) check_arrival<TestType>(model, a, entry.name);
         });
 }
 
@@ -78,7 +79,8 @@ TEMPLATE_LIST_TEST_CASE("decode: batch and sequence pooling keep the prompt's ga
             const std::vector<double> got(host.begin(), host.end());
             for (index s = 0; s < 2; ++s) {
                 const auto want = rows_of(whole, c.vocab_size, 6 * s + 5, 6 * s + 6);
-                compare(rows_of(got, c.vocab_size, s, s + 1), want, model_tolerance<T>(want), {"decode", "prompt", TestType::executor_name(), scalar_name<T>, ""});
+                compare(rows_of(got, c.vocab_size, s, s + 1), want, model_tolerance<T>(want),
+                        {"decode", "prompt", TestType::executor_name(), scalar_name<T>, ""});
             }
             const auto gate = trace.meta_gate;
             CHECK(gate.size() == (pool == meta_pool::batch ? 1 : 2));
@@ -96,7 +98,8 @@ TEMPLATE_LIST_TEST_CASE("decode: states are independent", "[models][decoding]", 
     with_model<TestType>(c, [&](auto& model) {
         const auto one = random_ids(5, c.vocab_size, 8), two = random_ids(5, c.vocab_size, 9);
         const std::vector<index> all{5};
-        auto first = model.stack.make_decode_state(model.ex, 1, 8), second = model.stack.make_decode_state(model.ex, 1, 8);
+        auto first = model.stack.make_decode_state(model.ex, 1, 8),
+             second = model.stack.make_decode_state(model.ex, 1, 8);
         const auto a = to_host(model.ex, model.decode(one, all, first));
         model.decode(two, all, second);
         auto third = model.stack.make_decode_state(model.ex, 1, 8);
@@ -112,11 +115,14 @@ TEST_CASE("decode: sentences", "[models][decoding]") {
         const auto decode = [&](index n, std::vector<index> lengths) {
             model.decode(std::span<const row_index>(ids).first(static_cast<std::size_t>(n)), lengths, state);
         };
-        check_throws([&] { decode(25, {25}); }, {"decode", "sequence 0", "at most 24 tokens (max_seq_len)", "found 25"});
-        check_throws([&] { decode(9, {9}); }, {"decode", "sequence 0", "at most 8 tokens (capacity of the state)", "found 9"});
+        check_throws([&] { decode(25, {25}); },
+                     {"decode", "sequence 0", "at most 24 tokens (max_seq_len)", "found 25"});
+        check_throws([&] { decode(9, {9}); },
+                     {"decode", "sequence 0", "at most 8 tokens (capacity of the state)", "found 9"});
         check_throws([&] { decode(2, {1, 1}); }, {"decode", "sequences", "expected 1", "found 2"});
         check_throws([&] { decode(3, {2}); }, {"decode", "ids", "expected 2", "found 3"});
-        check_throws([&] { model.decode(std::vector<row_index>{29}, std::vector<index>{1}, state); }, {"ids", "id 0", "expected 0 to 28 (vocab_size)", "found 29"});
+        check_throws([&] { model.decode(std::vector<row_index>{29}, std::vector<index>{1}, state); },
+                     {"ids", "id 0", "expected 0 to 28 (vocab_size)", "found 29"});
         CHECK(state.length[0] == 0);
         decode(8, {8});
         check_throws([&] { decode(1, {1}); }, {"capacity", "found 9"});
@@ -126,7 +132,8 @@ TEST_CASE("decode: sentences", "[models][decoding]") {
     bidirectional.rbf_causal = false;
     with_model<oracle>(bidirectional, [&](auto& model) {
         auto state = model.stack.make_decode_state(model.ex, 1, 8);
-        check_throws([&] { model.decode(std::vector<row_index>{1}, std::vector<index>{1}, state); }, {"rbf_mixer", "bidirectional", "cannot generate"});
+        check_throws([&] { model.decode(std::vector<row_index>{1}, std::vector<index>{1}, state); },
+                     {"rbf_mixer", "bidirectional", "cannot generate"});
     });
 }
 

@@ -41,11 +41,13 @@ chiar_config with_clear_thresholds(chiar_config c, const batch& b) {
     with_model<oracle>(c, [&](auto& model) {
         route_trace trace;
         model.trace = &trace;
-        model.run(b, phase::training);   // with the dropout of training
+        model.run(b, phase::training);  // with the dropout of training
         entropy = trace.layers.at(1).entropy;
     });
-    if (c.operators() == 2) c.tau = {gap(entropy, 0.2, 0.9)};
-    else c.tau_low = gap(entropy, 0.1, 0.6), c.tau_high = gap(entropy, 0.5, 1.0);
+    if (c.operators() == 2)
+        c.tau = {gap(entropy, 0.2, 0.9)};
+    else
+        c.tau_low = gap(entropy, 0.1, 0.6), c.tau_high = gap(entropy, 0.5, 1.0);
     return c;
 }
 
@@ -60,7 +62,7 @@ void check_gradients(chiar_config c, const batch& b, const std::string& about) {
         model.run(b, phase::training);
         if (c.routing_mode == routing_mode::threshold)
             for (const auto& [layer, count] : trace.counts)
-                for (double rows : count.routed) CHECK(rows > 0);   // every operator takes part
+                for (double rows : count.routed) CHECK(rows > 0);  // every operator takes part
         model.trace = nullptr;
         // differences of training passes, which draw the same dropout each time and add their own gradients elsewhere
         const auto kept = to_host(model.ex, model.parameters.gradients_view());
@@ -69,10 +71,12 @@ void check_gradients(chiar_config c, const batch& b, const std::string& about) {
         for (const auto& [name, p] : model.parameters.named()) {
             if (!p->grad.data) continue;
             const index offset = p->grad.data - model.parameters.gradients_view().data;
-            const auto t = check_gradient(model.ex, p->value, matrix_view<double>{analytic.data() + offset, p->grad.shape},
-                                          [&] { return model.run(b, phase::training).loss; }, {.most = 12});
+            const auto t =
+                check_gradient(model.ex, p->value, matrix_view<double>{analytic.data() + offset, p->grad.shape},
+                               [&] { return model.run(b, phase::training).loss; }, {.most = 12});
             checked += t.checked;
-            INFO(about << ": " << name << " (" << t.row << ", " << t.column << "): analytic " << t.analytic << ", numeric " << t.numeric);
+            INFO(about << ": " << name << " (" << t.row << ", " << t.column << "): analytic " << t.analytic
+                       << ", numeric " << t.numeric);
             CHECK(t.error < 1e-6);
         }
         CHECK(checked > 150);
@@ -87,7 +91,8 @@ TEST_CASE("models: gradients, soft and threshold routing", "[models][gradients]"
             c.routing_mode = m;
             c.meta_pool = pool;
             c.meta_gate_value = 0.4;
-            check_gradients(c, language_batch(lengths, c.vocab_size, 7), "v3, " + name_of(m) + ", pool " + std::to_string(static_cast<int>(pool)));
+            check_gradients(c, language_batch(lengths, c.vocab_size, 7),
+                            "v3, " + name_of(m) + ", pool " + std::to_string(static_cast<int>(pool)));
         }
 }
 
@@ -168,27 +173,29 @@ TEMPLATE_LIST_TEST_CASE("models: weighted batches add up", "[models][gradients]"
         const auto once = gradients();
         model.parameters.zero_gradients();
         for (int i = 0; i < 4; ++i) CHECK(model.run(b, phase::training, 0.25).loss == Approx(loss).epsilon(1e-5));
-        compare(gradients(), once, model_tolerance<T>(once), {"run", "gradients", TestType::executor_name(), scalar_name<T>, "4 of weight 1/4"});
+        compare(gradients(), once, model_tolerance<T>(once),
+                {"run", "gradients", TestType::executor_name(), scalar_name<T>, "4 of weight 1/4"});
         model.run(b, phase::evaluation);
-        compare(gradients(), once, model_tolerance<T>(once), {"run", "gradients", TestType::executor_name(), scalar_name<T>, "evaluation leaves them"});
+        compare(gradients(), once, model_tolerance<T>(once),
+                {"run", "gradients", TestType::executor_name(), scalar_name<T>, "evaluation leaves them"});
     });
 }
 
 // The same model on another executor and scalar: loss, logits and every gradient, with the oracle's routes replayed.
 TEMPLATE_LIST_TEST_CASE("models: every executor agrees when routes are replayed", "[models][gradients]", targets) {
     using T = typename TestType::scalar;
-    for (const auto& [name, config] : causal_configs()) {
-        auto c = config;
+    for (const named_config& entry : causal_configs()) {
+        auto c = entry.config;
         c.dropout = 0.1;
         const batch b = language_batch({7, 2, 11}, c.vocab_size, 17);
         route_trace trace;
-        outputs want;
+        std::vector<std::pair<std::string, std::vector<double>>> want;
         const auto run = [&](auto& model) {
             model.trace = &trace;
             model.seed = 12;
             model.parameters.zero_gradients();
             const double loss = model.run(b, phase::training).loss;
-            outputs out{{"loss", {loss}}};
+            std::vector<std::pair<std::string, std::vector<double>>> out{{"loss", {loss}}};
             for (const auto& [parameter_name, p] : model.parameters.named()) {
                 if (!p->grad.data) continue;
                 const auto host = to_host(model.ex, p->grad);
@@ -203,7 +210,7 @@ TEMPLATE_LIST_TEST_CASE("models: every executor agrees when routes are replayed"
             REQUIRE(got.size() == want.size());
             for (std::size_t i = 0; i < got.size(); ++i)
                 compare(got[i].second, want[i].second, model_tolerance<T>(want[i].second),
-                        {"model", got[i].first, TestType::executor_name(), scalar_name<T>, name});
+                        {"model", got[i].first, TestType::executor_name(), scalar_name<T>, entry.name});
         });
     }
 }

@@ -30,18 +30,21 @@ void check_steady(Exec& ex, const std::string& about, F&& f) {
 
 TEMPLATE_LIST_TEST_CASE("models: no allocation after the first step", "[models][memory]", targets) {
     auto& ex = TestType::instance();
-    for (auto [name, c] : causal_configs()) {
+    for (const named_config& entry : causal_configs()) {
+        auto c = entry.config;
         const auto shape = larger_config();
-        c.vocab_size = shape.vocab_size, c.d_model = shape.d_model, c.n_heads = shape.n_heads, c.max_seq_len = shape.max_seq_len;
+        c.vocab_size = shape.vocab_size, c.d_model = shape.d_model, c.n_heads = shape.n_heads,
+        c.max_seq_len = shape.max_seq_len;
         c.dropout = 0.1;
-        with_model<TestType>(c, [&, &about = name](auto& model) {
+        with_model<TestType>(c, [&](auto& model) {
+            const auto& about = entry.name;
             adamw optimizer(ex, model.parameters);
             const batch b = language_batch({60, 31, 7}, c.vocab_size, 5);
             check_steady(ex, about + ", training", [&](int step) {
                 model.step = static_cast<std::uint64_t>(step);
                 model.parameters.zero_gradients();
                 model.run(b, phase::training);
-                optimizer.step({.learning_rate = 1e-5}, 1.0);   // the routes stay as they are, and so do the sizes
+                optimizer.step({.learning_rate = 1e-5}, 1.0);  // the routes stay as they are, and so do the sizes
             });
             check_steady(ex, about + ", evaluation", [&](int) { model.run(b, phase::evaluation); });
             const auto ids = random_ids(60, c.vocab_size, 3);
@@ -49,7 +52,10 @@ TEMPLATE_LIST_TEST_CASE("models: no allocation after the first step", "[models][
             auto state = model.stack.make_decode_state(ex, 2, 32);
             const std::vector<index> prompt{9, 9}, next{1, 1};
             model.decode(std::span<const row_index>(ids).first(18), prompt, state);
-            check_steady(ex, about + ", decoding", [&](int step) { model.decode(std::span<const row_index>(ids).subspan(static_cast<std::size_t>(2 * step), 2), next, state); });
+            check_steady(ex, about + ", decoding", [&](int step) {
+                model.decode(std::span<const row_index>(ids).subspan(static_cast<std::size_t>(2 * step), 2), next,
+                             state);
+            });
         });
     }
 }

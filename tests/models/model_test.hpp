@@ -39,8 +39,9 @@ inline std::string name_of(routing_mode m) {
     static const char* names[] = {"threshold", "hard", "soft", "budget", "random", "permuted", "attention", "dct"};
     return names[static_cast<int>(m)];
 }
-inline constexpr std::array all_modes{routing_mode::threshold, routing_mode::hard, routing_mode::soft, routing_mode::budget,
-                                      routing_mode::random, routing_mode::permuted, routing_mode::attention, routing_mode::dct};
+inline constexpr std::array all_modes{routing_mode::threshold, routing_mode::hard,   routing_mode::soft,
+                                      routing_mode::budget,    routing_mode::random, routing_mode::permuted,
+                                      routing_mode::attention, routing_mode::dct};
 
 struct named_config {
     std::string name;
@@ -56,20 +57,24 @@ inline std::vector<named_config> causal_configs() {
     };
     for (routing_mode m : all_modes) add("v3, " + name_of(m), [&](auto& c) { c.routing_mode = m; });
     for (routing_mode m : {routing_mode::hard, routing_mode::budget})
-        add("v3, " + name_of(m) + ", selected_only", [&](auto& c) { c.routing_mode = m, c.estimator = estimator::selected_only; });
+        add("v3, " + name_of(m) + ", selected_only",
+            [&](auto& c) { c.routing_mode = m, c.estimator = estimator::selected_only; });
     for (routing_mode m : {routing_mode::threshold, routing_mode::soft, routing_mode::dct})
-        add("v3, " + name_of(m) + ", keys of routed rows", [&](auto& c) { c.routing_mode = m, c.kv_scope = kv_scope::routed; });
+        add("v3, " + name_of(m) + ", keys of routed rows",
+            [&](auto& c) { c.routing_mode = m, c.kv_scope = kv_scope::routed; });
     add("v3, fixed gate", [](auto& c) { c.meta_pool = meta_pool::fixed, c.meta_gate_value = 0.3; });
     add("v3, no MetaRouter", [](auto& c) { c.use_meta_router = false; });
     add("v3, hard gating", [](auto& c) { c.meta_gate_threshold = 0.6; });
     add("v3, identity", [](auto& c) { c.layer_variant = layer_variant::identity_attn; });
-    add("v3, identity, hard", [](auto& c) { c.layer_variant = layer_variant::identity_attn, c.routing_mode = routing_mode::hard; });
+    add("v3, identity, hard",
+        [](auto& c) { c.layer_variant = layer_variant::identity_attn, c.routing_mode = routing_mode::hard; });
     add("v2", [](auto& c) { c.architecture = architecture::v2; });
     for (routing_mode m : {routing_mode::threshold, routing_mode::hard, routing_mode::soft})
         add("v1, three operators, " + name_of(m), [&](auto& c) {
             c.architecture = architecture::v1, c.layer_variant = layer_variant::dct_rbf_attn, c.routing_mode = m;
         });
-    add("v3, three operators, keys of routed rows", [](auto& c) { c.layer_variant = layer_variant::dct_rbf_attn, c.kv_scope = kv_scope::routed; });
+    add("v3, three operators, keys of routed rows",
+        [](auto& c) { c.layer_variant = layer_variant::dct_rbf_attn, c.kv_scope = kv_scope::routed; });
     add("full attention", [](auto& c) { c.model_type = "full_attention"; });
     return out;
 }
@@ -99,10 +104,14 @@ void with_model(const chiar_config& c, F&& f) {
         randomize(model);
         f(model);
     };
-    if (c.baseline()) run.template operator()<full_attention<Exec, T>>();
-    else if (c.layer_variant == layer_variant::identity_attn) run.template operator()<chiar_former<Exec, T, identity_or_attention<Exec, T>>>();
-    else if (c.layer_variant == layer_variant::dct_rbf_attn) run.template operator()<chiar_former<Exec, T, three_way<Exec, T>>>();
-    else run.template operator()<chiar_former<Exec, T>>();
+    if (c.baseline())
+        run.template operator()<full_attention<Exec, T>>();
+    else if (c.layer_variant == layer_variant::identity_attn)
+        run.template operator()<chiar_former<Exec, T, identity_or_attention<Exec, T>>>();
+    else if (c.layer_variant == layer_variant::dct_rbf_attn)
+        run.template operator()<chiar_former<Exec, T, three_way<Exec, T>>>();
+    else
+        run.template operator()<chiar_former<Exec, T>>();
 }
 
 // Packed sequences of random ids, each with its next token as target.
@@ -131,6 +140,8 @@ inline std::vector<double> rows_of(const std::vector<double>& m, index width, in
 
 // Rounding of a whole tiny model: some 40 operations on each path, each of up to 64 terms.
 template <class T>
-double model_tolerance(const std::vector<double>& want) { return allowed<T>(40 * 64, std::max(1.0, largest(want))); }
+double model_tolerance(const std::vector<double>& want) {
+    return allowed<T>(40 * 64, std::max(1.0, largest(want)));
+}
 
 }  // namespace spectral::test

@@ -41,7 +41,8 @@ double routed_pairs_of(const std::vector<index>& lengths_, const std::vector<row
 // Attention does the work of the rows sent to it and no more; with keys of routed rows, fewer keys too.
 TEMPLATE_LIST_TEST_CASE("models: routed attention shrinks with its rows", "[models][routing]", targets) {
     for (kv_scope keys : {kv_scope::all, kv_scope::routed})
-        for (routing_mode m : {routing_mode::threshold, routing_mode::hard, routing_mode::random, routing_mode::attention, routing_mode::dct}) {
+        for (routing_mode m : {routing_mode::threshold, routing_mode::hard, routing_mode::random,
+                               routing_mode::attention, routing_mode::dct}) {
             auto c = tiny_config();
             c.kv_scope = keys;
             c.routing_mode = m;
@@ -56,16 +57,20 @@ TEMPLATE_LIST_TEST_CASE("models: routed attention shrinks with its rows", "[mode
                     CHECK(work.attention_rows == attention);
                     CHECK(work.dct_rows == rows - attention);
                     CHECK(work.rows == rows);
-                    CHECK(work.attention_pairs == (keys == kv_scope::all ? pairs_of(lengths, op, 1) : routed_pairs_of(lengths, op, 1)));
+                    CHECK(work.attention_pairs ==
+                          (keys == kv_scope::all ? pairs_of(lengths, op, 1) : routed_pairs_of(lengths, op, 1)));
                     CHECK(work.key_rows == (attention == 0 ? 0 : keys == kv_scope::all ? rows : attention));
-                    CHECK(trace.counts.at(layer).routed == std::vector<double>{static_cast<double>(rows - attention), static_cast<double>(attention)});
-                    if (m == routing_mode::attention) CHECK(attention == rows);
-                    else CHECK(attention < rows);
+                    CHECK(trace.counts.at(layer).routed ==
+                          std::vector<double>{static_cast<double>(rows - attention), static_cast<double>(attention)});
+                    if (m == routing_mode::attention)
+                        CHECK(attention == rows);
+                    else
+                        CHECK(attention < rows);
                     if (m != routing_mode::dct && m != routing_mode::attention) CHECK(attention > 0);
                 }
-                CHECK(trace.counts.at(0).work.dct_rows == rows);                                   // the first layer is DCT only
-                CHECK(trace.counts.at(3).work.attention_rows == rows);                             // the last is attention only
-                CHECK(trace.counts.at(3).work.attention_pairs == 28 + 3 + 66);                     // 7·8/2 + 2·3/2 + 11·12/2
+                CHECK(trace.counts.at(0).work.dct_rows == rows);  // the first layer is DCT only
+                CHECK(trace.counts.at(3).work.attention_rows == rows);  // the last is attention only
+                CHECK(trace.counts.at(3).work.attention_pairs == 28 + 3 + 66);  // 7·8/2 + 2·3/2 + 11·12/2
             });
         }
 }
@@ -77,7 +82,7 @@ TEMPLATE_LIST_TEST_CASE("models: all tokens to attention is full attention", "[m
     for (routing_mode m : {routing_mode::attention, routing_mode::threshold}) {
         auto c = tiny_config();
         c.routing_mode = m;
-        c.tau = {-1.0};   // below every entropy
+        c.tau = {-1.0};  // below every entropy
         c.meta_pool = meta_pool::fixed;
         c.meta_gate_value = 0;
         const batch b = language_batch(lengths, c.vocab_size, 17);
@@ -91,7 +96,8 @@ TEMPLATE_LIST_TEST_CASE("models: all tokens to attention is full attention", "[m
         // names of the baseline: attns.N.x is layers.(N+1).attn.x, and so on
         const auto counterpart = [&](const std::string& name) -> parameter<T>& {
             std::string other = name;
-            for (const auto& [list, inside] : {std::pair{"attns.", ".attn"}, std::pair{"ffns.", ".ffn"}, std::pair{"ffn_norms.", ".ffn_norm"}})
+            for (const auto& [list, inside] :
+                 {std::pair{"attns.", ".attn"}, std::pair{"ffns.", ".ffn"}, std::pair{"ffn_norms.", ".ffn_norm"}})
                 if (name.rfind(list, 0) == 0) {
                     const auto digit = std::string(list).size();
                     other = "layers." + std::to_string(name[digit] - '0' + 1) + inside + name.substr(digit + 1);
@@ -111,15 +117,17 @@ TEMPLATE_LIST_TEST_CASE("models: all tokens to attention is full attention", "[m
         for (const auto& [name, p] : baseline.parameters.named()) {
             const auto got = to_host(ex, counterpart(name).grad), want = to_host(ex, p->grad);
             const std::vector<double> wide(want.begin(), want.end());
-            compare({got.begin(), got.end()}, wide, model_tolerance<T>(wide), {"routed model", "gradient of " + name, TestType::executor_name(), scalar_name<T>, name_of(m)});
+            compare({got.begin(), got.end()}, wide, model_tolerance<T>(wide),
+                    {"routed model", "gradient of " + name, TestType::executor_name(), scalar_name<T>, name_of(m)});
         }
     }
 }
 
 TEMPLATE_LIST_TEST_CASE("models: replayed routes give the same bits", "[models][routing]", targets) {
-    for (const auto& [name, c] : causal_configs())
-        with_model<TestType>(c, [&, &about = name](auto& model) {
-            INFO(about);
+    for (const named_config& entry : causal_configs()) {
+        const auto& c = entry.config;
+        with_model<TestType>(c, [&](auto& model) {
+            INFO(entry.name);
             const auto ids = random_ids(18, c.vocab_size, 6);
             route_trace trace;
             model.trace = &trace;
@@ -131,7 +139,9 @@ TEMPLATE_LIST_TEST_CASE("models: replayed routes give the same bits", "[models][
             CHECK(logits_of(model, ids, 2) == recorded);
             model.trace = nullptr;
             CHECK(logits_of(model, ids, 2) == recorded);
-            if (c.baseline() || c.routing_mode == routing_mode::soft || c.routing_mode == routing_mode::attention || c.routing_mode == routing_mode::dct) return;
+            if (c.baseline() || c.routing_mode == routing_mode::soft || c.routing_mode == routing_mode::attention ||
+                c.routing_mode == routing_mode::dct)
+                return;
             // a replay of other routes is obeyed
             for (auto& [layer, r] : trace.layers)
                 for (row_index& op : r.op) op = 0;
@@ -141,6 +151,7 @@ TEMPLATE_LIST_TEST_CASE("models: replayed routes give the same bits", "[models][
             CHECK(logits_of(model, ids, 2) != recorded);
             CHECK(trace.counts.at(1).work.attention_rows == 0);
         });
+    }
 }
 
 // p_chosen scales the chosen operator's output: another function than the papers' hard routing, also at evaluation.
@@ -157,26 +168,28 @@ TEMPLATE_LIST_TEST_CASE("models: selected_only is another model", "[models][rout
                 model.trace = &trace;
                 logits = logits_of(model, ids, 2);
                 routes = trace.layers.at(1).op;
-                for (const auto& [layer, r] : trace.layers)   // either way one operator a token runs
+                for (const auto& [layer, r] : trace.layers)  // either way one operator a token runs
                     CHECK(trace.counts.at(layer).work.attention_rows == std::count(r.op.begin(), r.op.end(), 1));
             });
         };
         run(through, first_routes);
         c.estimator = estimator::selected_only;
         run(selected, second_routes);
-        CHECK(first_routes == second_routes);   // of the first routed layer, whose input is the same
+        CHECK(first_routes == second_routes);  // of the first routed layer, whose input is the same
         CHECK(through != selected);
     }
 }
 
 // Neither neighbours, nor tokens, nor the call: the same row at the same position goes the same way.
-TEMPLATE_LIST_TEST_CASE("models: the random router depends on seed, layer and position only", "[models][routing]", targets) {
+TEMPLATE_LIST_TEST_CASE("models: the random router depends on seed, layer and position only", "[models][routing]",
+                        targets) {
     auto c = tiny_config();
     c.routing_mode = routing_mode::random;
     const auto routes_of = [&](std::uint64_t seed, const std::vector<index>& of, std::uint64_t ids, phase ph) {
         c.random_seed = seed;
         std::map<index, layer_routes> out;
-        with_model<TestType>(c, [&](auto& model) { out = traced(model, language_batch(of, c.vocab_size, ids), ph).layers; });
+        with_model<TestType>(
+            c, [&](auto& model) { out = traced(model, language_batch(of, c.vocab_size, ids), ph).layers; });
         return out;
     };
     const auto one = routes_of(5, {20}, 1, phase::evaluation);
@@ -197,7 +210,7 @@ TEMPLATE_LIST_TEST_CASE("models: the random router depends on seed, layer and po
     c.d_model = 4;
     const auto many = routes_of(5, {3000}, 1, phase::evaluation).at(1).op;
     const double share = static_cast<double>(std::count(many.begin(), many.end(), 1)) / 3000;
-    CHECK(std::abs(share - c.target_share) < 4 * std::sqrt(0.4 * 0.6 / 3000));   // four standard deviations
+    CHECK(std::abs(share - c.target_share) < 4 * std::sqrt(0.4 * 0.6 / 3000));  // four standard deviations
 }
 
 TEMPLATE_LIST_TEST_CASE("models: hard gating leaves L1 out where the gate is shut", "[models][routing]", targets) {
@@ -216,10 +229,12 @@ TEMPLATE_LIST_TEST_CASE("models: hard gating leaves L1 out where the gate is shu
             with_model<TestType>(c, [&](auto& model) { ran = traced(model, b, ph).counts[0].work.dct_rows; });
             return ran;
         };
-        const double middle = sorted.size() == 1 ? 0.5 * (sorted[0] + 1) : (sorted[sorted.size() / 2 - 1] + sorted[sorted.size() / 2]) / 2;
+        const double middle = sorted.size() == 1 ? 0.5 * (sorted[0] + 1)
+                                                 : (sorted[sorted.size() / 2 - 1] + sorted[sorted.size() / 2]) / 2;
         index open = 0;
         for (std::size_t g = 0; g < gates.size(); ++g)
-            if (gates[g] >= middle) open += pool == meta_pool::causal ? 1 : pool == meta_pool::sequence ? lengths[g] : rows;
+            if (gates[g] >= middle)
+                open += pool == meta_pool::causal ? 1 : pool == meta_pool::sequence ? lengths[g] : rows;
         CHECK(run_at(0, phase::evaluation) == rows);
         CHECK(run_at(middle, phase::evaluation) == open);
         CHECK(open < rows);
