@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // include/spectral/train/adamw.hpp: AdamW with clipping by the global gradient norm over a parameter_store
 #pragma once
+#include <spectral/core/arena.hpp>
 #include <spectral/core/parameters.hpp>
 #include <spectral/ops/optimizer.hpp>
 
