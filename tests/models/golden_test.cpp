@@ -99,7 +99,7 @@ void check_language_model(const std::filesystem::path& path) {
     const safetensors_file f(path);
     auto& ex = Target::instance();
     Model<Exec, T> model{ex, config_of(f)};
-    load_weights(ex, model.parameters, f, "param.");
+    load_weights(ex, model.parameters, f, weight_selection::prefixed("param."));
     const batch b = language_batch(f);
     const double bound = tolerance<T>;
 
@@ -145,7 +145,7 @@ void check_classifier(const std::filesystem::path& path) {
     const safetensors_file f(path);
     auto& ex = Target::instance();
     chiar_former<typename Target::executor, T> model{ex, config_of(f)};
-    load_weights(ex, model.parameters, f, "param.");
+    load_weights(ex, model.parameters, f, weight_selection::prefixed("param."));
     batch b;
     b.lengths.assign(static_cast<std::size_t>(f.at("ids").shape[0]), f.at("ids").shape[1]);
     b.ids = ids_of(f, "ids");
@@ -167,7 +167,7 @@ void check_mixer(const std::filesystem::path& path) {
     const index B = f.at("x").shape[0], time = f.at("x").shape[1], C = f.at("x").shape[2];
     Op op(operator_config<Exec, T>{.width = C, .heads = 1, .dct_norm = dct_norm::reference, .own_feed_forward = true, .rbf_causal = false});
     parameter_store<Exec, T> store(ex, op);
-    load_weights(ex, store, f, "param.");
+    load_weights(ex, store, f, weight_selection::prefixed("param."));
 
     arena_scope scratch(ex);
     pass<Exec, T> p{.ex = ex, .rows = uniform_rows(ex, B, time), .phase = phase::training};

@@ -52,6 +52,11 @@ inline void check_batch(const batch& b, index vocabulary, index classes = 0) {
           b.targets.empty() ? "neither" : "both");
     if (b.labels.empty()) check_equal(b.targets.size(), b.ids.size(), where, "number of targets");
     if (b.targets.empty()) check_equal(b.labels.size(), b.lengths.size(), where, "number of labels");
+    if (!b.prompt_lengths.empty()) check_equal(b.prompt_lengths.size(), b.lengths.size(), where, "number of prompt lengths");
+    if (!b.step_types.empty()) check_equal(b.step_types.size(), b.lengths.size(), where, "number of step types");
+    for (std::size_t s = 0; s < b.prompt_lengths.size(); ++s)
+        check(b.prompt_lengths[s] > 0 && b.prompt_lengths[s] <= b.lengths[s], where, "prompt length ", s,
+              ": expected 1 to the sequence's ", b.lengths[s], ", found ", b.prompt_lengths[s]);
     const auto within = [&](const std::vector<row_index>& values, row_index low, index high, const char* what) {
         for (std::size_t i = 0; i < values.size(); ++i)
             check(values[i] >= low && values[i] < high, where, what, " ", i, ": expected ", low, " to ", high - 1,

@@ -7,6 +7,8 @@
 #include <spectral/core/parameters.hpp>
 #include <spectral/io/safetensors.hpp>
 
+#include <functional>
+
 namespace spectral {
 
 namespace detail {
@@ -24,13 +26,28 @@ inline std::string name_list(const std::vector<std::string>& names) {
 }
 }  // namespace detail
 
-// Fills the store's parameters from tensors named prefix + name. Other tensors are unexpected unless `prefix` is set.
-template <executor Exec, class T>
-void load_weights(Exec& ex, parameter_store<Exec, T>& store, const safetensors_file& file, const std::string& prefix = "") {
+// Which parameters a file holds, and under which names; by default all, under their own.
+struct weight_selection {
+    std::function<bool(std::string_view)> holds = [](std::string_view) { return true; };
+    std::function<std::string(const std::string&)> stored_as = [](const std::string& name) { return name; };
+    bool only = true;   // other tensors in the file are an error
+
+    static weight_selection prefixed(const std::string& prefix) {
+        weight_selection w;
+        w.stored_as = [prefix](const std::string& name) { return prefix + name; };
+        w.only = false;
+        return w;
+    }
+};
+
+// Fills the selected parameters of the store. File: a safetensors_file, or several behind one name (weight_files).
+template <executor Exec, class T, class File>
+void load_weights(Exec& ex, parameter_store<Exec, T>& store, const File& file, const weight_selection& which = {}) {
     std::vector<std::string> missing, unexpected, shapes;
     std::set<std::string> wanted;
     for (const auto& [name, p] : store.named()) {
-        const std::string stored = prefix + name;
+        if (!which.holds(name)) continue;
+        const std::string stored = which.stored_as(name);
         wanted.insert(stored);
         if (!file.contains(stored)) {
             if (!detail::optional_tensor(name)) missing.push_back(stored);
@@ -38,7 +55,7 @@ void load_weights(Exec& ex, parameter_store<Exec, T>& store, const safetensors_f
             shapes.push_back(stored + " (expected " + detail::shape_list(p->shape) + ", found " + detail::shape_list(file.at(stored).shape) + ")");
         }
     }
-    if (prefix.empty())
+    if (which.only)
         for (const auto& [name, entry] : file.tensors())
             if (!wanted.count(name) && !detail::redundant_tensor(name)) unexpected.push_back(in_quotes(name));
     std::string problem;
@@ -52,19 +69,22 @@ void load_weights(Exec& ex, parameter_store<Exec, T>& store, const safetensors_f
 
     std::vector<T> host;
     for (const auto& [name, p] : store.named()) {
-        if (!file.contains(prefix + name)) continue;
+        const std::string stored = which.stored_as(name);
+        if (!which.holds(name) || !file.contains(stored)) continue;
         host.resize(static_cast<std::size_t>(p->size()));
-        file.read(prefix + name, std::span<T>(host));
+        file.read(stored, std::span<T>(host));
         ex.copy_from_host(p->value.data, host.data(), host.size() * sizeof(T));
     }
 }
 
-// Every parameter under prefix + its name. The writer refers to `hold`, which must live until it has written.
+// Adds the selected parameters to a writer. It refers to `hold`, which must live until it has written.
 template <executor Exec, class T>
-void add_weights(Exec& ex, const parameter_store<Exec, T>& store, safetensors_writer& writer, std::vector<std::vector<T>>& hold) {
+void add_weights(Exec& ex, const parameter_store<Exec, T>& store, safetensors_writer& writer, std::vector<std::vector<T>>& hold,
+                 const weight_selection& which = {}) {
     for (const auto& [name, p] : store.named()) {
+        if (!which.holds(name)) continue;
         hold.push_back(to_host(ex, p->value));
-        writer.add(name, p->shape, std::span<const T>(hold.back()));
+        writer.add(which.stored_as(name), p->shape, std::span<const T>(hold.back()));
     }
 }
 

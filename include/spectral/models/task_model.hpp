@@ -186,6 +186,9 @@ struct task_model {
     // one head, without a task's name: it classifies and does nothing else
     bool is_classifier() const { return heads.size() == 1 && heads.front().first.empty(); }
 
+    // what the skip gates of the last run or forward decided (models that have them)
+    const auto& gates() const { return saved_.gates; }
+
     template <class F>
     void visit_parameters(F&& f, const std::string& prefix) {
         stack.visit_parameters(f, heads.empty() ? prefix : prefix + "backbone.");

@@ -14,7 +14,7 @@ namespace spectral::cpu {
 
 // Runs on `threads` OpenMP threads of the host. The number belongs to the executor, not to the process: two executors
 // may run side by side. Work is divided by a fixed rule, so the same threads and input give the same bits.
-class executor : public detail::host_memory<executor> {
+class executor : public spectral::detail::host_memory<executor> {
 public:
     static constexpr const char* name = "cpu";
     explicit executor(int threads = omp_get_max_threads()) : threads_(threads) {

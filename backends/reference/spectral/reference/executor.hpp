@@ -6,7 +6,7 @@
 namespace spectral::reference {
 
 // One thread, plain loops, sums in double: the oracle of every other executor and the readable specification.
-class executor : public detail::host_memory<executor> {
+class executor : public spectral::detail::host_memory<executor> {
 public:
     static constexpr const char* name = "reference";
     int threads() const { return 1; }
