@@ -142,7 +142,7 @@ inline constexpr index cost_grain = tile * tile * 4;  // less is not worth wakin
 // Per lane: the rows' keys, and for each vector how many keys its last row sees.
 template <class T>
 struct lane_bounds {
-    alignas(64) T keys[tile];
+    alignas(64) T keys[tile] = {};
     index last[tile];
     index vectors;
 
