@@ -57,6 +57,16 @@ vector_view<T> entropy_of(pass<Exec, T>& p, const_matrix<T> x, dct_norm norm) {
     return h;
 }
 
+// The shape of every router. forward sets route.op of every row, and route.how and route.weight if it weighs operators;
+// backward takes dL_dweight (not called for combine::select) and adds to dL_dx.
+template <class Router, class Exec, class T>
+concept token_router = requires(Router& r, pass<Exec, T>& p, const_matrix<T> x, routing<T>& route, matrix_view<T> dL_dx,
+                                typename Router::saved& s, void (*visitor)(const std::string&, parameter<T>&)) {
+    r.forward(p, x, route, s);
+    r.backward(p, x, dL_dx, s);
+    r.visit_parameters(visitor, std::string{});
+};
+
 // A recorded choice in place of the router's own, where the pass replays a trace.
 template <executor Exec, class T>
 void replay_choice(pass<Exec, T>& p, index layer, vector_view<row_index> op) {
