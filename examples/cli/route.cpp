@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+// examples/cli/route.cpp: `spectral route`: which operator each token went to, layer by layer
+#include "commands.hpp"
+#include "runners.hpp"
+
+#include <spectral/text/tokenizer.hpp>
+
+#include <unistd.h>
+
+#include <iostream>
+
+namespace spectral::cli {
+namespace {
+
+struct route_options {
+    std::string model, text, file;
+    bool json = false, color = false, plain = false;
+    runner_choice runner;
+};
+
+struct routed_text {
+    std::vector<row_index> ids;
+    std::vector<std::string> pieces;             // text of each token, as far as it is text alone
+    std::map<index, layer_routes> layers;        // over all windows
+    std::vector<double> meta_gate;
+};
+
+routed_text route(runner& r, const tokenizer& tok, const std::string& text) {
+    routed_text out;
+    out.ids = tok.encode(text);
+    for (row_index id : out.ids) out.pieces.push_back(tok.decode(std::span(&id, 1)));
+    const auto longest = static_cast<std::size_t>(r.config().max_seq_len);
+    for (std::size_t at = 0; at < out.ids.size(); at += longest) {
+        const auto window = std::span(out.ids).subspan(at, std::min(longest, out.ids.size() - at));
+        route_trace trace;
+        r.set_trace(&trace);
+        r.logits(window, 1);
+        r.set_trace(nullptr);
+        for (auto& [layer, routes] : trace.layers) {
+            if (routes.op.empty()) continue;   // a baseline records entropies alone
+            layer_routes& all = out.layers[layer];
+            all.operators = routes.operators;
+            all.op.insert(all.op.end(), routes.op.begin(), routes.op.end());
+            all.entropy.insert(all.entropy.end(), routes.entropy.begin(), routes.entropy.end());
+        }
+        out.meta_gate.insert(out.meta_gate.end(), trace.meta_gate.begin(), trace.meta_gate.end());
+    }
+    return out;
+}
+
+std::vector<std::string> operator_names(const chiar_config& c) {
+    if (c.layer_variant == layer_variant::identity_attn) return {"identity", "attention"};
+    if (c.layer_variant == layer_variant::dct_rbf_attn) return {"dct", "rbf", "attention"};
+    return {"dct", "attention"};
+}
+
+double share_of(const layer_routes& l) {
+    double n = 0;
+    for (row_index op : l.op) n += op == l.operators - 1;
+    return l.op.empty() ? 0 : n / static_cast<double>(l.op.size());
+}
+
+std::string visible(const std::string& piece) { return nlohmann::json(piece).dump(); }
+
+void print_json(const routed_text& t, const std::vector<std::string>& names) {
+    nlohmann::ordered_json json{{"ids", t.ids}, {"tokens", t.pieces}, {"operators", names}};
+    for (const auto& [layer, l] : t.layers)
+        json["layers"][std::to_string(layer)] = {{"attention_share", share_of(l)}, {"op", l.op}, {"entropy", l.entropy}};
+    json["meta_gate"] = t.meta_gate;
+    std::cout << json.dump() << '\n';
+}
+
+// The text once a layer, attention's tokens on a colour.
+void print_colored(const routed_text& t, const std::vector<std::string>& names) {
+    static constexpr const char* paint[] = {"\x1b[2m", "\x1b[30;43m", "\x1b[30;46m"};   // dim, then backgrounds
+    for (const auto& [layer, l] : t.layers) {
+        std::printf("\x1b[1mlayer %lld: %.1f %% to attention\x1b[0m ", static_cast<long long>(layer), 100 * share_of(l));
+        const auto colour = [&](row_index op) { return paint[op == 0 ? 0 : op == l.operators - 1 ? 2 : 1]; };
+        for (row_index op = 0; op < l.operators; ++op) std::printf(" %s%s\x1b[0m", colour(op), names[static_cast<std::size_t>(op)].c_str());
+        std::printf("\n");
+        for (std::size_t i = 0; i < t.pieces.size(); ++i) std::printf("%s%s\x1b[0m", colour(l.op[i]), t.pieces[i].c_str());
+        std::printf("\n\n");
+    }
+}
+
+void print_table(const routed_text& t, const std::vector<std::string>& names) {
+    std::printf("%6s  %-20s", "", "token");
+    for (const auto& [layer, l] : t.layers) std::printf("  layer %-3lld entropy, operator", static_cast<long long>(layer));
+    std::printf("\n");
+    for (std::size_t i = 0; i < t.ids.size(); ++i) {
+        std::printf("%6zu  %-20s", i, visible(t.pieces[i]).c_str());
+        for (const auto& [layer, l] : t.layers)
+            std::printf("  %-9.4f %-18s", l.entropy.empty() ? 0.0 : l.entropy[i], names[static_cast<std::size_t>(l.op[i])].c_str());
+        std::printf("\n");
+    }
+    for (const auto& [layer, l] : t.layers) std::printf("layer %lld: %.1f %% to attention\n", static_cast<long long>(layer), 100 * share_of(l));
+}
+
+void run_route(const route_options& o) {
+    check(o.text.empty() != o.file.empty(), "spectral route", "expected either --text or --file");
+    const model_directory model(o.model);
+    check(!model.config.baseline(), o.model, "a full_attention model routes nothing");
+    const auto tok = tokenizer::from_file(model.tokenizer());
+    const std::string text = o.file.empty() ? o.text : read_text_file(o.file);
+    check(!text.empty(), o.file, "the file is empty");
+    check_utf8(text, o.file.empty() ? "--text" : o.file);
+    const auto names = operator_names(model.config);
+    const routed_text t = route(*model.load(o.runner), tok, text);
+    if (o.json) print_json(t, names);
+    else if (o.color || (!o.plain && ::isatty(1))) print_colored(t, names);
+    else print_table(t, names);
+}
+
+}  // namespace
+
+void add_route(CLI::App& app) {
+    auto* c = app.add_subcommand("route", "shows where each token went: entropy and operator, layer by layer");
+    auto o = std::make_shared<route_options>();
+    option(*c, "--model", o->model, "DIR", "model directory or run, with a tokenizer")->required();
+    option(*c, "--text", o->text, "TEXT", "the text itself");
+    option(*c, "--file", o->file, "FILE", "or a file of text");
+    c->add_flag("--json", o->json, "ids, tokens, and per layer operators and entropies");
+    c->add_flag("--color", o->color, "the text in colours, even if the output is no terminal");
+    c->add_flag("--plain", o->plain, "a table, even on a terminal");
+    add_runner_options(*c, o->runner);
+    c->callback([o] { run_route(*o); });
+}
+
+}  // namespace spectral::cli

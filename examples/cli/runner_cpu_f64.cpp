@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+// examples/cli/runner_cpu_f64.cpp: every model on the cpu executor in double
+#include "runners.hpp"
+
+#include <spectral/cpu.hpp>
+
+#include <spectral/models/make_runner.hpp>
+
+namespace spectral::cli {
+
+std::unique_ptr<runner> make_cpu_f64(const chiar_config& c, int threads, bool for_training) {
+    auto ex = threads > 0 ? std::make_unique<cpu::executor>(threads) : std::make_unique<cpu::executor>();
+    return make_runner<cpu::executor, double>(std::move(ex), c, for_training);
+}
+
+}  // namespace spectral::cli

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+// examples/cli/runner_reference_f32.cpp: every model on the reference executor in float
+#include "runners.hpp"
+
+#include <spectral/reference.hpp>
+
+#include <spectral/models/make_runner.hpp>
+
+namespace spectral::cli {
+
+std::unique_ptr<runner> make_reference_f32(const chiar_config& c, int, bool for_training) {
+    auto ex = std::make_unique<reference::executor>();
+    return make_runner<reference::executor, float>(std::move(ex), c, for_training);
+}
+
+}  // namespace spectral::cli

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+// examples/cli/stack_only.hpp: the parameters of a configuration without memory for them
+#pragma once
+#include <spectral/models/chiar_config.hpp>
+
+#include <utility>
+
+namespace spectral::cli {
+
+struct parameter_size {
+    std::string name;
+    index size;
+};
+std::vector<parameter_size> parameters_of(const chiar_config& c);
+
+}  // namespace spectral::cli
