@@ -41,6 +41,8 @@ void add_commands(CLI::App& app) {
     add_tokenizer(app);
     add_info(app);
     add_dumps(app);
+    add_chat(app);
+    add_convert(app);
     add_convert(app);
     add_chat(app);
 }
