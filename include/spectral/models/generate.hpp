@@ -18,22 +18,23 @@ struct generation_options {
 using token_callback = std::function<bool(index, row_index)>;
 
 namespace detail {
-// Prompts, start(sequences, capacity), then decode(ids, lengths) -> logits (S, V) for each further token.
+// `most_tokens`: prompt and answer together. Prompts, start(sequences, capacity), then decode(ids, lengths) -> logits (S, V) for each further token.
 template <class Start, class Decode>
-std::vector<std::vector<row_index>> continue_prompts(const chiar_config& config, const std::vector<std::vector<row_index>>& prompts,
-                                                     const generation_options& o, const token_callback& on_token, Start&& start,
-                                                     Decode&& decode) {
+std::vector<std::vector<row_index>> continue_prompts(index most_tokens, bool classifies,
+                                                     const std::vector<std::vector<row_index>>& prompts,
+                                                     const generation_options& o, const token_callback& on_token,
+                                                     Start&& start, Decode&& decode) {
     o.sampling.validate();
-    check(config.model_type != "chiar_classifier", "generate", "a classifier has no next token");
+    check(!classifies, "generate", "a classifier has no next token");
     check(!prompts.empty(), "generate", "no prompt");
     index longest = 0;
     for (std::size_t s = 0; s < prompts.size(); ++s) {
         check(!prompts[s].empty(), "generate", "prompt ", s, " is empty: at least one token is needed");
-        check(static_cast<index>(prompts[s].size()) <= config.max_seq_len, "generate", "prompt ", s, ": expected at most ",
-              config.max_seq_len, " tokens (max_seq_len), found ", prompts[s].size());
+        check(static_cast<index>(prompts[s].size()) <= most_tokens, "generate", "prompt ", s, ": expected at most ",
+              most_tokens, " tokens (max_seq_len), found ", prompts[s].size());
         longest = std::max(longest, static_cast<index>(prompts[s].size()));
     }
-    start(static_cast<index>(prompts.size()), std::min(longest + o.max_new_tokens, config.max_seq_len));
+    start(static_cast<index>(prompts.size()), std::min(longest + o.max_new_tokens, most_tokens));
 
     const auto count = prompts.size();
     std::vector<std::vector<row_index>> seen = prompts, out(count);
@@ -57,7 +58,7 @@ std::vector<std::vector<row_index>> continue_prompts(const chiar_config& config,
                 out[s].push_back(id);
                 seen[s].push_back(id);
             }
-            const bool full = static_cast<index>(seen[s].size()) >= config.max_seq_len;
+            const bool full = static_cast<index>(seen[s].size()) >= most_tokens;
             open[s] = !ends && (!on_token || on_token(static_cast<index>(s), id)) && !full;
             if (!open[s]) continue;
             ids.push_back(id);
@@ -74,7 +75,7 @@ std::vector<std::vector<row_index>> generate(task_model<Exec, T, Stack>& model, 
                                              const generation_options& o, const token_callback& on_token = {}) {
     decode_state<Exec, T> state;
     return detail::continue_prompts(
-        model.config, prompts, o, on_token,
+        model.stack.longest(), model.is_classifier(), prompts, o, on_token,
         [&](index sequences, index capacity) { state = model.stack.make_decode_state(model.ex, sequences, capacity); },
         [&](auto ids, auto lengths) {
             const auto logits = to_host(model.ex, model.decode(ids, lengths, state));
@@ -88,7 +89,8 @@ template <class Runner>
 std::vector<std::vector<row_index>> generate(Runner& r, const std::vector<std::vector<row_index>>& prompts, const generation_options& o,
                                              const token_callback& on_token = {}) {
     return detail::continue_prompts(
-        r.config(), prompts, o, on_token, [&](index sequences, index capacity) { r.start_decoding(sequences, capacity); },
+        r.config().max_seq_len, r.config().model_type == "chiar_classifier", prompts, o, on_token,
+        [&](index sequences, index capacity) { r.start_decoding(sequences, capacity); },
         [&](auto ids, auto lengths) { return r.decode(ids, lengths); });
 }
 
