@@ -15,6 +15,7 @@ struct convert_options {
     std::vector<std::string> files, match;
     index limit = 0, most_results = 0, tolerance = 0;
     double held_out = 0.1;
+    bool share_tools = false;
 };
 
 void convert_files(const convert_options& o) {
@@ -54,7 +55,8 @@ void match_files(const convert_options& o) {
     const auto set = match_conversations(read_text_file(o.match[0]), o.match[0], read_text_file(o.match[1]), o.match[1], tok,
                                          {.tolerance = o.tolerance,
                                           .side = o.side == "all" ? conversation_side::all : conversation_side::held_out,
-                                          .held_out_share = o.held_out});
+                                          .held_out_share = o.held_out,
+                                          .share_tools = o.share_tools});
     check(set.pairs > 0, o.out, "no two prompts within ", o.tolerance, " tokens of each other: ", o.match[0], " has ",
           quartiles(set.tool_lengths), "; ", o.match[1], " has ", quartiles(set.plan_lengths));
     atomic_file out(o.out);
@@ -82,6 +84,7 @@ void add_convert(CLI::App& app) {
     option(*c, "--tolerance", o->tolerance, "N", "--match: largest difference within a pair, tokens");
     choice(*c, "--side", o->side, {"held_out", "all"}, "--match: conversations to take");
     option(*c, "--held-out", o->held_out, "SHARE", "--match: share that training leaves out, by a hash of the user's first words");
+    c->add_flag("--share-tools", o->share_tools, "--match: planning prompts take the system turn and tools of their partner");
     from->excludes(match);
     c->callback([o] {
         check(o->from.empty() != o->match.empty(), "convert", "expected --from FORMAT FILE... or --match TOOL PLAN, found neither");

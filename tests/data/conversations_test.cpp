@@ -294,4 +294,28 @@ TEST_CASE("a length-matched set is JSON lines with one sample each", "[data]") {
     CHECK(again.lines == set.lines);
 }
 
+TEST_CASE("pairs that share their tools differ in what was said alone", "[data]") {
+    const std::string tools =
+        R"({"messages": [{"role": "system", "content": "be"}, {"role": "user", "content": "abc"},)"
+        R"({"role": "assistant", "tool_calls": [{"name": "f", "arguments": {}}]}], "tools": [{"name": "f"}]})" "\n"
+        R"({"messages": [{"role": "user", "content": "abcxyzabcxyz"}, {"role": "assistant", "tool_calls": [{"name": "g", "arguments": {}}]}]})" "\n";
+    const std::string plans =
+        R"({"messages": [{"role": "user", "content": "abcxyzabcxyz"}, {"role": "assistant", "content": "s"}], "step_type": "planning", "tools": [{"name": "h"}]})" "\n"
+        R"({"messages": [{"role": "user", "content": "abc"}, {"role": "assistant", "content": "s"}], "step_type": "planning"})" "\n";
+    const auto set = match_conversations(tools, "t", plans, "p", tok(), {.side = conversation_side::all, .share_tools = true});
+    REQUIRE(set.pairs == 2);
+    CHECK(set.equal == 2);
+    std::string written;
+    for (const auto& line : set.lines) written += python_json(line) + "\n";
+    const auto data = parsed(written);
+    REQUIRE(data.turns.size() == 4);
+    for (std::size_t n = 0; n < 4; n += 2) {
+        const auto t = sample_of(data, static_cast<index>(n)), p = sample_of(data, static_cast<index>(n) + 1);
+        REQUIRE(t.prompt_length == p.prompt_length);
+        CHECK(std::equal(t.ids.begin(), t.ids.begin() + t.prompt_length, p.ids.begin()));   // here even the words agree
+        CHECK(set.lines[n + 1]["prompt_tokens"] == p.prompt_length);
+        CHECK(set.lines[n].contains("tools") == set.lines[n + 1].contains("tools"));
+    }
+}
+
 }  // namespace conversations_test

@@ -388,7 +388,21 @@ struct matching_options {
     conversation_side side = conversation_side::held_out;
     double held_out_share = 0.1;
     std::string tool_type = "tool_call", plan_type = "planning";
+    // The planning prompt of a pair takes over the system turn of the other one, with its tools. Then "are there tools?"
+    // no longer tells the types apart, and pairs are found by the length of what follows the system turn.
+    bool share_tools = false;
 };
+namespace detail {
+inline void take_system_turn(chat_json& line, const chat_json& from) {
+    const auto is_system = [](const chat_json& messages) { return messages[0]["role"] == "system"; };
+    auto& messages = line["messages"].get_ref<chat_json::array_t&>();
+    if (is_system(line["messages"])) messages.erase(messages.begin());
+    if (is_system(from["messages"])) messages.insert(messages.begin(), from["messages"][0]);
+    if (from.contains("tools")) line["tools"] = from["tools"];
+    else line.erase("tools");
+}
+}  // namespace detail
+
 struct matched_conversations {
     std::vector<chat_json> lines;                  // tool, plan, tool, plan, ...: each ends with its one sample
     std::vector<index> tool_lengths, plan_lengths; // prompt tokens of all candidates
@@ -403,7 +417,12 @@ inline matched_conversations match_conversations(std::string_view tool_text, con
                                                  const tokenizer& tok, const matching_options& options) {
     struct candidates {
         std::vector<chat_json> lines;
-        std::vector<index> lengths;
+        std::vector<index> lengths, heads;   // tokens of the prompt, and of its system turn
+        std::vector<index> compared(bool without_head) const {
+            std::vector<index> out = lengths;
+            for (std::size_t n = 0; n < out.size() && without_head; ++n) out[n] -= heads[n];
+            return out;
+        }
     };
     const auto read = [&](std::string_view text, const std::string& name, const std::string& type) {
         candidates out;
@@ -417,27 +436,35 @@ inline matched_conversations match_conversations(std::string_view tool_text, con
             add_conversation(one, line, number, tok, o);
             if (one.turns.empty()) return;
             const assistant_turn& turn = one.turns.front();
+            line["step_type"] = type;   // new keys first: they move what the object holds
+            line["prompt_tokens"] = turn.prompt_length();
             auto& messages = line["messages"].get_ref<chat_json::array_t&>();
             messages.resize(static_cast<std::size_t>(turn.message) + 1);
             for (auto& message : messages)
                 if (message["role"] == "assistant") message["weight"] = 0;
             messages.back().erase("weight");
-            line["step_type"] = type;
             messages.back().erase("step_type");
-            line["prompt_tokens"] = turn.prompt_length();
             out.lines.push_back(std::move(line));
             out.lengths.push_back(turn.prompt_length());
+            out.heads.push_back(one.conversations.front().head);
         });
         return out;
     };
     candidates tool = read(tool_text, tool_name, options.tool_type);
     candidates plan = read(plan_text, plan_name, options.plan_type);
     matched_conversations out;
-    for (const auto& pair : match_lengths(tool.lengths, plan.lengths, options.tolerance)) {
-        auto& t = tool.lines[static_cast<std::size_t>(pair.tool)];
-        auto& p = plan.lines[static_cast<std::size_t>(pair.plan)];
-        const index difference = std::abs(tool.lengths[static_cast<std::size_t>(pair.tool)] -
-                                          plan.lengths[static_cast<std::size_t>(pair.plan)]);
+    const bool share = options.share_tools;
+    for (const auto& pair : match_lengths(tool.compared(share), plan.compared(share), options.tolerance)) {
+        const auto n = static_cast<std::size_t>(pair.tool), m = static_cast<std::size_t>(pair.plan);
+        auto& t = tool.lines[n];
+        auto& p = plan.lines[m];
+        index plan_length = plan.lengths[m];
+        if (share) {
+            detail::take_system_turn(p, t);
+            plan_length += tool.heads[n] - plan.heads[m];
+            p["prompt_tokens"] = plan_length;
+        }
+        const index difference = std::abs(tool.lengths[n] - plan_length);
         ++out.pairs;
         out.equal += difference == 0;
         out.largest_difference = std::max(out.largest_difference, difference);
