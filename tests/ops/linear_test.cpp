@@ -74,11 +74,25 @@ TEMPLATE_LIST_TEST_CASE("linear_backward_weight accumulates; the bias may be abs
     });
 }
 
-TEST_CASE("linear by hand", "[ops][linear]") {
-    workbench<oracle> on;
+TEMPLATE_LIST_TEST_CASE("linear by hand", "[ops][linear]", targets) {
+    workbench<TestType> on;
     auto y = on.output(1, 2);
     linear_forward(on.ex, on.input(1, 3, {1, 2, 3}), on.input(2, 3, {1, 0, 0, 1, -1, 2}), on.input({10, 20}), y);
     CHECK(on.read(y) == std::vector<double>{11, 25});
+    linear_forward(on.ex, on.input(1, 3, {1, 2, 3}), on.input(2, 3, {1, 0, 0, 1, -1, 2}), on.input({10, 20}), y,
+                   write::accumulate);
+    CHECK(on.read(y) == std::vector<double>{22, 50});
+    // dL_dy = (1, 2): dL_dx = dL_dy W, dL_dw += dL_dyᵀ x, dL_db += dL_dy
+    auto dL_dy = on.input(1, 2, {1, 2}), w = on.input(2, 3, {1, 0, 0, 1, -1, 2});
+    auto dL_dx = on.state(1, 3, {100, 100, 100}), dL_dw = on.state(2, 3, {1, 1, 1, 1, 1, 1});
+    auto dL_db = on.state({7, 7});
+    linear_backward_input(on.ex, dL_dy, w, dL_dx, write::accumulate);
+    CHECK(on.read(dL_dx) == std::vector<double>{103, 98, 104});
+    linear_backward_input(on.ex, dL_dy, w, dL_dx);
+    CHECK(on.read(dL_dx) == std::vector<double>{3, -2, 4});
+    linear_backward_weight(on.ex, dL_dy, on.input(1, 3, {1, 2, 3}), dL_dw, dL_db);
+    CHECK(on.read(dL_dw) == std::vector<double>{2, 3, 4, 3, 5, 7});
+    CHECK(on.read(dL_db) == std::vector<double>{8, 9});
 }
 
 TEST_CASE("linear: gradients", "[ops][linear]") {

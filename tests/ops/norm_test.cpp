@@ -141,6 +141,49 @@ TEMPLATE_LIST_TEST_CASE("layer_norm of constant rows is beta", "[ops][norm]", ta
     }
 }
 
+TEMPLATE_LIST_TEST_CASE("norms by hand", "[ops][norm]", targets) {
+    workbench<TestType> on;
+    auto s = on.output(1, 2), y = on.output(1, 2);
+    auto mean = on.output(1), rstd = on.output(1);
+    // x + r = (1, 4): mean 2.5, variance 2.25, with eps 1.75 the deviation is 2
+    add_layer_norm_forward(on.ex, on.input(1, 2, {3, 5}), on.input(1, 2, {-2, -1}), on.input({2, 4}), on.input({1, 10}),
+                           1.75, s, y, mean, rstd);
+    CHECK(on.read(s) == std::vector<double>{1, 4});
+    CHECK(on.read(mean) == std::vector<double>{2.5});
+    CHECK(on.read(rstd)[0] == Approx(0.5));
+    CHECK(on.read(y)[0] == Approx(-0.5));
+    CHECK(on.read(y)[1] == Approx(13));
+    // mean square of (1.5, -1.5) is 2.25
+    rms_norm_forward(on.ex, on.input(1, 2, {1.5, -1.5}), on.input({2, 4}), 1.75, y, rstd);
+    CHECK(on.read(rstd)[0] == Approx(0.5));
+    CHECK(on.read(y)[0] == Approx(1.5));
+    CHECK(on.read(y)[1] == Approx(-3));
+}
+
+TEMPLATE_LIST_TEST_CASE("norms: accumulate adds what overwrite writes", "[ops][norm]", targets) {
+    using T = typename TestType::scalar;
+    const index n = 5, c = 17;
+    for (bool rms : {false, true}) {
+        workbench<TestType> on;
+        auto s = on.input(n, c, normals(n * c, 1)), dL_dy = on.input(n, c, normals(n * c, 7));
+        auto gamma = on.input(around_one(c, 2)), mean = on.input(normals(n, 8, 0.1)), rstd = on.input(around_one(n, 9));
+        auto plain = on.output(n, c), added = on.state(n, c, normals(n * c, 4));
+        for (write mode : {write::overwrite, write::accumulate}) {
+            auto dL_ds = mode == write::overwrite ? plain : added;
+            auto dL_dgamma = on.state(zeros(c)), dL_dbeta = on.state(zeros(c));
+            if (rms)
+                rms_norm_backward(on.ex, dL_dy, s, gamma, rstd, dL_ds, dL_dgamma, mode);
+            else
+                layer_norm_backward(on.ex, dL_dy, s, gamma, mean, rstd, dL_ds, dL_dgamma, dL_dbeta, mode);
+        }
+        auto want = on.read(plain);
+        for (std::size_t i = 0; i < want.size(); ++i) want[i] += normals(n * c, 4)[i];
+        compare(on.read(added), want, allowed<T>(2, std::max(4.0, largest(want))),
+                {rms ? "rms_norm_backward" : "layer_norm_backward", "accumulated", TestType::executor_name(),
+                 scalar_name<T>, shape(n, c)});
+    }
+}
+
 TEST_CASE("layer_norm: gradients", "[ops][norm]") {
     for (index n : {1, 3})
         for (index c : {2, 3, 8}) {

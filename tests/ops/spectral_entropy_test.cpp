@@ -69,6 +69,32 @@ TEMPLATE_LIST_TEST_CASE("spectral_entropy: a pure cosine has none, a flat spectr
     }
 }
 
+// The formula of ops/spectral_entropy.hpp for two columns, where every epsilon is seen in double.
+TEMPLATE_LIST_TEST_CASE("spectral_entropy by its formula", "[ops][spectral_entropy]", targets) {
+    using T = typename TestType::scalar;
+    const double epsilon = 1e-8, a = 0.75, b = -0.25;
+    for (dct_norm norm : norms) {
+        const double gain = norm == dct_norm::ortho ? 1 : 2, first = norm == dct_norm::ortho ? 1 : std::sqrt(2.0);
+        const double X0 = gain * first * (a + b) / std::sqrt(2.0), X1 = gain * (a - b) / std::sqrt(2.0);
+        const double Q = X0 * X0 + X1 * X1 + epsilon, P0 = X0 * X0 / Q, P1 = X1 * X1 / Q;
+        const double H = -(P0 * std::log(P0 + epsilon) + P1 * std::log(P1 + epsilon)) / (std::log(2.0) + epsilon);
+        const auto slope = [&](double P) {
+            return -(std::log(P + epsilon) + P / (P + epsilon)) / (std::log(2.0) + epsilon);
+        };
+        const double mean = slope(P0) * P0 + slope(P1) * P1;
+        const double d0 = 2 * X0 / Q * (slope(P0) - mean) * gain * first / std::sqrt(2.0);
+        const double d1 = 2 * X1 / Q * (slope(P1) - mean) * gain / std::sqrt(2.0);
+        workbench<TestType> on;
+        auto entropy = on.output(1);
+        auto x = on.input(1, 2, {a, b}), dL_dx = on.state(1, 2, {0, 0});
+        spectral_entropy_forward(on.ex, x, norm, entropy);
+        spectral_entropy_backward(on.ex, on.input({1}), x, norm, dL_dx);
+        const subject s{"spectral_entropy", "by its formula", TestType::executor_name(), scalar_name<T>, "(1, 2)"};
+        compare(on.read(entropy), {H}, allowed<T>(8, 1), s);
+        compare(on.read(dL_dx), {d0 + d1, d0 - d1}, allowed<T>(8, 4), s);
+    }
+}
+
 TEMPLATE_LIST_TEST_CASE("spectral_entropy lies in [0, 1] and does not see scale", "[ops][spectral_entropy]", targets) {
     using T = typename TestType::scalar;
     const index n = 17, d = 48;
