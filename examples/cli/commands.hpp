@@ -15,7 +15,5 @@ void add_info(CLI::App& app);
 void add_dumps(CLI::App& app);     // logits and gradients
 void add_chat(CLI::App& app);
 void add_convert(CLI::App& app);   // public data sets to conversations
-void add_convert(CLI::App& app);
-void add_chat(CLI::App& app);
 
 }  // namespace spectral::cli

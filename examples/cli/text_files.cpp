@@ -3,6 +3,7 @@
 #include "text_files.hpp"
 
 #include <chrono>
+#include <iomanip>
 
 namespace spectral::cli {
 namespace {
@@ -20,9 +21,9 @@ std::uint64_t hash_of(std::string_view bytes, std::uint64_t h) {
 }
 
 std::string megabytes(std::size_t bytes) {
-    char text[40];
-    std::snprintf(text, sizeof text, "%.1f MB", static_cast<double>(bytes) / 1e6);
-    return text;
+    std::ostringstream out;
+    out << std::fixed << std::setprecision(1) << static_cast<double>(bytes) / 1e6 << " MB";
+    return out.str();
 }
 
 opened_stream encode_files(const text_source& source, index vocabulary) {

@@ -65,7 +65,8 @@ void run_training(train_options& o, CLI::App& command) {
     const prepared_data data = prepare_data(o.data, run, say);
     o.loop.steps = total_steps(o, data);
     if (!o.loop.resume) {
-        nlohmann::ordered_json json{{"options", given_options(command, path_options)}};
+        nlohmann::ordered_json json;
+        json["options"] = given_options(command, path_options);
         if (!data.train_tokens.empty()) json["train_tokens"] = data.train_tokens.lexically_relative(run).string();
         write_file_atomically(settings, json.dump(2) + "\n");
     }
