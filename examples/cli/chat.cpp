@@ -22,7 +22,8 @@ void add_chat(CLI::App& app) {
     option(*c, "--tokenizer", o->tokenizer, "FILE", "tokenizer.json");
     option(*c, "--input", o->input, "FILE", "instead of standard input");
     c->callback([o] {
-        check(o->render && o->jsonl, "chat", "expected --render --jsonl, found ", o->render ? "--render alone" : "neither");
+        check(o->render && o->jsonl, "chat", "expected --render --jsonl, found ",
+              o->render ? "--render alone" : "neither");
         render_chats(o->tokenizer, o->input);
     });
 }

@@ -28,7 +28,8 @@ void render_chats(const std::string& tokenizer_file, const std::string& input) {
         check(json.is_object() && json.contains("messages"), where, "expected an object with the field \"messages\"");
         bool prompt = false;
         if (const auto found = json.find("add_generation_prompt"); found != json.end() && !found->is_null()) {
-            check(found->is_boolean(), where, "add_generation_prompt: expected true or false, found ", found->type_name());
+            check(found->is_boolean(), where, "add_generation_prompt: expected true or false, found ",
+                  found->type_name());
             prompt = found->get<bool>();
         }
         const auto tools = json.find("tools");

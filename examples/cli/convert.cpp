@@ -45,18 +45,20 @@ void convert_files(const convert_options& o) {
 
 std::string quartiles(const std::vector<index>& lengths) {
     const length_summary s = summarize_lengths(lengths);
-    return spectral::detail::join(s.count, " prompts of ", s.least, " to ", s.most, " tokens, quartiles ", s.lower, ", ", s.median, ", ", s.upper);
+    return spectral::detail::join(s.count, " prompts of ", s.least, " to ", s.most, " tokens, quartiles ", s.lower,
+                                  ", ", s.median, ", ", s.upper);
 }
 
 void match_files(const convert_options& o) {
     check(!o.tokenizer.empty(), "convert --match", "expected --tokenizer, which counts the tokens, found none");
     check(o.held_out >= 0 && o.held_out <= 1, "convert --held-out", "expected a share from 0 to 1, found ", o.held_out);
     const auto tok = tokenizer::from_file(o.tokenizer);
-    const auto set = match_conversations(read_text_file(o.match[0]), o.match[0], read_text_file(o.match[1]), o.match[1], tok,
-                                         {.tolerance = o.tolerance,
-                                          .side = o.side == "all" ? conversation_side::all : conversation_side::held_out,
-                                          .held_out_share = o.held_out,
-                                          .share_tools = o.share_tools});
+    const auto set =
+        match_conversations(read_text_file(o.match[0]), o.match[0], read_text_file(o.match[1]), o.match[1], tok,
+                            {.tolerance = o.tolerance,
+                             .side = o.side == "all" ? conversation_side::all : conversation_side::held_out,
+                             .held_out_share = o.held_out,
+                             .share_tools = o.share_tools});
     check(set.pairs > 0, o.out, "no two prompts within ", o.tolerance, " tokens of each other: ", o.match[0], " has ",
           quartiles(set.tool_lengths), "; ", o.match[1], " has ", quartiles(set.plan_lengths));
     atomic_file out(o.out);
@@ -71,7 +73,8 @@ void match_files(const convert_options& o) {
 }  // namespace
 
 void add_convert(CLI::App& app) {
-    auto* c = app.add_subcommand("convert", "public data sets to conversations (JSON lines); length-matched evaluation sets");
+    auto* c =
+        app.add_subcommand("convert", "public data sets to conversations (JSON lines); length-matched evaluation sets");
     auto o = std::make_shared<convert_options>();
     auto* from = choice(*c, "--from", o->from, conversion_sources(), "format of the files");
     c->add_option("files", o->files, "unpacked data files")->option_text("FILE...");
@@ -79,17 +82,24 @@ void add_convert(CLI::App& app) {
     option(*c, "--schema", o->schema, "FILE", "sgd: the split's schema; bfcl: functions of multi-turn dialogues");
     option(*c, "--limit", o->limit, "N", "conversations; 0: all");
     option(*c, "--results", o->most_results, "N", "sgd: results kept of a call; 0: all");
-    auto* match = option(*c, "--match", o->match, "TOOL PLAN", "pairs tool-call and planning prompts by token count, one sample a line")->expected(2);
+    auto* match = option(*c, "--match", o->match, "TOOL PLAN",
+                         "pairs tool-call and planning prompts by token count, one sample a line")
+                      ->expected(2);
     option(*c, "--tokenizer", o->tokenizer, "FILE", "--match: tokenizer.json");
     option(*c, "--tolerance", o->tolerance, "N", "--match: largest difference within a pair, tokens");
     choice(*c, "--side", o->side, {"held_out", "all"}, "--match: conversations to take");
-    option(*c, "--held-out", o->held_out, "SHARE", "--match: share that training leaves out, by a hash of the user's first words");
-    c->add_flag("--share-tools", o->share_tools, "--match: planning prompts take the system turn and tools of their partner");
+    option(*c, "--held-out", o->held_out, "SHARE",
+           "--match: share that training leaves out, by a hash of the user's first words");
+    c->add_flag("--share-tools", o->share_tools,
+                "--match: planning prompts take the system turn and tools of their partner");
     from->excludes(match);
     c->callback([o] {
-        check(o->from.empty() != o->match.empty(), "convert", "expected --from FORMAT FILE... or --match TOOL PLAN, found neither");
-        if (o->match.empty()) convert_files(*o);
-        else match_files(*o);
+        check(o->from.empty() != o->match.empty(), "convert",
+              "expected --from FORMAT FILE... or --match TOOL PLAN, found neither");
+        if (o->match.empty())
+            convert_files(*o);
+        else
+            match_files(*o);
     });
 }
 

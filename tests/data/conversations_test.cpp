@@ -23,7 +23,8 @@ conversation_data parsed(const std::string& text, const conversation_options& o 
 
 const char* const dialogue =
     R"({"messages": [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"},)"
-    R"({"role": "user", "content": "three"},{"role": "assistant", "tool_calls": [{"name": "f", "arguments": {"x": 1}}]},)"
+    R"({"role": "user", "content": "three"},{"role": "assistant", "tool_calls": [{"name": "f", )"
+    R"("arguments": {"x": 1}}]},)"
     R"({"role": "tool", "content": "4"}, {"role": "assistant", "content": "five", "step_type": "reply"}],)"
     R"("tools": [{"name": "f"}]})"
     "\n";
@@ -41,7 +42,8 @@ TEST_CASE("a sample is a turn of the assistant: prompt, answer, mask", "[data]")
     REQUIRE(data.turns.size() == 3);
     REQUIRE(data.conversations.size() == 1);
     const std::size_t message[] = {1, 3, 5};
-    const char* const answer[] = {"two<|im_end|>", "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"x\": 1}}\n</tool_call><|im_end|>",
+    const char* const answer[] = {"two<|im_end|>",
+                                  "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"x\": 1}}\n</tool_call><|im_end|>",
                                   "five<|im_end|>"};
     const char* const type[] = {"", "tool_call", "reply"};
     for (std::size_t n = 0; n < 3; ++n) {
@@ -65,10 +67,11 @@ TEST_CASE("a sample is a turn of the assistant: prompt, answer, mask", "[data]")
 }
 
 TEST_CASE("the prompt is what generation starts from even where content begins with a line break", "[data]") {
-    const auto data = parsed(R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "\nb"}]})");
+    const auto data =
+        parsed(R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "\nb"}]})");
     const auto s = sample_of(data, 0);
-    const auto prompt = tok().encode(
-        render_chat(parse_chat_json(R"([{"role": "user", "content": "a"}])", "t"), nullptr, true).text);
+    const auto prompt =
+        tok().encode(render_chat(parse_chat_json(R"([{"role": "user", "content": "a"}])", "t"), nullptr, true).text);
     REQUIRE(s.prompt_length == static_cast<index>(prompt.size()));
     CHECK(std::equal(prompt.begin(), prompt.end(), s.ids.begin()));
 }
@@ -76,7 +79,8 @@ TEST_CASE("the prompt is what generation starts from even where content begins w
 TEST_CASE("types of steps: the message's, the line's, by calls; weights; filters", "[data]") {
     const std::string line =
         R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "step_type": "own"},)"
-        R"({"role": "assistant", "content": "c"}, {"role": "assistant", "content": "d", "weight": 0}],"step_type": "planning"})";
+        R"({"role": "assistant", "content": "c"}, {"role": "assistant", "content": "d", )"
+        R"("weight": 0}],"step_type": "planning"})";
     const auto data = parsed(line);
     REQUIRE(data.turns.size() == 2);
     CHECK(data.turns[0].step_type == "own");
@@ -91,7 +95,8 @@ TEST_CASE("errors name file, line and field", "[data]") {
     const auto problem = [](const std::string& text, const conversation_options& o = {}) {
         return test::sentence_of([&] { parsed(text, o); });
     };
-    const std::string good = R"({"messages": [{"role": "user", "content": "a"}]})" "\n";
+    const std::string good = R"({"messages": [{"role": "user", "content": "a"}]})"
+                             "\n";
     CHECK(problem("") == "a.jsonl: the file has no conversations");
     CHECK(problem(good + "\n[1]\n") == "a.jsonl: line 3: expected an object with messages, found array");
     CHECK(problem(good + "{}") == "a.jsonl: line 2: messages: expected an array, found none");
@@ -104,7 +109,8 @@ TEST_CASE("errors name file, line and field", "[data]") {
           "a.jsonl: line 1: message 1: step_type: expected a string, found number");
     CHECK(problem(R"({"messages": [{"role": "assistant", "content": "a", "weight": 0.5}]})") ==
           "a.jsonl: line 1: message 1: weight: expected 0 or 1, found \"0.5\"");
-    CHECK(problem("{\"messages\": [{\"role\": \"user\", \"content\": \"\xFF\"}]}").starts_with("a.jsonl: line 1: not valid JSON"));
+    CHECK(problem("{\"messages\": [{\"role\": \"user\", \"content\": \"\xFF\"}]}")
+              .starts_with("a.jsonl: line 1: not valid JSON"));
     CHECK(problem(good, {.max_length = -1}).starts_with("a.jsonl: options: "));
     CHECK(problem(good, {.held_out_share = 2}).starts_with("a.jsonl: options: held-out share"));
     CHECK(test::sentence_of([] { read_conversations("/nonexistent/a.jsonl", tok()); }) ==
@@ -120,13 +126,13 @@ TEST_CASE("limits: an answer is never cut; what goes is counted", "[data]") {
     const auto& last = whole.turns[2];
     const auto full = sample_of(whole, 2);
     const index n = last.length();
-    {   // at the limit nothing changes
+    {  // at the limit nothing changes
         const auto data = parsed(dialogue, {.max_length = n});
         CHECK(data.turns.size() == 3);
         CHECK(data.cut == 0);
         CHECK(data.left_out == 0);
     }
-    {   // one less: the first exchange goes, the system turn and whole turns stay
+    {  // one less: the first exchange goes, the system turn and whole turns stay
         const auto data = parsed(dialogue, {.max_length = n - 1});
         REQUIRE(data.turns.size() == 3);
         CHECK(data.cut == 1);
@@ -140,9 +146,10 @@ TEST_CASE("limits: an answer is never cut; what goes is counted", "[data]") {
         CHECK(std::vector<row_index>(s.ids.begin() + s.prompt_length, s.ids.end()) ==
               std::vector<row_index>(full.ids.begin() + full.prompt_length, full.ids.end()));
         CHECK(s.targets.back() == -1);
-        CHECK(s.targets[static_cast<std::size_t>(s.prompt_length - 1)] == s.ids[static_cast<std::size_t>(s.prompt_length)]);
+        CHECK(s.targets[static_cast<std::size_t>(s.prompt_length - 1)] ==
+              s.ids[static_cast<std::size_t>(s.prompt_length)]);
     }
-    {   // from the left: the last tokens
+    {  // from the left: the last tokens
         const auto data = parsed(dialogue, {.max_length = n - 1, .too_long = long_prompt::left});
         const auto s = sample_of(data, 2);
         CHECK(data.cut == 1);
@@ -157,8 +164,10 @@ TEST_CASE("limits: an answer is never cut; what goes is counted", "[data]") {
     }
     // a limit at the answer's own length leaves no token of a prompt
     const index answer = last.end - last.answer;
-    CHECK(parsed(dialogue, {.max_length = answer, .too_long = long_prompt::left, .step_types = {"reply"}}).left_out == 1);
-    const auto tight = parsed(dialogue, {.max_length = answer + 1, .too_long = long_prompt::left, .step_types = {"reply"}});
+    CHECK(parsed(dialogue, {.max_length = answer, .too_long = long_prompt::left, .step_types = {"reply"}}).left_out ==
+          1);
+    const auto tight =
+        parsed(dialogue, {.max_length = answer + 1, .too_long = long_prompt::left, .step_types = {"reply"}});
     REQUIRE(tight.turns.size() == 1);
     CHECK(sample_of(tight, 0).prompt_length == 1);
 }
@@ -167,8 +176,9 @@ TEST_CASE("limits: an answer is never cut; what goes is counted", "[data]") {
 std::string many(int count) {
     std::string out;
     for (int i = 0; i < count; ++i)
-        out += R"({"messages": [{"role": "user", "content": ")" + std::to_string(i) + R"("}, {"role": "assistant", "content": "ok"}], "step_type": ")" +
-               (i % 4 ? "planning" : "tool_call") + "\"}\n";
+        out += R"({"messages": [{"role": "user", "content": ")" + std::to_string(i) +
+               R"("}, {"role": "assistant", "content": "ok"}], "step_type": ")" + (i % 4 ? "planning" : "tool_call") +
+               "\"}\n";
     return out;
 }
 
@@ -201,7 +211,8 @@ TEST_CASE("every sample once per epoch; batches follow from seed and step", "[da
     REQUIRE(batches.evaluation_batches() == 5);
     for (index e = 0; e < 5; ++e)
         for (index s = 0; s < 4; ++s)
-            CHECK(batches.evaluation_at(e).step_types[static_cast<std::size_t>(s)] == ((e * 4 + s) % 4 ? "planning" : "tool_call"));
+            CHECK(batches.evaluation_at(e).step_types[static_cast<std::size_t>(s)] ==
+                  ((e * 4 + s) % 4 ? "planning" : "tool_call"));
     CHECK_THROWS_AS(batches.evaluation_at(5), error);
     CHECK_THROWS_AS(batches.batch_at(-1), error);
 }
@@ -220,8 +231,8 @@ TEST_CASE("balanced batches: types take turns, each sees all its samples", "[dat
                 at += b.lengths[s];
             }
         }
-        CHECK(seen["planning"].size() == 15);    // once each
-        CHECK(seen["tool_call"].size() == 5);    // three times each
+        CHECK(seen["planning"].size() == 15);  // once each
+        CHECK(seen["tool_call"].size() == 5);  // three times each
         for (const auto& [ids, count] : seen["tool_call"]) CHECK(count == 3);
     }
 }
@@ -235,8 +246,13 @@ TEST_CASE("held out: by the user's words alone, about the share asked for, no ov
     CHECK((held.turns.size() > 150 && held.turns.size() < 250));
     const auto line = [](const char* text_of) { return parse_chat_json(text_of, "t"); };
     for (double share : {0.1, 0.5, 0.9})
-        CHECK(held_out(line(R"([{"role": "user", "content": "same"}])"), share) ==
-              held_out(line(R"([{"role": "system", "content": "s"}, {"role": "user", "content": "same"}, {"role": "user", "content": "b"}])"), share));
+        CHECK(
+            held_out(line(R"([{"role": "user", "content": "same"}])"), share) ==
+            held_out(
+                line(
+                    R"([{"role": "system", "content": "s"}, {"role": "user", "content": "same"}, {"role": "user", )"
+                    R"("content": "b"}])"),
+                share));
     CHECK_FALSE(held_out(line(R"([{"role": "user", "content": "same"}])"), 0));
     CHECK(held_out(line(R"([{"role": "user", "content": "same"}])"), 1));
 }
@@ -244,7 +260,8 @@ TEST_CASE("held out: by the user's words alone, about the share asked for, no ov
 TEST_CASE("length summaries by type", "[data]") {
     CHECK(summarize_lengths({}).count == 0);
     const auto s = summarize_lengths({5, 1, 4, 2, 3});
-    CHECK((s.count == 5 && s.least == 1 && s.lower == 2 && s.median == 3 && s.upper == 4 && s.most == 5 && s.mean == 3));
+    CHECK(
+        (s.count == 5 && s.least == 1 && s.lower == 2 && s.median == 3 && s.upper == 4 && s.most == 5 && s.mean == 3));
     const auto by_type = lengths_by_type(parsed(many(8)));
     REQUIRE(by_type.size() == 2);
     CHECK(by_type.at("tool_call").prompt.count == 2);
@@ -266,13 +283,20 @@ TEST_CASE("a length-matched set is JSON lines with one sample each", "[data]") {
     std::string tools, plans;
     for (int i = 0; i < 40; ++i) {
         const std::string words(static_cast<std::size_t>(i % 7), 'x');
-        tools += R"({"messages": [{"role": "user", "content": "t)" + words + R"("}, {"role": "assistant", "content": "what?", "step_type": "reply"},)"
-                 R"({"role": "user", "content": "that)" + std::to_string(i) + R"("}, {"role": "assistant", "tool_calls": [{"name": "f", "arguments": {}}]},)"
-                 R"({"role": "tool", "content": "r"}, {"role": "assistant", "content": "done"}], "step_type": "tool_call"})" "\n";
+        tools +=
+            R"({"messages": [{"role": "user", "content": "t)" + words +
+            R"("}, {"role": "assistant", "content": "what?", "step_type": "reply"},)"
+            R"({"role": "user", "content": "that)" +
+            std::to_string(i) +
+            R"("}, {"role": "assistant", "tool_calls": [{"name": "f", "arguments": {}}]},)"
+            R"({"role": "tool", "content": "r"}, {"role": "assistant", "content": "done"}], "step_type": "tool_call"})"
+            "\n";
         plans += R"({"messages": [{"role": "user", "content": "abcdefghijklmnopq)" + words + std::to_string(i) +
-                 R"("}, {"role": "assistant", "content": "steps"}], "step_type": "planning"})" "\n";
+                 R"("}, {"role": "assistant", "content": "steps"}], "step_type": "planning"})"
+                 "\n";
     }
-    const auto set = match_conversations(tools, "t.jsonl", plans, "p.jsonl", tok(), {.tolerance = 2, .side = conversation_side::all});
+    const auto set = match_conversations(tools, "t.jsonl", plans, "p.jsonl", tok(),
+                                         {.tolerance = 2, .side = conversation_side::all});
     REQUIRE(set.pairs > 10);
     CHECK(set.lines.size() == static_cast<std::size_t>(2 * set.pairs));
     CHECK(set.tool_lengths.size() == 40);
@@ -290,19 +314,28 @@ TEST_CASE("a length-matched set is JSON lines with one sample each", "[data]") {
         CHECK(set.lines[n]["messages"].size() == 4);
         CHECK(set.lines[n]["pair"] == n / 2 + 1);
     }
-    const auto again = match_conversations(tools, "t.jsonl", plans, "p.jsonl", tok(), {.tolerance = 2, .side = conversation_side::all});
+    const auto again = match_conversations(tools, "t.jsonl", plans, "p.jsonl", tok(),
+                                           {.tolerance = 2, .side = conversation_side::all});
     CHECK(again.lines == set.lines);
 }
 
 TEST_CASE("pairs that share their tools differ in what was said alone", "[data]") {
     const std::string tools =
         R"({"messages": [{"role": "system", "content": "be"}, {"role": "user", "content": "abc"},)"
-        R"({"role": "assistant", "tool_calls": [{"name": "f", "arguments": {}}]}], "tools": [{"name": "f"}]})" "\n"
-        R"({"messages": [{"role": "user", "content": "abcxyzabcxyz"}, {"role": "assistant", "tool_calls": [{"name": "g", "arguments": {}}]}]})" "\n";
+        R"({"role": "assistant", "tool_calls": [{"name": "f", "arguments": {}}]}], "tools": [{"name": "f"}]})"
+        "\n"
+        R"({"messages": [{"role": "user", "content": "abcxyzabcxyz"}, {"role": "assistant", )"
+        R"("tool_calls": [{"name": "g", "arguments": {}}]}]})"
+        "\n";
     const std::string plans =
-        R"({"messages": [{"role": "user", "content": "abcxyzabcxyz"}, {"role": "assistant", "content": "s"}], "step_type": "planning", "tools": [{"name": "h"}]})" "\n"
-        R"({"messages": [{"role": "user", "content": "abc"}, {"role": "assistant", "content": "s"}], "step_type": "planning"})" "\n";
-    const auto set = match_conversations(tools, "t", plans, "p", tok(), {.side = conversation_side::all, .share_tools = true});
+        R"({"messages": [{"role": "user", "content": "abcxyzabcxyz"}, {"role": "assistant", "content": "s"}], )"
+        R"("step_type": "planning", "tools": [{"name": "h"}]})"
+        "\n"
+        R"({"messages": [{"role": "user", "content": "abc"}, {"role": "assistant", "content": "s"}], )"
+        R"("step_type": "planning"})"
+        "\n";
+    const auto set =
+        match_conversations(tools, "t", plans, "p", tok(), {.side = conversation_side::all, .share_tools = true});
     REQUIRE(set.pairs == 2);
     CHECK(set.equal == 2);
     std::string written;
@@ -312,7 +345,7 @@ TEST_CASE("pairs that share their tools differ in what was said alone", "[data]"
     for (std::size_t n = 0; n < 4; n += 2) {
         const auto t = sample_of(data, static_cast<index>(n)), p = sample_of(data, static_cast<index>(n) + 1);
         REQUIRE(t.prompt_length == p.prompt_length);
-        CHECK(std::equal(t.ids.begin(), t.ids.begin() + t.prompt_length, p.ids.begin()));   // here even the words agree
+        CHECK(std::equal(t.ids.begin(), t.ids.begin() + t.prompt_length, p.ids.begin()));  // here even the words agree
         CHECK(set.lines[n + 1]["prompt_tokens"] == p.prompt_length);
         CHECK(set.lines[n].contains("tools") == set.lines[n + 1].contains("tools"));
     }

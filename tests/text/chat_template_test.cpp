@@ -74,18 +74,22 @@ TEST_CASE("parts cover the text and hold what was said", "[text]") {
         CHECK(chat.text.substr(at) == (line["add_generation_prompt"].get<bool>() ? "<|im_start|>assistant\n" : ""));
         for (const auto& [from, to] : chat.controls) {
             const std::string token = chat.text.substr(from, to - from);
-            CHECK((token == "<|im_start|>" || token == "<|im_end|>" || token == "<tool_call>" || token == "</tool_call>"));
+            CHECK((token == "<|im_start|>" || token == "<|im_end|>" || token == "<tool_call>" ||
+                   token == "</tool_call>"));
         }
     }
 }
 
 TEST_CASE("calls without content, bare calls, no tools", "[text]") {
     const std::string head = "<|im_start|>system\n" + std::string(qwen_system_prompt) + "<|im_end|>\n";
-    const char* const expected = "<|im_start|>assistant\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"x\": 1.0}}\n"
-                                 "</tool_call><|im_end|>\n";
-    for (const char* message :
-         {R"([{"role": "assistant", "content": null, "tool_calls": [{"function": {"name": "f", "arguments": {"x": 1.0}}}]}])",
-          R"([{"role": "assistant", "tool_calls": [{"name": "f", "arguments": {"x": 1.0}}]}])"})
+    const char* const expected =
+        "<|im_start|>assistant\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"x\": 1.0}}\n"
+        "</tool_call><|im_end|>\n";
+    for (
+        const char* message :
+        {R"([{"role": "assistant", "content": null, "tool_calls": [{"function": {"name": "f", )"
+         R"("arguments": {"x": 1.0}}}]}])",
+         R"([{"role": "assistant", "tool_calls": [{"name": "f", "arguments": {"x": 1.0}}]}])"})
         CHECK(render_chat(json(message)).text == head + expected);
     // an empty list of calls or of tools is none
     CHECK(render_chat(json(R"([{"role": "assistant", "content": "x", "tool_calls": []}])"), json("[]")).text ==
@@ -95,9 +99,11 @@ TEST_CASE("calls without content, bare calls, no tools", "[text]") {
               .text.find(R"("arguments": "{\"x\": 1}"})") != std::string::npos);
     // two runs of results
     CHECK(render_chat(json(R"([{"role": "tool", "content": "a"}, {"role": "user", "content": "b"},
-                               {"role": "tool", "content": "c"}])")).text ==
-          head + "<|im_start|>user\n<tool_response>\na\n</tool_response><|im_end|>\n<|im_start|>user\nb<|im_end|>\n"
-                 "<|im_start|>user\n<tool_response>\nc\n</tool_response><|im_end|>\n");
+                               {"role": "tool", "content": "c"}])"))
+              .text ==
+          head +
+              "<|im_start|>user\n<tool_response>\na\n</tool_response><|im_end|>\n<|im_start|>user\nb<|im_end|>\n"
+              "<|im_start|>user\n<tool_response>\nc\n</tool_response><|im_end|>\n");
 }
 
 TEST_CASE("a message that the template has no place for is refused", "[text]") {
@@ -121,17 +127,20 @@ TEST_CASE("a message that the template has no place for is refused", "[text]") {
           "a.jsonl: line 3: message 1, tool_calls: expected in turns of the assistant, found in one of user");
     CHECK(problem(R"([{"role": "assistant", "tool_calls": {}}])") ==
           "a.jsonl: line 3: message 1, tool_calls: expected an array, found object");
-    CHECK(problem(R"([{"role": "assistant", "tool_calls": [{"name": "f"}]}])") ==
-          "a.jsonl: line 3: message 1, tool call 1: expected an object with a name and arguments, found \"{\"name\": \"f\"}\"");
+    CHECK(
+        problem(R"([{"role": "assistant", "tool_calls": [{"name": "f"}]}])") ==
+        "a.jsonl: line 3: message 1, tool call 1: expected an object with a name and arguments, found "
+         "\"{\"name\": \"f\"}\"");
     CHECK(problem(R"([{"role": "user", "content": "x"}])", "3") ==
           "a.jsonl: line 3: tools: expected an array or null, found number");
 }
 
 TEST_CASE("JSON is printed as Python prints it", "[text]") {
     CHECK(again(R"({"b":[1,-2,true,null],"a":{},"c":[]})") == R"({"b": [1, -2, true, null], "a": {}, "c": []})");
-    CHECK(again("[0.1,1.0,-0.0,1e16,1e15,123456789012345680.0,1e-5,0.0001,1.5e300,2.5,100.0,1E5,5e-324,0.3e1,1.25e-7]") ==
-          "[0.1, 1.0, -0.0, 1e+16, 1000000000000000.0, 1.2345678901234568e+17, 1e-05, 0.0001, 1.5e+300, 2.5, 100.0, "
-          "100000.0, 5e-324, 3.0, 1.25e-07]");
+    CHECK(
+        again("[0.1,1.0,-0.0,1e16,1e15,123456789012345680.0,1e-5,0.0001,1.5e300,2.5,100.0,1E5,5e-324,0.3e1,1.25e-7]") ==
+        "[0.1, 1.0, -0.0, 1e+16, 1000000000000000.0, 1.2345678901234568e+17, 1e-05, 0.0001, 1.5e+300, 2.5, 100.0, "
+        "100000.0, 5e-324, 3.0, 1.25e-07]");
     CHECK(again("[9007199254740993,18446744073709551615,-9223372036854775808,123456789012345678901234567890,"
                 "-98765432109876543210987]") ==
           "[9007199254740993, 18446744073709551615, -9223372036854775808, 123456789012345678901234567890, "

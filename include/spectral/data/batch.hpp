@@ -23,8 +23,8 @@ struct batch {
     std::vector<row_index> targets;   // (N) next tokens, -1 = ignored; empty for classification
     std::vector<row_index> labels;    // (S) one per sequence; empty for language modelling
     std::string task;
-    std::vector<index> prompt_lengths;     // (S) rows of each sequence that are its prompt; empty: not known
-    std::vector<std::string> step_types;   // (S) kind of each sequence's answer, "tool_call" or "planning"; empty: not known
+    std::vector<index> prompt_lengths = {};     // (S) rows of each sequence that are its prompt; empty: not known
+    std::vector<std::string> step_types = {};   // (S) kind of each answer, "tool_call", "planning"; empty: not known
 
     index sequences() const { return static_cast<index>(lengths.size()); }
     index rows() const { return static_cast<index>(ids.size()); }
@@ -52,7 +52,8 @@ inline void check_batch(const batch& b, index vocabulary, index classes = 0) {
           b.targets.empty() ? "neither" : "both");
     if (b.labels.empty()) check_equal(b.targets.size(), b.ids.size(), where, "number of targets");
     if (b.targets.empty()) check_equal(b.labels.size(), b.lengths.size(), where, "number of labels");
-    if (!b.prompt_lengths.empty()) check_equal(b.prompt_lengths.size(), b.lengths.size(), where, "number of prompt lengths");
+    if (!b.prompt_lengths.empty())
+        check_equal(b.prompt_lengths.size(), b.lengths.size(), where, "number of prompt lengths");
     if (!b.step_types.empty()) check_equal(b.step_types.size(), b.lengths.size(), where, "number of step types");
     for (std::size_t s = 0; s < b.prompt_lengths.size(); ++s)
         check(b.prompt_lengths[s] > 0 && b.prompt_lengths[s] <= b.lengths[s], where, "prompt length ", s,

@@ -2,18 +2,19 @@
 // include/spectral/data/conversations.hpp: conversations from JSON lines, one training sample per turn of the assistant
 //
 // A line: {"messages": [...], "tools": [...] or null, "step_type": "tool_call" | "planning" | any text}, messages as in
-// text/chat_template.hpp. A turn's type is its own "step_type" if the message has one, else the line's, else "tool_call"
-// for a turn with calls, else none. A turn with "weight": 0 is context only, as in OpenAI's fine-tuning files.
+// text/chat_template.hpp. A turn's type is its own "step_type" if the message has one, else the line's, else
+// "tool_call" for a turn with calls, else none. A turn with "weight": 0 is context only, as in OpenAI's fine-tuning
+// files.
 //
 // One sample is one turn of the assistant. Its prompt is every token before the turn's content, generation prompt
-// included; its answer is the content and <|im_end|>. Both are encoded apart, so that the prompt is, token for token, what
-// generation starts from (it matters only where content begins with a line break, which would merge with the one before).
-// All samples of a conversation are prefixes of the same ids: those are kept once.
+// included; its answer is the content and <|im_end|>. Both are encoded apart, so that the prompt is, token for token,
+// what generation starts from (it matters only where content begins with a line break, which would merge with the one
+// before). All samples of a conversation are prefixes of the same ids: those are kept once.
 //
 // Longer than max_length: an answer is never cut, because a model would learn to stop in mid-sentence, and a call cut
 // short is no call. What can go is the prompt, by `too_long`:
-//   oldest_turns  the system turn, which lists the tools, stays; after it the oldest turns go, whole, up to the start of
-//                 a user's turn. What remains is a well-formed conversation, as a chat program would cut it.
+//   oldest_turns  the system turn, which lists the tools, stays; after it the oldest turns go, whole, up to the start
+//                 of a user's turn. What remains is a well-formed conversation, as a chat program would cut it.
 //   left          tokens from the left, whatever they are: the tools first.
 //   leave_out     nothing is cut; the sample is not used.
 // A sample that does not fit even so is left out. Both are counted: conversation_data::cut, ::left_out.
@@ -35,25 +36,25 @@ enum class conversation_side { all, training, held_out };
 enum class loss_on { answer, everything };
 
 struct conversation_options {
-    index max_length = 0;                            // tokens of a sample; 0: no limit
+    index max_length = 0;  // tokens of a sample; 0: no limit
     long_prompt too_long = long_prompt::oldest_turns;
-    std::vector<std::string> step_types = {};        // use only turns of these types; empty: all
-    index max_conversations = 0;                     // 0: all
+    std::vector<std::string> step_types = {};  // use only turns of these types; empty: all
+    index max_conversations = 0;  // 0: all
     conversation_side side = conversation_side::all;
-    double held_out_share = 0.1;                     // used unless side is `all`
+    double held_out_share = 0.1;  // used unless side is `all`
     chat_controls controls = chat_controls::as_written;
 };
 
 struct conversation {
     std::vector<row_index> ids;
-    index head = 0;                   // tokens of the system turn
-    std::vector<index> user_turns;    // tokens before each turn of the user, ascending
-    index line = 0;                   // of the file, from 1
+    index head = 0;  // tokens of the system turn
+    std::vector<index> user_turns;  // tokens before each turn of the user, ascending
+    index line = 0;  // of the file, from 1
 };
 
 // One sample: head tokens [0, head) of its conversation, then [begin, end); the answer begins at token `answer`.
 struct assistant_turn {
-    index conversation = 0, message = 0;   // its number in the data, and the message's in the conversation
+    index conversation = 0, message = 0;  // its number in the data, and the message's in the conversation
     index head = 0, begin = 0, answer = 0, end = 0;
     std::string step_type;
 
@@ -64,11 +65,11 @@ struct assistant_turn {
 struct conversation_data {
     std::string name;
     std::vector<conversation> conversations;
-    std::vector<assistant_turn> turns;   // in the order of the file
-    index lines = 0;                     // conversations in the file, both sides
-    index cut = 0;                       // samples whose prompt was shortened
-    index left_out = 0;                  // samples that do not fit max_length
-    index longest_left_out = 0;          // tokens
+    std::vector<assistant_turn> turns;  // in the order of the file
+    index lines = 0;  // conversations in the file, both sides
+    index cut = 0;  // samples whose prompt was shortened
+    index left_out = 0;  // samples that do not fit max_length
+    index longest_left_out = 0;  // tokens
 };
 
 // Quartiles by nearest rank.
@@ -80,7 +81,9 @@ inline length_summary summarize_lengths(std::vector<index> lengths) {
     if (lengths.empty()) return {};
     std::sort(lengths.begin(), lengths.end());
     const auto n = static_cast<index>(lengths.size());
-    const auto rank = [&](index quarter) { return lengths[static_cast<std::size_t>(std::max<index>((n * quarter + 3) / 4, 1) - 1)]; };
+    const auto rank = [&](index quarter) {
+        return lengths[static_cast<std::size_t>(std::max<index>((n * quarter + 3) / 4, 1) - 1)];
+    };
     const double sum = std::accumulate(lengths.begin(), lengths.end(), 0.0);
     return {n, lengths.front(), rank(1), rank(2), rank(3), lengths.back(), sum / static_cast<double>(n)};
 }
@@ -158,7 +161,7 @@ inline void add_conversation(conversation_data& data, const chat_json& line, ind
 
     conversation c;
     c.line = line_number;
-    std::size_t done = 0;   // bytes encoded so far
+    std::size_t done = 0;  // bytes encoded so far
     const auto encode_until = [&](std::size_t byte) {
         const auto ids = encode_chat(tok, chat, done, byte, options.controls);
         c.ids.insert(c.ids.end(), ids.begin(), ids.end());
@@ -180,9 +183,12 @@ inline void add_conversation(conversation_data& data, const chat_json& line, ind
         turn.answer = encode_until(part.content);
         turn.end = encode_until(part.content_end + std::string_view("<|im_end|>").size());
         const auto calls = message.find("tool_calls");
-        if (own_type) turn.step_type = *own_type;
-        else if (line_type) turn.step_type = *line_type;
-        else if (calls != message.end() && !calls->empty()) turn.step_type = "tool_call";
+        if (own_type)
+            turn.step_type = *own_type;
+        else if (line_type)
+            turn.step_type = *line_type;
+        else if (calls != message.end() && !calls->empty())
+            turn.step_type = "tool_call";
         if (const auto weight = message.find("weight"); weight != message.end()) {
             check(weight->is_number() && (*weight == 0 || *weight == 1), at, "weight: expected 0 or 1, found ",
                   in_quotes(python_json(*weight)));
@@ -206,7 +212,7 @@ inline void add_conversation(conversation_data& data, const chat_json& line, ind
         }
     }
     if (!used) return;
-    c.ids.resize(static_cast<std::size_t>(data.turns.back().end));   // nothing after the last answer is used
+    c.ids.resize(static_cast<std::size_t>(data.turns.back().end));  // nothing after the last answer is used
     data.conversations.push_back(std::move(c));
 }
 
@@ -247,7 +253,7 @@ inline conversation_data read_conversations(const std::filesystem::path& path, c
 }
 
 struct conversation_sample {
-    std::vector<row_index> ids, targets;   // targets: the next token, or -1 where there is no loss
+    std::vector<row_index> ids, targets;  // targets: the next token, or -1 where there is no loss
     index prompt_length = 0;
     std::string step_type;
 };
@@ -261,7 +267,7 @@ inline conversation_sample sample_of(const conversation_data& data, index number
     s.ids.assign(ids.begin(), ids.begin() + turn.head);
     s.ids.insert(s.ids.end(), ids.begin() + turn.begin, ids.begin() + turn.end);
     s.targets.assign(s.ids.size(), -1);
-    const index first = loss == loss_on::answer ? s.prompt_length - 1 : 0;   // the row that predicts the first target
+    const index first = loss == loss_on::answer ? s.prompt_length - 1 : 0;  // the row that predicts the first target
     std::copy(s.ids.begin() + first + 1, s.ids.end(), s.targets.begin() + first);
     return s;
 }
@@ -270,7 +276,7 @@ struct conversation_batch_options {
     index batch = 16;
     std::uint64_t seed = 0;
     loss_on loss = loss_on::answer;
-    bool balanced = false;                 // step types take turns, each through epochs of its own
+    bool balanced = false;  // step types take turns, each through epochs of its own
     std::string task = "conversations";
 };
 
@@ -279,8 +285,9 @@ class conversation_batches {
 public:
     conversation_batches(conversation_data data, conversation_batch_options options)
         : data_(std::move(data)), o_(std::move(options)) {
-        check(!data_.turns.empty(), data_.name, "samples: expected at least one, found none", data_.left_out > 0
-              ? ": " + std::to_string(data_.left_out) + " are longer than the limit" : std::string());
+        check(
+            !data_.turns.empty(), data_.name, "samples: expected at least one, found none",
+            data_.left_out > 0 ? ": " + std::to_string(data_.left_out) + " are longer than the limit" : std::string());
         check(o_.batch > 0, data_.name, "batches: expected a batch of at least 1, found ", o_.batch);
         std::map<std::string, std::vector<index>> by_type;
         for (std::size_t n = 0; n < data_.turns.size(); ++n)
@@ -302,7 +309,8 @@ public:
         const index first = step * o_.batch;
         std::vector<index> chosen(static_cast<std::size_t>(o_.batch));
         for (index g = 0; g < groups; ++g) {
-            const index before = (first + groups - 1 - g) / groups, after = (first + o_.batch + groups - 1 - g) / groups;
+            const index before = (first + groups - 1 - g) / groups,
+                        after = (first + o_.batch + groups - 1 - g) / groups;
             index p = before;
             orders_[static_cast<std::size_t>(g)].visit(before, after - before, [&](index n) {
                 chosen[static_cast<std::size_t>(p * groups + g - first)] =
@@ -339,14 +347,14 @@ private:
 
     conversation_data data_;
     conversation_batch_options o_;
-    std::vector<epoch_order> orders_;             // one per group: all samples, or one group per step type
+    std::vector<epoch_order> orders_;  // one per group: all samples, or one group per step type
     std::vector<std::vector<index>> numbers_;
 };
 
 // ---- length-matched pairs ----
 
 struct length_pair {
-    index tool = 0, plan = 0;   // positions in the two lists
+    index tool = 0, plan = 0;  // positions in the two lists
     bool operator==(const length_pair&) const = default;
 };
 
@@ -370,9 +378,12 @@ inline std::vector<length_pair> match_lengths(const std::vector<index>& tool, co
         std::size_t i = 0, j = 0;
         while (i < left.size() && j < right.size()) {
             const index gap = tool[static_cast<std::size_t>(left[i])] - plan[static_cast<std::size_t>(right[j])];
-            if (gap >= -allowed && gap <= allowed) pairs.push_back({left[i++], right[j++]});
-            else if (gap < 0) left_rest.push_back(left[i++]);
-            else right_rest.push_back(right[j++]);
+            if (gap >= -allowed && gap <= allowed)
+                pairs.push_back({left[i++], right[j++]});
+            else if (gap < 0)
+                left_rest.push_back(left[i++]);
+            else
+                right_rest.push_back(right[j++]);
         }
         left_rest.insert(left_rest.end(), left.begin() + static_cast<std::ptrdiff_t>(i), left.end());
         right_rest.insert(right_rest.end(), right.begin() + static_cast<std::ptrdiff_t>(j), right.end());
@@ -384,12 +395,12 @@ inline std::vector<length_pair> match_lengths(const std::vector<index>& tool, co
 }
 
 struct matching_options {
-    index tolerance = 0;                                            // tokens
+    index tolerance = 0;  // tokens
     conversation_side side = conversation_side::held_out;
     double held_out_share = 0.1;
     std::string tool_type = "tool_call", plan_type = "planning";
-    // The planning prompt of a pair takes over the system turn of the other one, with its tools. Then "are there tools?"
-    // no longer tells the types apart, and pairs are found by the length of what follows the system turn.
+    // The planning prompt of a pair takes over the system turn of the other one, with its tools. Then "are there
+    // tools?" no longer tells the types apart, and pairs are found by the length of what follows the system turn.
     bool share_tools = false;
 };
 namespace detail {
@@ -398,26 +409,28 @@ inline void take_system_turn(chat_json& line, const chat_json& from) {
     auto& messages = line["messages"].get_ref<chat_json::array_t&>();
     if (is_system(line["messages"])) messages.erase(messages.begin());
     if (is_system(from["messages"])) messages.insert(messages.begin(), from["messages"][0]);
-    if (from.contains("tools")) line["tools"] = from["tools"];
-    else line.erase("tools");
+    if (from.contains("tools"))
+        line["tools"] = from["tools"];
+    else
+        line.erase("tools");
 }
 }  // namespace detail
 
 struct matched_conversations {
-    std::vector<chat_json> lines;                  // tool, plan, tool, plan, ...: each ends with its one sample
-    std::vector<index> tool_lengths, plan_lengths; // prompt tokens of all candidates
+    std::vector<chat_json> lines;  // tool, plan, tool, plan, ...: each ends with its one sample
+    std::vector<index> tool_lengths, plan_lengths;  // prompt tokens of all candidates
     index pairs = 0, equal = 0, largest_difference = 0;
 };
 
 // An evaluation set whose two halves have the same prompt lengths. The candidate of a conversation is its first turn of
-// the wanted type (one each, so that samples are independent); the conversation ends there, turns before it become context.
-// The lines gain "pair" (from 1) and "prompt_tokens".
+// the wanted type (one each, so that samples are independent); the conversation ends there, turns before it become
+// context. The lines gain "pair" (from 1) and "prompt_tokens".
 inline matched_conversations match_conversations(std::string_view tool_text, const std::string& tool_name,
                                                  std::string_view plan_text, const std::string& plan_name,
                                                  const tokenizer& tok, const matching_options& options) {
     struct candidates {
         std::vector<chat_json> lines;
-        std::vector<index> lengths, heads;   // tokens of the prompt, and of its system turn
+        std::vector<index> lengths, heads;  // tokens of the prompt, and of its system turn
         std::vector<index> compared(bool without_head) const {
             std::vector<index> out = lengths;
             for (std::size_t n = 0; n < out.size() && without_head; ++n) out[n] -= heads[n];
@@ -436,7 +449,7 @@ inline matched_conversations match_conversations(std::string_view tool_text, con
             add_conversation(one, line, number, tok, o);
             if (one.turns.empty()) return;
             const assistant_turn& turn = one.turns.front();
-            line["step_type"] = type;   // new keys first: they move what the object holds
+            line["step_type"] = type;  // new keys first: they move what the object holds
             line["prompt_tokens"] = turn.prompt_length();
             auto& messages = line["messages"].get_ref<chat_json::array_t&>();
             messages.resize(static_cast<std::size_t>(turn.message) + 1);

@@ -15,16 +15,16 @@
 namespace spectral {
 
 struct conversion_options {
-    std::string schema = {};       // text of the file with the tool definitions: SGD's schema, BFCL's multi-turn functions
+    std::string schema = {};  // text of the file with the tool definitions: SGD's schema, BFCL's multi-turn functions
     std::string schema_name = {};
-    index limit = 0;               // conversations; 0: all
-    index most_results = 0;        // SGD: keep only the first results of a call; 0: all
+    index limit = 0;  // conversations; 0: all
+    index most_results = 0;  // SGD: keep only the first results of a call; 0: all
 };
 
 struct conversion_report {
     index read = 0, written = 0;
-    std::map<std::string, index> left_out;   // why -> how many
-    std::map<std::string, index> turns;      // step type -> turns of the assistant
+    std::map<std::string, index> left_out;  // why -> how many
+    std::map<std::string, index> turns;  // step type -> turns of the assistant
 };
 
 using conversation_sink = std::function<void(const chat_json&)>;
@@ -49,7 +49,9 @@ inline const chat_json& list_of(const chat_json& object, const char* key, const 
 }
 
 // ---- parts of a conversation ----
-inline chat_json said_by(const char* role, const std::string& content) { return {{"role", role}, {"content", content}}; }
+inline chat_json said_by(const char* role, const std::string& content) {
+    return {{"role", role}, {"content", content}};
+}
 inline chat_json reply(const std::string& content) {
     chat_json message = said_by("assistant", content);
     message["step_type"] = "reply";
@@ -80,10 +82,11 @@ inline chat_json tool_conversation(chat_json messages, chat_json tools) {
 // JSON Schema's name for a type that a definition borrows from Python, Java or JavaScript; "" if any value will do.
 inline std::string schema_type(const std::string& name) {
     static const std::map<std::string, std::string> names = {
-        {"dict", "object"}, {"HashMap", "object"}, {"object", "object"}, {"float", "number"}, {"double", "number"},
-        {"number", "number"}, {"long", "integer"}, {"integer", "integer"}, {"int", "integer"}, {"tuple", "array"},
-        {"list", "array"}, {"Array", "array"}, {"ArrayList", "array"}, {"array", "array"}, {"String", "string"},
-        {"char", "string"}, {"string", "string"}, {"Boolean", "boolean"}, {"boolean", "boolean"}, {"bool", "boolean"}};
+        {"dict", "object"},     {"HashMap", "object"},  {"object", "object"},   {"float", "number"},
+        {"double", "number"},   {"number", "number"},   {"long", "integer"},    {"integer", "integer"},
+        {"int", "integer"},     {"tuple", "array"},     {"list", "array"},      {"Array", "array"},
+        {"ArrayList", "array"}, {"array", "array"},     {"String", "string"},   {"char", "string"},
+        {"string", "string"},   {"Boolean", "boolean"}, {"boolean", "boolean"}, {"bool", "boolean"}};
     const auto found = names.find(name);
     return found == names.end() ? "" : found->second;
 }
@@ -162,7 +165,8 @@ private:
         peek();
         const std::size_t start = at_;
         const auto letter = [&](char c) {
-            return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || (at_ > start && ((c >= '0' && c <= '9') || c == '.'));
+            return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' ||
+                   (at_ > start && ((c >= '0' && c <= '9') || c == '.'));
         };
         while (at_ < text_.size() && letter(text_[at_])) ++at_;
         return std::string(text_.substr(start, at_ - start));
@@ -205,7 +209,8 @@ private:
             problem("a value");
         }
         const std::size_t start = at_;
-        while (at_ < text_.size() && std::string_view("+-.0123456789eE").find(text_[at_]) != std::string_view::npos) ++at_;
+        while (at_ < text_.size() && std::string_view("+-.0123456789eE").find(text_[at_]) != std::string_view::npos)
+            ++at_;
         if (at_ == start) problem("a value");
         return parse_chat_json(text_.substr(start, at_ - start), where_);
     }
@@ -219,11 +224,13 @@ private:
             }
             if (++at_ == text_.size()) break;
             switch (text_[at_]) {
-            case 'n': out += '\n'; break;
-            case 't': out += '\t'; break;
-            case 'r': out += '\r'; break;
-            case '\\': case '\'': case '"': out += text_[at_]; break;
-            default: problem("a known escape");
+                case 'n': out += '\n'; break;
+                case 't': out += '\t'; break;
+                case 'r': out += '\r'; break;
+                case '\\':
+                case '\'':
+                case '"': out += text_[at_]; break;
+                default: problem("a known escape");
             }
         }
         if (at_ >= text_.size()) problem("the end of a string");
@@ -249,8 +256,10 @@ inline chat_json resolved(const chat_json& value) {
     if (!value.is_object()) return value;
     chat_json out = chat_json::object();
     for (const auto& [key, accepted] : value.items()) {
-        if (!accepted.is_array()) out[key] = accepted;
-        else if (auto chosen = first_accepted(accepted)) out[key] = std::move(*chosen);
+        if (!accepted.is_array())
+            out[key] = accepted;
+        else if (auto chosen = first_accepted(accepted))
+            out[key] = std::move(*chosen);
     }
     return out;
 }
@@ -262,7 +271,8 @@ inline std::optional<chat_json> first_accepted(const chat_json& accepted) {
 inline void count_turns(conversion_report& report, const chat_json& line) {
     for (const auto& message : line["messages"])
         if (message["role"] == "assistant" && message.value("weight", 1) != 0)
-            ++report.turns[message.contains("step_type") ? message["step_type"].get<std::string>() : line["step_type"].get<std::string>()];
+            ++report.turns[message.contains("step_type") ? message["step_type"].get<std::string>()
+                                                         : line["step_type"].get<std::string>()];
 }
 
 // each(example, where) for a file that is a JSON array, or JSON lines
@@ -281,15 +291,19 @@ void for_each_example(std::string_view text, const std::string& name, Each&& eac
     });
 }
 
-using converter = std::function<std::optional<chat_json>(const chat_json&, const std::string& where, std::string& why_not)>;
+using converter =
+    std::function<std::optional<chat_json>(const chat_json&, const std::string& where, std::string& why_not)>;
 
 // ---- BFCL ----
 inline std::string bfcl_file_of(const std::string& service) {
-    static const std::map<std::string, std::string> files = {
-        {"GorillaFileSystem", "gorilla_file_system.json"}, {"MathAPI", "math_api.json"},
-        {"MessageAPI", "message_api.json"}, {"TwitterAPI", "posting_api.json"}, {"TicketAPI", "ticket_api.json"},
-        {"TradingBot", "trading_bot.json"}, {"TravelAPI", "travel_booking.json"},
-        {"VehicleControlAPI", "vehicle_control.json"}};
+    static const std::map<std::string, std::string> files = {{"GorillaFileSystem", "gorilla_file_system.json"},
+                                                             {"MathAPI", "math_api.json"},
+                                                             {"MessageAPI", "message_api.json"},
+                                                             {"TwitterAPI", "posting_api.json"},
+                                                             {"TicketAPI", "ticket_api.json"},
+                                                             {"TradingBot", "trading_bot.json"},
+                                                             {"TravelAPI", "travel_booking.json"},
+                                                             {"VehicleControlAPI", "vehicle_control.json"}};
     const auto found = files.find(service);
     return found == files.end() ? "" : found->second;
 }
@@ -310,10 +324,11 @@ inline chat_json bfcl_dialogue(const chat_json& example, const chat_json& schema
     const chat_json& excluded = example.contains("excluded_function") ? example["excluded_function"] : schema["none"];
     for (const auto& service : list_of(example, "involved_classes", where)) {
         const std::string file = service.is_string() ? bfcl_file_of(service.get<std::string>()) : "";
-        check(!file.empty() && schema.contains(file), where, "involved_classes: expected one that the schema describes, found ",
-              in_quotes(python_json(service)));
+        check(!file.empty() && schema.contains(file), where,
+              "involved_classes: expected one that the schema describes, found ", in_quotes(python_json(service)));
         for (const auto& function : schema[file]) {
-            if (std::find(excluded.begin(), excluded.end(), text_of(function, "name", where)) != excluded.end()) continue;
+            if (std::find(excluded.begin(), excluded.end(), text_of(function, "name", where)) != excluded.end())
+                continue;
             tools.push_back(tool_of(function, where));
             definitions[function["name"].get<std::string>()] = &function;
         }
@@ -329,12 +344,14 @@ inline chat_json bfcl_dialogue(const chat_json& example, const chat_json& schema
             check(written.is_string(), where, "ground_truth: expected calls as strings, found ", written.type_name());
             auto call = python_call_reader(written.get_ref<const std::string&>(), where).read();
             const auto definition = definitions.find(call.name);
-            check(definition != definitions.end(), where, "ground_truth: function ", in_quotes(call.name), " is not in the schema");
+            check(definition != definitions.end(), where, "ground_truth: function ", in_quotes(call.name),
+                  " is not in the schema");
             chat_json arguments = chat_json::object();
             auto parameter = (*definition->second)["parameters"]["properties"].items().begin();
             const auto last = (*definition->second)["parameters"]["properties"].items().end();
             for (auto& value : call.positional) {
-                check(parameter != last, where, "ground_truth: more arguments than ", in_quotes(call.name), " has parameters");
+                check(parameter != last, where, "ground_truth: more arguments than ", in_quotes(call.name),
+                      " has parameters");
                 arguments[parameter.key()] = std::move(value);
                 ++parameter;
             }
@@ -350,44 +367,52 @@ inline converter bfcl_converter(const conversion_options& options) {
     chat_json schema;
     if (!options.schema.empty()) {
         schema = parse_chat_json(options.schema, options.schema_name);
-        check(schema.is_object(), options.schema_name, "expected an object: file name -> functions, found ", schema.type_name());
+        check(schema.is_object(), options.schema_name, "expected an object: file name -> functions, found ",
+              schema.type_name());
         schema["none"] = chat_json::array();
     }
-    return [schema](const chat_json& example, const std::string& where, std::string& why_not) -> std::optional<chat_json> {
-        const std::string& category = text_of(example, "category", where);
-        if (category.starts_with("multi_turn")) {
-            if (category != "multi_turn_base") why_not = "the same dialogues as multi_turn_base";
-            else if (schema.is_null()) why_not = "dialogues of several turns need --schema";
-            if (!why_not.empty()) return std::nullopt;
-            return bfcl_dialogue(example, schema, where);
-        }
-        if (!example.contains("ground_truth") || example["ground_truth"].empty()) {
-            why_not = "no ground truth";
-            return std::nullopt;
-        }
-        chat_json tools = chat_json::array(), messages = chat_json::array(), calls = chat_json::array();
-        for (const auto& function : list_of(example, "function", where)) tools.push_back(tool_of(function, where));
-        for (const auto& turn : list_of(example, "question", where)) append_question(messages, turn, where);
-        for (const auto& call : list_of(example, "ground_truth", where)) {
-            check(call.is_object() && call.size() == 1, where, "ground_truth: expected objects of one function each, found ",
-                  in_quotes(python_json(call)));
-            check(call.front().is_object(), where, "ground_truth: expected arguments, found ", call.front().type_name());
-            calls.push_back(call_of(call.items().begin().key(), resolved(call.front())));
-        }
-        messages.push_back(calls_of(std::move(calls)));
-        return tool_conversation(std::move(messages), std::move(tools));
-    };
+    return
+        [schema](const chat_json& example, const std::string& where, std::string& why_not) -> std::optional<chat_json> {
+            const std::string& category = text_of(example, "category", where);
+            if (category.starts_with("multi_turn")) {
+                if (category != "multi_turn_base")
+                    why_not = "the same dialogues as multi_turn_base";
+                else if (schema.is_null())
+                    why_not = "dialogues of several turns need --schema";
+                if (!why_not.empty()) return std::nullopt;
+                return bfcl_dialogue(example, schema, where);
+            }
+            if (!example.contains("ground_truth") || example["ground_truth"].empty()) {
+                why_not = "no ground truth";
+                return std::nullopt;
+            }
+            chat_json tools = chat_json::array(), messages = chat_json::array(), calls = chat_json::array();
+            for (const auto& function : list_of(example, "function", where)) tools.push_back(tool_of(function, where));
+            for (const auto& turn : list_of(example, "question", where)) append_question(messages, turn, where);
+            for (const auto& call : list_of(example, "ground_truth", where)) {
+                check(call.is_object() && call.size() == 1, where,
+                      "ground_truth: expected objects of one function each, found ", in_quotes(python_json(call)));
+                check(call.front().is_object(), where, "ground_truth: expected arguments, found ",
+                      call.front().type_name());
+                calls.push_back(call_of(call.items().begin().key(), resolved(call.front())));
+            }
+            messages.push_back(calls_of(std::move(calls)));
+            return tool_conversation(std::move(messages), std::move(tools));
+        };
 }
 
 // ---- SGD ----
 // One function per intent; every slot is a string. "dontcare" is no default that a caller could write.
-inline chat_json sgd_tool(const chat_json& service, const chat_json& intent, const std::string& name, const std::string& where) {
+inline chat_json sgd_tool(const chat_json& service, const chat_json& intent, const std::string& name,
+                          const std::string& where) {
     chat_json properties = chat_json::object();
     const auto add = [&](const std::string& slot_name, const chat_json* standard) {
         for (const auto& slot : list_of(service, "slots", where)) {
             if (text_of(slot, "name", where) != slot_name) continue;
-            chat_json& property = properties[slot_name] = {{"type", "string"}, {"description", text_of(slot, "description", where)}};
-            if (const auto& values = list_of(slot, "possible_values", where); slot.value("is_categorical", false) && !values.empty())
+            chat_json& property =
+                properties[slot_name] = {{"type", "string"}, {"description", text_of(slot, "description", where)}};
+            if (const auto& values = list_of(slot, "possible_values", where);
+                slot.value("is_categorical", false) && !values.empty())
                 property["enum"] = values;
             if (standard && *standard != "dontcare") property["default"] = *standard;
             return;
@@ -412,13 +437,14 @@ inline converter sgd_converter(const conversion_options& options) {
     return [schema, schema_name = options.schema_name, most = options.most_results](
                const chat_json& example, const std::string& where, std::string& why_not) -> std::optional<chat_json> {
         std::vector<const chat_json*> services;
-        std::map<std::string, int> methods;   // services of this dialogue that have a method of the name
+        std::map<std::string, int> methods;  // services of this dialogue that have a method of the name
         for (const auto& name : list_of(example, "services", where)) {
             for (const auto& service : schema)
                 if (text_of(service, "service_name", schema_name) == name) services.push_back(&service);
             check(!services.empty() && (*services.back())["service_name"] == name, where,
                   "services: expected one that the schema describes, found ", in_quotes(python_json(name)));
-            for (const auto& intent : list_of(*services.back(), "intents", schema_name)) ++methods[text_of(intent, "name", schema_name)];
+            for (const auto& intent : list_of(*services.back(), "intents", schema_name))
+                ++methods[text_of(intent, "name", schema_name)];
         }
         const auto name_of = [&](const std::string& service, const std::string& method) {
             return methods[method] > 1 ? service + "_" + method : method;
@@ -426,11 +452,13 @@ inline converter sgd_converter(const conversion_options& options) {
         chat_json tools = chat_json::array(), messages = chat_json::array();
         for (const auto* service : services)
             for (const auto& intent : (*service)["intents"])
-                tools.push_back(sgd_tool(*service, intent, name_of((*service)["service_name"], intent["name"]), schema_name));
+                tools.push_back(
+                    sgd_tool(*service, intent, name_of((*service)["service_name"], intent["name"]), schema_name));
         bool called = false;
         for (const auto& turn : list_of(example, "turns", where)) {
             const std::string& speaker = text_of(turn, "speaker", where);
-            check(speaker == "USER" || speaker == "SYSTEM", where, "speaker: expected USER or SYSTEM, found ", in_quotes(speaker));
+            check(speaker == "USER" || speaker == "SYSTEM", where, "speaker: expected USER or SYSTEM, found ",
+                  in_quotes(speaker));
             if (turn.contains("calls")) {
                 chat_json calls = chat_json::array();
                 std::vector<chat_json> results;
@@ -443,7 +471,8 @@ inline converter sgd_converter(const conversion_options& options) {
                         found.get_ref<chat_json::array_t&>().resize(static_cast<std::size_t>(most));
                     results.push_back(said_by("tool", python_json(found)));
                 }
-                if (!calls.empty()) messages.push_back(calls_of(std::move(calls)));   // before the utterance of its own turn
+                if (!calls.empty())
+                    messages.push_back(calls_of(std::move(calls)));  // before the utterance of its own turn
                 for (auto& result : results) messages.push_back(std::move(result));
                 called = true;
             }
@@ -459,7 +488,8 @@ inline converter sgd_converter(const conversion_options& options) {
 }
 
 // ---- Glaive, as LLaMA-Factory's demo has it ----
-inline std::optional<chat_json> glaive_conversation(const chat_json& example, const std::string& where, std::string& why_not) {
+inline std::optional<chat_json> glaive_conversation(const chat_json& example, const std::string& where,
+                                                    std::string& why_not) {
     chat_json tools = chat_json::array(), messages = chat_json::array();
     if (example.contains("system") && example["system"].is_string() && !example["system"].empty())
         messages.push_back(said_by("system", text_of(example, "system", where)));
@@ -474,17 +504,22 @@ inline std::optional<chat_json> glaive_conversation(const chat_json& example, co
     for (const auto& entry : list_of(example, "conversations", where)) {
         const std::string& from = text_of(entry, "from", where);
         const std::string& value = text_of(entry, "value", where);
-        if (from == "human") messages.push_back(said_by("user", value));
-        else if (from == "gpt") messages.push_back(reply(value));
-        else if (from == "observation") messages.push_back(said_by("tool", value));
+        if (from == "human")
+            messages.push_back(said_by("user", value));
+        else if (from == "gpt")
+            messages.push_back(reply(value));
+        else if (from == "observation")
+            messages.push_back(said_by("tool", value));
         else if (from == "function_call") {
             const chat_json call = parse_chat_json(value, where + ": function_call");
             chat_json calls = chat_json::array();
             const auto add = [&](const chat_json& one) {
                 calls.push_back(call_of(text_of(one, "name", where), field_of(one, "arguments", where)));
             };
-            if (call.is_array()) std::for_each(call.begin(), call.end(), add);
-            else add(call);
+            if (call.is_array())
+                std::for_each(call.begin(), call.end(), add);
+            else
+                add(call);
             messages.push_back(calls_of(std::move(calls)));
         } else {
             fail(where, "from: expected human, gpt, function_call or observation, found ", in_quotes(from));
@@ -512,7 +547,8 @@ inline std::string without_calculator_notes(std::string_view text) {
 inline std::optional<chat_json> gsm8k_conversation(const chat_json& example, const std::string& where, std::string&) {
     return planning(text_of(example, "question", where), without_calculator_notes(text_of(example, "answer", where)));
 }
-inline std::optional<chat_json> strategyqa_conversation(const chat_json& example, const std::string& where, std::string&) {
+inline std::optional<chat_json> strategyqa_conversation(const chat_json& example, const std::string& where,
+                                                        std::string&) {
     std::string answer;
     for (const auto& step : list_of(example, "steps", where)) {
         check(step.is_string(), where, "steps: expected strings, found ", step.type_name());
@@ -520,9 +556,11 @@ inline std::optional<chat_json> strategyqa_conversation(const chat_json& example
     }
     return planning(text_of(example, "question", where), answer + "Answer: " + text_of(example, "answer", where));
 }
-inline std::optional<chat_json> olympiadbench_conversation(const chat_json& example, const std::string& where, std::string& why_not) {
+inline std::optional<chat_json> olympiadbench_conversation(const chat_json& example, const std::string& where,
+                                                           std::string& why_not) {
     std::string question = text_of(example, "question", where);
-    if (example.contains("context") && example["context"].is_string()) question = text_of(example, "context", where) + "\n\n" + question;
+    if (example.contains("context") && example["context"].is_string())
+        question = text_of(example, "context", where) + "\n\n" + question;
     const chat_json& solutions = list_of(example, "solution", where);
     if (solutions.empty()) {
         why_not = "no solution";
@@ -544,18 +582,26 @@ inline const std::vector<std::string>& conversion_sources() {
 }
 
 // Converts the text of one file; `write` gets one conversation after another. Errors name the file's line or entry.
-//   convert_conversations("gsm8k", read_text_file(path), path, {}, [&](const chat_json& c) { out << python_json(c) << '\n'; });
-inline conversion_report convert_conversations(const std::string& source, std::string_view text, const std::string& name,
-                                               const conversion_options& options, const conversation_sink& write) {
+//   convert_conversations("gsm8k", read_text_file(path), path, {}, [&](const chat_json& c) { lines.push_back(c); });
+inline conversion_report convert_conversations(const std::string& source, std::string_view text,
+                                               const std::string& name, const conversion_options& options,
+                                               const conversation_sink& write) {
     check(options.limit >= 0, name, "limit: expected at least 0, found ", options.limit);
     detail::converter convert;
-    if (source == "bfcl") convert = detail::bfcl_converter(options);
-    else if (source == "sgd") convert = detail::sgd_converter(options);
-    else if (source == "glaive") convert = detail::glaive_conversation;
-    else if (source == "gsm8k") convert = detail::gsm8k_conversation;
-    else if (source == "strategyqa") convert = detail::strategyqa_conversation;
-    else if (source == "olympiadbench") convert = detail::olympiadbench_conversation;
-    else fail(name, "source: expected bfcl, sgd, glaive, gsm8k, strategyqa or olympiadbench, found ", in_quotes(source));
+    if (source == "bfcl")
+        convert = detail::bfcl_converter(options);
+    else if (source == "sgd")
+        convert = detail::sgd_converter(options);
+    else if (source == "glaive")
+        convert = detail::glaive_conversation;
+    else if (source == "gsm8k")
+        convert = detail::gsm8k_conversation;
+    else if (source == "strategyqa")
+        convert = detail::strategyqa_conversation;
+    else if (source == "olympiadbench")
+        convert = detail::olympiadbench_conversation;
+    else
+        fail(name, "source: expected bfcl, sgd, glaive, gsm8k, strategyqa or olympiadbench, found ", in_quotes(source));
     conversion_report report;
     detail::for_each_example(text, name, [&](const chat_json& example, const std::string& where) {
         if (options.limit > 0 && report.written >= options.limit) return false;
@@ -566,7 +612,8 @@ inline conversion_report convert_conversations(const std::string& source, std::s
             ++report.left_out[why_not];
             return true;
         }
-        render_chat((*line)["messages"], line->contains("tools") ? (*line)["tools"] : chat_json(), false, where);   // checks it
+        render_chat((*line)["messages"], line->contains("tools") ? (*line)["tools"] : chat_json(), false,
+                    where);  // checks it
         detail::count_turns(report, *line);
         ++report.written;
         write(*line);

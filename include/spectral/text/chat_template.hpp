@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// include/spectral/text/chat_template.hpp: conversations as the text of the Qwen2.5 chat template, and where its turns lie
+// include/spectral/text/chat_template.hpp: conversations as text of the Qwen2.5 chat template, and where turns lie
 //
-// A turn is "<|im_start|>ROLE\n" CONTENT "<|im_end|>\n". Tools are listed in the system turn, one JSON object a line; the
-// assistant writes its calls as JSON between <tool_call> tags; results come back in a user turn, between <tool_response>
-// tags. A conversation that does not begin with a system turn gets Qwen's. JSON is printed as Python's json.dumps does
-// (ensure_ascii=False), because that is what the model has read: keys in their order, ", " and ": ", floats by repr.
+// A turn is "<|im_start|>ROLE\n" CONTENT "<|im_end|>\n". Tools are listed in the system turn, one JSON object a line;
+// the assistant writes its calls as JSON between <tool_call> tags; results come back in a user turn, between
+// <tool_response> tags. A conversation that does not begin with a system turn gets Qwen's. JSON is printed as Python's
+// json.dumps does (ensure_ascii=False), because that is what the model has read: keys in their order, ", " and ": ",
+// floats by repr.
 //
 //   messages  {"role": "system"|"user"|"tool", "content": "..."}
-//             {"role": "assistant", "content": "..." or null, "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}
+//             {"role": "assistant", "content": "..." or null,
+//              "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}
 //   tools     any JSON values, as a rule {"type": "function", "function": {"name", "description", "parameters"}}
 #pragma once
 #include <spectral/core/view.hpp>
@@ -44,7 +46,7 @@ public:
         return put(chat_json::binary(std::vector<std::uint8_t>(written.begin(), written.end())));
     }
     bool string(string_t& value) override { return put(std::move(value)); }
-    bool binary(binary_t&) override { return false; }   // not in JSON text
+    bool binary(binary_t&) override { return false; }  // not in JSON text
     bool start_object(std::size_t) override { return open(chat_json::object()); }
     bool start_array(std::size_t) override { return open(chat_json::array()); }
     bool end_object() override { return close(); }
@@ -62,14 +64,17 @@ public:
 private:
     struct opened {
         chat_json value;
-        std::string key;   // in the parent
+        std::string key;  // in the parent
         std::unordered_set<std::string> keys;
     };
     bool put(chat_json value) { return place(std::move(key_), std::move(value)); }
     bool place(std::string&& key, chat_json&& value) {
-        if (open_.empty()) root_ = std::move(value);
-        else if (auto& parent = open_.back().value; parent.is_array()) parent.push_back(std::move(value));
-        else parent.get_ref<chat_json::object_t&>().emplace_back(std::move(key), std::move(value));
+        if (open_.empty())
+            root_ = std::move(value);
+        else if (auto& parent = open_.back().value; parent.is_array())
+            parent.push_back(std::move(value));
+        else
+            parent.get_ref<chat_json::object_t&>().emplace_back(std::move(key), std::move(value));
         return true;
     }
     bool open(chat_json empty) {
@@ -94,20 +99,20 @@ inline void append_python_string(std::string& out, std::string_view text) {
     out += '"';
     for (char c : text) {
         switch (c) {
-        case '"': out += "\\\""; break;
-        case '\\': out += "\\\\"; break;
-        case '\n': out += "\\n"; break;
-        case '\r': out += "\\r"; break;
-        case '\t': out += "\\t"; break;
-        case '\b': out += "\\b"; break;
-        case '\f': out += "\\f"; break;
-        default:
-            if (const auto code = static_cast<unsigned char>(c); code < 0x20) {
-                out += code < 0x10 ? "\\u000" : "\\u001";
-                out += "0123456789abcdef"[code & 15];
-            } else {
-                out += c;
-            }
+            case '"': out += "\\\""; break;
+            case '\\': out += "\\\\"; break;
+            case '\n': out += "\\n"; break;
+            case '\r': out += "\\r"; break;
+            case '\t': out += "\\t"; break;
+            case '\b': out += "\\b"; break;
+            case '\f': out += "\\f"; break;
+            default:
+                if (const auto code = static_cast<unsigned char>(c); code < 0x20) {
+                    out += code < 0x10 ? "\\u000" : "\\u001";
+                    out += "0123456789abcdef"[code & 15];
+                } else {
+                    out += c;
+                }
         }
     }
     out += '"';
@@ -118,7 +123,7 @@ inline void append_python_float(std::string& out, double value) {
     char text[40];
     const auto [end, problem] = std::to_chars(text, text + sizeof text, value, std::chars_format::scientific);
     check(problem == std::errc() && value - value == 0, "python_json", "number: expected a finite one");
-    const std::string_view all(text, static_cast<std::size_t>(end - text));   // [-]d[.ddd]e±xx
+    const std::string_view all(text, static_cast<std::size_t>(end - text));  // [-]d[.ddd]e±xx
     const std::size_t e = all.find('e');
     std::string_view mantissa = all.substr(0, e);
     if (mantissa.starts_with('-')) out += '-', mantissa.remove_prefix(1);
@@ -126,7 +131,7 @@ inline void append_python_float(std::string& out, double value) {
     const std::string_view power = all.substr(e + 1 + (all[e + 1] == '+'));
     std::from_chars(power.data(), power.data() + power.size(), exponent);
     if (exponent < -4 || exponent >= 16) {
-        out.append(mantissa).append(all.substr(e));   // to_chars writes the exponent as Python does: e+16, e-05, e+100
+        out.append(mantissa).append(all.substr(e));  // to_chars writes the exponent as Python does: e+16, e-05, e+100
         return;
     }
     std::string digits(mantissa.substr(0, 1));
@@ -147,30 +152,30 @@ inline void append_python_json(std::string& out, const chat_json& value) {
         first = false;
     };
     switch (value.type()) {
-    case chat_json::value_t::object:
-        out += '{';
-        for (const auto& [key, entry] : value.items()) {
-            separator();
-            append_python_string(out, key);
-            out += ": ";
-            append_python_json(out, entry);
-        }
-        out += '}';
-        break;
-    case chat_json::value_t::array:
-        out += '[';
-        for (const auto& entry : value) separator(), append_python_json(out, entry);
-        out += ']';
-        break;
-    case chat_json::value_t::string: append_python_string(out, value.get_ref<const std::string&>()); break;
-    case chat_json::value_t::boolean: out += value.get<bool>() ? "true" : "false"; break;
-    case chat_json::value_t::number_integer: out += std::to_string(value.get<std::int64_t>()); break;
-    case chat_json::value_t::number_unsigned: out += std::to_string(value.get<std::uint64_t>()); break;
-    case chat_json::value_t::number_float: append_python_float(out, value.get<double>()); break;
-    case chat_json::value_t::binary:
-        for (std::uint8_t digit : value.get_binary()) out += static_cast<char>(digit);
-        break;
-    default: out += "null";
+        case chat_json::value_t::object:
+            out += '{';
+            for (const auto& [key, entry] : value.items()) {
+                separator();
+                append_python_string(out, key);
+                out += ": ";
+                append_python_json(out, entry);
+            }
+            out += '}';
+            break;
+        case chat_json::value_t::array:
+            out += '[';
+            for (const auto& entry : value) separator(), append_python_json(out, entry);
+            out += ']';
+            break;
+        case chat_json::value_t::string: append_python_string(out, value.get_ref<const std::string&>()); break;
+        case chat_json::value_t::boolean: out += value.get<bool>() ? "true" : "false"; break;
+        case chat_json::value_t::number_integer: out += std::to_string(value.get<std::int64_t>()); break;
+        case chat_json::value_t::number_unsigned: out += std::to_string(value.get<std::uint64_t>()); break;
+        case chat_json::value_t::number_float: append_python_float(out, value.get<double>()); break;
+        case chat_json::value_t::binary:
+            for (std::uint8_t digit : value.get_binary()) out += static_cast<char>(digit);
+            break;
+        default: out += "null";
     }
 }
 }  // namespace detail
@@ -192,16 +197,16 @@ inline std::string python_json(const chat_json& value) {
 // The bytes that one message wrote: [begin, end) of the text. [content, content_end) is what its author said: for the
 // assistant everything after "<|im_start|>assistant\n", calls included, up to "<|im_end|>".
 struct chat_part {
-    index message = -1;                 // its number, -1: the system turn that the template adds
+    index message = -1;  // its number, -1: the system turn that the template adds
     std::string role;
     std::size_t begin = 0, content = 0, content_end = 0, end = 0;
-    bool opens = true;                  // begins with <|im_start|>; not so for a tool result that follows another one
+    bool opens = true;  // begins with <|im_start|>; not so for a tool result that follows another one
     bool operator==(const chat_part&) const = default;
 };
 
 struct rendered_chat {
     std::string text;
-    std::vector<chat_part> parts;       // one after another from the first byte on; the generation prompt is in none
+    std::vector<chat_part> parts;  // one after another from the first byte on; the generation prompt is in none
     // [begin, end) of the control tokens that the template wrote itself, in order
     std::vector<std::pair<std::size_t, std::size_t>> controls;
 };
@@ -224,8 +229,10 @@ public:
         for (std::size_t m = 0; m < messages.size(); ++m) {
             const std::string& role = messages[m]["role"].get_ref<const std::string&>();
             if (role == "system" && m == 0) continue;
-            if (role == "tool") tool_result(messages, m);
-            else turn(messages[m], m, role);
+            if (role == "tool")
+                tool_result(messages, m);
+            else
+                turn(messages[m], m, role);
         }
         if (add_generation_prompt) control("<|im_start|>"), out_.text += "assistant\n";
         return std::move(out_);
@@ -249,8 +256,8 @@ private:
             check(role == "system" || role == "user" || role == "assistant" || role == "tool", where_, at(m),
                   ", role: expected system, user, assistant or tool, found ", in_quotes(role));
             const bool calls = has_calls(message, m);
-            check(!calls || role == "assistant", where_, at(m), ", tool_calls: expected in turns of the assistant, found in one of ",
-                  role);
+            check(!calls || role == "assistant", where_, at(m),
+                  ", tool_calls: expected in turns of the assistant, found in one of ", role);
             const auto content = message.find("content");
             const bool none = content == message.end() || content->is_null();
             if (!none || !calls)
@@ -264,8 +271,8 @@ private:
         check(calls->is_array(), where_, at(m), ", tool_calls: expected an array, found ", calls->type_name());
         for (std::size_t c = 0; c < calls->size(); ++c) {
             const chat_json& call = function_of((*calls)[c]);
-            check(call.is_object() && call.contains("name") && call["name"].is_string() && call.contains("arguments"), where_,
-                  at(m), ", tool call ", c + 1, ": expected an object with a name and arguments, found ",
+            check(call.is_object() && call.contains("name") && call["name"].is_string() && call.contains("arguments"),
+                  where_, at(m), ", tool call ", c + 1, ": expected an object with a name and arguments, found ",
                   in_quotes(python_json(call)));
         }
         return !calls->empty();
@@ -303,13 +310,15 @@ private:
         finish();
     }
     void list(const chat_json& tools) {
-        out_.text += "\n\n# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
-                     "You are provided with function signatures within <tools></tools> XML tags:\n<tools>";
+        out_.text +=
+            "\n\n# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
+            "You are provided with function signatures within <tools></tools> XML tags:\n<tools>";
         for (const chat_json& tool : tools) {
             out_.text += '\n';
             append_python_json(out_.text, tool);
         }
-        out_.text += "\n</tools>\n\nFor each function call, return a json object with function name and arguments within ";
+        out_.text +=
+            "\n</tools>\n\nFor each function call, return a json object with function name and arguments within ";
         control("<tool_call>");
         control("</tool_call>");
         out_.text += " XML tags:\n";
@@ -372,9 +381,9 @@ inline rendered_chat render_chat(const chat_json& messages, const chat_json& too
     return detail::chat_renderer(where).render(messages, tools, add_generation_prompt);
 }
 
-// Who may write control tokens. as_written: everybody, as in Hugging Face: "<|im_end|>" in a user's words ends the turn.
-// guarded: the template alone; the same characters in somebody's words become ordinary tokens. Without such words
-// both give the same ids.
+// Who may write control tokens. as_written: everybody, as in Hugging Face: "<|im_end|>" in a user's words ends the
+// turn. guarded: the template alone; the same characters in somebody's words become ordinary tokens. Without such
+// words both give the same ids.
 enum class chat_controls { as_written, guarded };
 
 // The ids of bytes [begin, end) of the chat. The cut falls on the bounds, where a control token does as a rule.
