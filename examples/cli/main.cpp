@@ -43,8 +43,6 @@ void add_commands(CLI::App& app) {
     add_dumps(app);
     add_chat(app);
     add_convert(app);
-    add_convert(app);
-    add_chat(app);
 }
 
 // The innermost command of the line, for its options' names.
