@@ -119,7 +119,8 @@ inline training_end train(runner& r, const std::function<batch(index)>& batch_at
     trainer_state state{.options = o.identity()};
     if (o.resume) {
         state = load_checkpoint(find_checkpoint(o.run), r);
-        for (const auto& [key, value] : o.identity().items())
+        const nlohmann::json identity = o.identity();
+        for (const auto& [key, value] : identity.items())
             check(state.options.value(key, nlohmann::json()) == value, (find_checkpoint(o.run) / "trainer.json").string(),
                   "option ", key, ": expected ", state.options.value(key, nlohmann::json()).dump(), " as in the run so far, found ", value.dump());
     } else {
