@@ -77,9 +77,9 @@ int run(int argc, char** argv) {
     app.get_formatter()->label("SUBCOMMAND", "command");
     app.set_help_flag("-h,--help", "this page, or that of a command");
     app.set_version_flag("--version", spectral::detail::join(version_major, ".", version_minor, ".", version_patch), "the version");
-    app.footer(footer);
     app.require_subcommand(1);
     add_commands(app);
+    app.footer(footer);   // after the commands, which would repeat it
     try {
         app.parse(argc, argv);
         std::cout.flush();

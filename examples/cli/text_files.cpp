@@ -37,7 +37,7 @@ opened_stream encode_files(const text_source& source, index vocabulary) {
     }
     std::filesystem::path cached;
     if (!source.cache.empty()) {
-        char key[24];
+        char key[32];
         std::snprintf(key, sizeof key, "-%016llx.tokens", static_cast<unsigned long long>(hash));
         cached = source.cache / (source.name + key);
         if (std::filesystem::exists(cached)) return {token_stream::open(cached, vocabulary), cached};
