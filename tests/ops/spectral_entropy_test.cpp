@@ -86,7 +86,8 @@ TEMPLATE_LIST_TEST_CASE("spectral_entropy by its formula", "[ops][spectral_entro
         const double d1 = 2 * X1 / Q * (slope(P1) - mean) * gain / std::sqrt(2.0);
         workbench<TestType> on;
         auto entropy = on.output(1);
-        auto x = on.input(1, 2, {a, b}), dL_dx = on.state(1, 2, {0, 0});
+        auto x = on.input(1, 2, {a, b});
+        auto dL_dx = on.state(1, 2, {0, 0});
         spectral_entropy_forward(on.ex, x, norm, entropy);
         spectral_entropy_backward(on.ex, on.input({1}), x, norm, dL_dx);
         const subject s{"spectral_entropy", "by its formula", TestType::executor_name(), scalar_name<T>, "(1, 2)"};
