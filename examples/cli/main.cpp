@@ -51,11 +51,11 @@ const CLI::App& command_of(const CLI::App& app) {
     return chosen.empty() ? app : command_of(*chosen.front());
 }
 
-// CLI11's sentence; for a misspelt option or command with the nearest one that exists.
+// CLI11's sentence; first of all about a misspelt option or command, with the nearest one that exists.
 std::string usage_problem(const CLI::App& app, const CLI::ParseError& problem) {
     const CLI::App& command = command_of(app);
     const auto extra = app.remaining(true);
-    if (dynamic_cast<const CLI::ExtrasError*>(&problem) && !extra.empty()) {
+    if (!extra.empty()) {
         std::vector<std::string> known;
         if (!extra[0].starts_with("-"))
             for (const auto* c : command.get_subcommands({})) known.push_back(c->get_name());

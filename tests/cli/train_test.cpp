@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+// tests/cli/train_test.cpp: `spectral train`: interrupted and resumed = uninterrupted; a full disk loses nothing; the rest of a run
+#include "cli/program.hpp"
+
+#include <spectral/io/json.hpp>
+
+#include <sstream>
+
+namespace spectral::test {
+namespace {
+
+// A tiny run on a text of this repository.
+struct tiny_run {
+    temporary_dir dir;
+
+    tiny_run() {
+        std::string text;
+        for (int i = 0; i < 3; ++i) text += read_text_file(small_golden_dir() / "README.md") + read_text_file(small_golden_dir() / "text/tokens_subset.jsonl");
+        write_text(dir / "text.txt", text);
+        write_text(dir / "valid.txt", read_text_file(small_golden_dir() / "README.md"));
+    }
+    std::string arguments(const std::string& name, int steps) const {
+        return "train --quiet --out " + quoted(dir / name) + " --train " + quoted(dir / "text.txt") + " --valid " + quoted(dir / "valid.txt") +
+               " --train-tokenizer 300 --d-model 16 --heads 2 --layers 3 --time 16 --batch 2 --threads 1 --log-every 1 --eval-every 20 --save-every 5"
+               " --warmup 5 --steps " + std::to_string(steps);
+    }
+    // step -> loss, as written
+    std::vector<std::string> losses(const std::string& name) const {
+        std::vector<std::string> out;
+        std::istringstream in(read_text_file(dir / name / "metrics.jsonl"));
+        for (std::string line; std::getline(in, line);) {
+            const auto json = nlohmann::json::parse(line);
+            out.push_back(json["step"].dump() + " " + json.value("set", "") + " " + json["loss"].dump());
+        }
+        return out;
+    }
+};
+
+// Starts a run in the background, sends `signal` once it has done some steps, waits; the shell's exit code is the run's.
+std::string interrupted(const tiny_run& t, const std::string& arguments, const std::string& name, const std::string& signal) {
+    const std::string metrics = quoted(t.dir / name / "metrics.jsonl");
+    return "\"$SPECTRAL\" " + arguments + " & pid=$!\n"
+           "for i in $(seq 3000); do [ -e " + quoted(t.dir / name / "last") + " ] && [ \"$(wc -l < " + metrics + ")\" -ge 23 ] && break; sleep 0.01; done\n"
+           "kill -" + signal + " $pid; wait $pid";
+}
+
+}  // namespace
+
+TEST_CASE("a run that was interrupted continues to the same losses", "[cli]") {
+    const tiny_run t;
+    constexpr int steps = 400;
+    const auto whole = run(t.arguments("whole", steps));
+    INFO(whole.err);
+    REQUIRE(whole.code == 0);
+    const auto want = t.losses("whole");
+    REQUIRE(want.size() == steps + steps / 20);
+    for (const auto& [signal, code] : {std::pair{"INT", 130}, std::pair{"TERM", 143}, std::pair{"KILL", 137}}) {
+        INFO("signal " << signal);
+        const auto stopped = run_shell("set -m\n" + interrupted(t, t.arguments(signal, steps), signal, signal));
+        INFO(stopped.err);
+        CHECK(stopped.code == code);
+        CHECK(t.losses(signal).size() < want.size());
+        const auto resumed = run("train --resume --quiet --out " + quoted(t.dir / signal));
+        INFO(resumed.err);
+        REQUIRE(resumed.code == 0);
+        CHECK(t.losses(signal) == want);
+        CHECK(read_text_file(t.dir / signal / "last/model.safetensors") == read_text_file(t.dir / "whole/last/model.safetensors"));
+    }
+    check_refused(run(t.arguments("whole", steps)), {"holds a run already", "--resume"});
+    check_refused(run(t.arguments("whole", steps) + " --resume --batch 3"), {"given more than once"});
+    check_refused(run("train --resume --quiet --out " + quoted(t.dir / "whole") + " --batch 3"), {"run.json", "--batch", "\"2\"", "\"3\""});
+    check_refused(run("train --resume --quiet --out " + quoted(t.dir / "nowhere")), {"nowhere", "run.json"});
+}
+
+TEST_CASE("a checkpoint that finds no space leaves the one before it", "[cli]") {
+    const tiny_run t;
+    REQUIRE(run(t.arguments("run", 5)).code == 0);
+    const std::string before = read_text_file(t.dir / "run/last/model.safetensors");
+    // the same run with more steps may not resume; so: another run whose second checkpoint meets a limit on file sizes
+    const auto first = run(t.arguments("full", 5) + " --keep 3");
+    REQUIRE(first.code == 0);
+    const auto size = std::filesystem::file_size(t.dir / "full/last/optimizer.safetensors");
+    std::filesystem::remove_all(t.dir / "full");
+    const auto stopped = run_shell("( ulimit -f 100000; exec \"$SPECTRAL\" " + t.arguments("full", 10) + " --save-every 5 ) > /dev/null; echo $?");
+    CHECK(stopped.code == 0);
+    std::filesystem::remove_all(t.dir / "full/step-10");
+    std::filesystem::remove(t.dir / "full/last");
+    std::filesystem::create_directory_symlink("step-5", t.dir / "full/last");
+    const std::string kept = read_text_file(t.dir / "full/last/model.safetensors");
+    const auto limited = run_shell("ulimit -f " + std::to_string(size / 1024 - 1) + "; exec \"$SPECTRAL\" train --resume --quiet --out " + quoted(t.dir / "full"));
+    check_refused(limited, {"step-10", "cannot be written", "untouched"});
+    CHECK(read_text_file(t.dir / "full/last/model.safetensors") == kept);
+    CHECK(!std::filesystem::exists(t.dir / "full/step-10.tmp"));
+    REQUIRE(run("train --resume --quiet --out " + quoted(t.dir / "full")).code == 0);
+    CHECK(std::filesystem::exists(t.dir / "full/step-10/model.safetensors"));
+}
+
+TEST_CASE("a trained run is evaluated, sampled, routed and calibrated", "[cli]") {
+    const tiny_run t;
+    REQUIRE(run(t.arguments("run", 30)).code == 0);
+    const std::string model = " --model " + quoted(t.dir / "run");
+    const auto evaluated = run("eval --json" + model);
+    INFO(evaluated.err);
+    REQUIRE(evaluated.code == 0);
+    const auto figures = nlohmann::json::parse(evaluated.out)["language"];
+    for (const char* key : {"perplexity", "bits_per_byte", "word_perplexity", "unigram_perplexity", "bigram_perplexity", "windows", "flops",
+                            "attention_only_flops", "attention_share", "meta_gate", "tokens_per_second"}) {
+        INFO(key);
+        CHECK(figures.contains(key));
+    }
+    CHECK(figures["attention_share"].size() == 1);
+    CHECK(run("eval" + model + " --data " + quoted(t.dir / "text.txt")).out.find("bits per byte") != std::string::npos);
+
+    const std::string sampling = "generate" + model + " --prompt 'The ' --seed 3 --max-new-tokens 10";
+    const auto generated = run(sampling);
+    REQUIRE(generated.code == 0);
+    CHECK(generated.out.starts_with("The "));
+    CHECK(run(sampling).out == generated.out);
+    const auto line = nlohmann::json::parse(run(sampling + " --jsonl").out);
+    CHECK("The " + line["text"].get<std::string>() + "\n" == generated.out);
+    check_refused(run("generate" + model + " --prompt '" + std::string(100, 'x') + " y z'"), {"max_seq_len"});
+    check_refused(run("generate" + model + " --prompt a --top-p 2"), {"top_p", "found 2"});
+
+    const auto routes = nlohmann::json::parse(run("route --json --text 'the quick brown fox'" + model).out);
+    CHECK(routes["layers"]["1"]["op"].size() == routes["ids"].size());
+    CHECK(run("route --text 'the quick brown fox'" + model).out.find("% to attention") != std::string::npos);
+    CHECK(run("route --color --text 'the quick brown fox'" + model).out.find("\x1b[") != std::string::npos);
+
+    write_text(t.dir / "new.json", read_text_file(t.dir / "run/last/config.json"));
+    const auto calibrated = run("calibrate --per-layer --share 0.25 --data " + quoted(t.dir / "text.txt") + " --write " + quoted(t.dir / "new.json") + model);
+    INFO(calibrated.err);
+    REQUIRE(calibrated.code == 0);
+    CHECK(nlohmann::json::parse(read_text_file(t.dir / "new.json"))["tau"].size() == 3);
+    write_text(t.dir / "run/last/config.json", read_text_file(t.dir / "new.json"));
+    const double share = nlohmann::json::parse(run("eval --json" + model + " --data " + quoted(t.dir / "text.txt")).out)["language"]["attention_share"]["1"];
+    CHECK(share == Approx(0.25).margin(0.02));
+    CHECK(run("calibrate --data " + quoted(t.dir / "text.txt") + model).out.find("tau_low") != std::string::npos);
+}
+
+TEST_CASE("ListOps, labelled texts and a mix train", "[cli]") {
+    const tiny_run t;
+    const std::string small = " --quiet --d-model 16 --heads 2 --layers 3 --batch 4 --steps 6 --threads 1";
+    std::string tsv;
+    for (int i = 0; i < 40; ++i) tsv += std::to_string(i % 2) + "\t" + (i % 2 ? "a good film" : "a bad film") + " number " + std::to_string(i) + "\n";
+    write_text(t.dir / "reviews.tsv", tsv);
+    const std::string reviews = quoted(t.dir / "reviews.tsv"), text = quoted(t.dir / "text.txt");
+    const auto trained = [&](const std::string& arguments) {
+        const auto got = run("train" + small + arguments);
+        INFO(got.err);
+        CHECK(got.code == 0);
+    };
+    trained(" --out " + quoted(t.dir / "nested") + " --task list_ops --time 64 --list-valid 20");
+    trained(" --out " + quoted(t.dir / "flat") + " --task list_ops_flat --model full_attention --time 16 --list-valid 20");
+    trained(" --out " + quoted(t.dir / "tsv") + " --task classification --time 16 --train-tokenizer 300 --train " + reviews + " --valid " + reviews);
+    trained(" --out " + quoted(t.dir / "mixed") + " --task mixed --mix language=0.5,list_ops=0.25,imdb=0.25 --time 128 --train-tokenizer 400 --list-valid 20"
+            " --train " + text + " --valid " + quoted(t.dir / "valid.txt") + " --train-tsv " + reviews + " --valid-tsv " + reviews);
+    for (const char* name : {"nested", "flat", "tsv", "mixed"}) {
+        INFO(name);
+        const auto got = run("eval --json --model " + quoted(t.dir / name));
+        INFO(got.err);
+        REQUIRE(got.code == 0);
+        CHECK(got.out.find("accuracy") != std::string::npos);
+    }
+}
+
+TEST_CASE("info counts the published parameters without their memory", "[cli]") {
+    temporary_dir dir;
+    write_text(dir / "config.json", R"({"d_model": 1024, "n_heads": 16, "n_layers": 28, "vocab_size": 50257})");
+    const auto got = run_shell("ulimit -v 1000000; exec \"$SPECTRAL\" info --json " + quoted(dir / "config.json"));
+    INFO(got.err);
+    REQUIRE(got.code == 0);
+    CHECK(nlohmann::json::parse(got.out)["parameters"]["total"] == 400043009);
+    const auto build = run("info --build");
+    CHECK(build.out.find("threads") != std::string::npos);
+    CHECK(build.out.find("cpu/f32") != std::string::npos);
+    CHECK(run("--help").out.find("calibrate") != std::string::npos);
+}
+
+}  // namespace spectral::test
