@@ -21,6 +21,7 @@ inline bool module_matches(const std::string& path, const std::string& entry) {
     return path == entry || (path.size() > entry.size() && path.ends_with(entry) && path[path.size() - entry.size() - 1] == '.');
 }
 inline std::regex module_pattern(const std::string& pattern, std::string_view where, const char* key) {
+    check(pattern.size() <= 1000, where, key, ": expected a pattern of at most 1000 characters, found ", pattern.size());
     try {
         return std::regex(pattern, std::regex::ECMAScript);
     } catch (const std::regex_error&) {
