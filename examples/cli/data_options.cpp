@@ -72,7 +72,7 @@ task_data list_ops(const data_options& o, const std::string& name, const std::st
 task_data classification(const data_options& o, const std::string& name, const std::string& tokenizer_file) {
     const bool alone = o.train_tsv.empty() && o.valid_tsv.empty();   // not in a mix: --train and --valid are the TSV files
     const auto only = [&](const std::vector<std::string>& files) {
-        check(files.size() <= 1, files.empty() ? "" : files[1], "classification reads one TSV file, found ", files.size());
+        check(files.size() <= 1, files.empty() ? "" : files.back(), "classification reads one TSV file, found ", files.size());
         return files.empty() ? std::string() : files[0];
     };
     const std::string train = alone ? only(o.train) : o.train_tsv, valid = alone ? only(o.valid) : o.valid_tsv;

@@ -137,7 +137,7 @@ void run_eval(eval_options& o, CLI::App& command) {
             if (command.get_option("--task")->count()) saved.erase("valid"), saved.erase("valid-tsv");
             std::vector<std::string> all;
             for (const auto* opt : command.get_options())
-                if (!opt->get_lnames().empty()) all.push_back(opt->get_lnames()[0]);
+                all.insert(all.end(), opt->get_lnames().begin(), opt->get_lnames().end());
             restore_options(command, saved, settings.string(), {}, all);
         }
     } else if (command.get_option("--time")->count() == 0) o.data.time = c.max_seq_len;

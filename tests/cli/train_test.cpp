@@ -67,22 +67,15 @@ TEST_CASE("a run that was interrupted continues to the same losses", "[cli]") {
         CHECK(read_text_file(t.dir / signal / "last/model.safetensors") == read_text_file(t.dir / "whole/last/model.safetensors"));
     }
     check_refused(run(t.arguments("whole", steps)), {"holds a run already", "--resume"});
-    check_refused(run(t.arguments("whole", steps) + " --resume --batch 3"), {"given more than once"});
     check_refused(run("train --resume --quiet --out " + quoted(t.dir / "whole") + " --batch 3"), {"run.json", "--batch", "\"2\"", "\"3\""});
     check_refused(run("train --resume --quiet --out " + quoted(t.dir / "nowhere")), {"nowhere", "run.json"});
 }
 
 TEST_CASE("a checkpoint that finds no space leaves the one before it", "[cli]") {
     const tiny_run t;
-    REQUIRE(run(t.arguments("run", 5)).code == 0);
-    const std::string before = read_text_file(t.dir / "run/last/model.safetensors");
-    // the same run with more steps may not resume; so: another run whose second checkpoint meets a limit on file sizes
-    const auto first = run(t.arguments("full", 5) + " --keep 3");
-    REQUIRE(first.code == 0);
-    const auto size = std::filesystem::file_size(t.dir / "full/last/optimizer.safetensors");
-    std::filesystem::remove_all(t.dir / "full");
-    const auto stopped = run_shell("( ulimit -f 100000; exec \"$SPECTRAL\" " + t.arguments("full", 10) + " --save-every 5 ) > /dev/null; echo $?");
-    CHECK(stopped.code == 0);
+    REQUIRE(run(t.arguments("full", 10)).code == 0);
+    const auto size = std::filesystem::file_size(t.dir / "full/step-5/optimizer.safetensors");
+    // as if it had been killed after step 5; then a limit on file sizes meets the second checkpoint
     std::filesystem::remove_all(t.dir / "full/step-10");
     std::filesystem::remove(t.dir / "full/last");
     std::filesystem::create_directory_symlink("step-5", t.dir / "full/last");
