@@ -91,13 +91,7 @@ void add_work(nlohmann::ordered_json& json, const chiar_config& c, const measure
         if (m.executed.*field > 0 || m.dense.*field > 0) json["flops"][std::string(name)] = {{"executed", 2 * m.executed.*field}, {"dense", 2 * m.dense.*field}};
     json["attention_only_flops"] = {{"executed", 2 * m.executed.attention()}, {"dense", 2 * m.dense.attention()}};
     if (c.baseline()) return;
-    for (const auto& [layer, count] : m.trace.counts) {
-        double rows = 0;
-        for (double v : count.routed) rows += v;
-        if (rows > 0) json["attention_share"][std::to_string(layer)] = count.routed.back() / rows;
-        if (count.entropy_rows > 0) json["entropy"][std::to_string(layer)] = count.entropy_sum / count.entropy_rows;
-    }
-    if (m.trace.gate_count > 0) json["meta_gate"] = m.trace.gate_sum / m.trace.gate_count;
+    add_routing(json, m.trace);
 }
 
 void print(const nlohmann::ordered_json& json, const measured& m) {
