@@ -6,7 +6,7 @@
 //   folded       x M with M = Cᵀ diag(w) C made beforehand: one product (without residual and norm)
 //   entropy      spectral entropy alone;   backward  gradients of the fused form;   copy  reads x, writes y
 // All on 65536 x d in float. The ratio over_two_products and over_folded of `fused` are measured in turns in one loop
-// (medians of pairs), because the machine is shared.
+// (medians of pairs).
 //   spectral_mix_bench --benchmark_out=results.json --benchmark_out_format=json
 #include <spectral/cpu.hpp>
 #include <spectral/ops/spectral_entropy.hpp>

@@ -77,7 +77,9 @@ nlohmann::ordered_json language_figures(const eval_options& o, const model_direc
     if (!o.train_data.empty()) train = {o.train_data};
     else if (!kept.empty()) train = {kept.string()};
     if (train.empty()) return json;
-    const auto score = ngram_model(open_stream({.files = train, .tokenizer = tokenizer_file, .name = "train"}, vocabulary).stream.tokens(), vocabulary).score(stream.tokens());
+    auto scored = stream.tokens();   // what the model was asked, no more
+    scored.resize(static_cast<std::size_t>(m.result.targets + 1));
+    const auto score = ngram_model(open_stream({.files = train, .tokenizer = tokenizer_file, .name = "train"}, vocabulary).stream.tokens(), vocabulary).score(scored);
     json["unigram_perplexity"] = score.unigram_perplexity();
     json["bigram_perplexity"] = score.bigram_perplexity();
     return json;
@@ -106,7 +108,7 @@ void print(const nlohmann::ordered_json& json, const measured& m) {
     line("unigram_perplexity", "unigram perplexity");
     line("bigram_perplexity", "bigram perplexity");
     if (json.contains("windows"))
-        std::printf("%-24s %s of %s tokens, stride %s: every token but the first is predicted once\n", "windows", json["windows"]["count"].dump().c_str(),
+        std::printf("%-24s %s of %s tokens, stride %s: every token of them but the first is predicted once\n", "windows", json["windows"]["count"].dump().c_str(),
                     json["windows"]["length"].dump().c_str(), json["windows"]["stride"].dump().c_str());
     else std::printf("%-24s %lld, up to %lld tokens\n", "examples", static_cast<long long>(m.windows), static_cast<long long>(m.longest));
     line("meta_gate", "MetaRouter gate");

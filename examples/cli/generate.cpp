@@ -71,6 +71,7 @@ void run_generate(generate_options& o) {
         prompts.push_back(tok.encode(p));
     }
     if (const auto end = tok.token_id("<|endoftext|>")) o.how.end_ids = {*end};
+    o.how.known_ids = tok.vocab_size();
     const auto r = model.load(o.runner);
 
     const bool streams = prompts.size() == 1 && !o.jsonl;

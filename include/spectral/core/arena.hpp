@@ -57,11 +57,6 @@ public:
         }
 #endif
         top_ = m;
-        if (m.block == 0 && m.used == 0 && blocks_.size() > 1) {   // between steps: one block that holds the peak
-            const std::size_t total = std::max(peak_, capacity());
-            free_blocks();
-            add_block(total);
-        }
     }
 
     std::size_t capacity() const {
@@ -80,6 +75,11 @@ private:
 
     void* take_bytes(std::size_t bytes) {
         bytes = (std::max<std::size_t>(bytes, 1) + 63) / 64 * 64;
+        if (top_.block == 0 && top_.used == 0 && blocks_.size() > 1) {   // between steps: one block that holds the peak
+            const std::size_t total = std::max(peak_, capacity());
+            free_blocks();
+            add_block(total);
+        }
         while (top_.block < blocks_.size() && top_.used + bytes > blocks_[top_.block].size) {
             if (top_.block + 1 == blocks_.size()) break;
             ++top_.block;

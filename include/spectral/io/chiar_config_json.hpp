@@ -107,6 +107,11 @@ struct config_reader {
     void operator()(std::string& out) const { value.is_string() ? void(out = value.get<std::string>()) : wrong("a string"); }
     void operator()(bool& out) const { value.is_boolean() ? void(out = value.get<bool>()) : wrong("true or false"); }
     void operator()(double& out) const { value.is_number() ? void(out = value.get<double>()) : wrong("a number"); }
+    void operator()(std::optional<double>& out) const {
+        if (value.is_null()) return out.reset();
+        out.emplace();
+        (*this)(*out);
+    }
     void operator()(index& out) const {
         if (!value.is_number_integer() || (value.is_number_unsigned() && value.get<std::uint64_t>() > 1000000000000)) wrong("a whole number");
         out = value.get<index>();
@@ -144,6 +149,7 @@ struct config_writer {
         if constexpr (std::is_enum_v<V>) return name_of(v);
         else return v;
     }
+    nlohmann::ordered_json operator()(const std::optional<double>& v) const { return v ? nlohmann::ordered_json(*v) : nlohmann::ordered_json(); }
     nlohmann::ordered_json operator()(const std::vector<std::optional<double>>& tau) const {
         const auto entry = [](const std::optional<double>& t) { return t ? nlohmann::ordered_json(*t) : nlohmann::ordered_json(); };
         if (tau.empty()) return nullptr;

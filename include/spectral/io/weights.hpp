@@ -12,9 +12,10 @@
 namespace spectral {
 
 namespace detail {
-// tensors that published checkpoints carry and that follow from others
+// tensors that checkpoints carry and a model may do without: those that follow from others, and the MetaRouter where the
+// configuration fixes its gate or leaves it out
 inline bool redundant_tensor(std::string_view name) {
-    return name.ends_with("lm_head.weight") || name.find("rope.") != std::string_view::npos;
+    return name.ends_with("lm_head.weight") || name.find("rope.") != std::string_view::npos || name.find("meta_router.") != std::string_view::npos;
 }
 // state that a checkpoint of another routing mode lacks
 inline bool optional_tensor(std::string_view name) { return name.ends_with("router.multiplier"); }

@@ -34,7 +34,8 @@ struct chiar_config {
 
     bool use_meta_router = true;
     spectral::meta_pool meta_pool = meta_pool::batch;
-    double meta_gate_value = 1, meta_gate_threshold = 0;
+    std::optional<double> meta_gate_value;      // a fixed gate instead of the learned one; meta_pool fixed alone means 1
+    double meta_gate_threshold = 0;             // hard gating at evaluation: a gate below it leaves L1 out
 
     double rbf_gamma = 1;
     index n_random_features = 64;
@@ -94,7 +95,8 @@ struct chiar_config {
         check(rope_base > 0, "config", "rope_base: expected a positive number, found ", rope_base);
         check(dropout >= 0 && dropout < 1, "config", "dropout: expected a number in [0, 1), found ", dropout);
         within(target_share, 0, 1, "target_share");
-        within(meta_gate_value, 0, 1, "meta_gate_value");
+        if (meta_gate_value) within(*meta_gate_value, 0, 1, "meta_gate_value");
+        for (const auto& [task, classes] : task_classes) check(classes >= 1 && classes <= 1000000, "config", "task_classes[", task, "]: expected 1 to 1000000, found ", classes);
         within(meta_gate_threshold, 0, 1, "meta_gate_threshold");
         check(rbf_gamma > 0, "config", "rbf_gamma: expected a positive number, found ", rbf_gamma);
         check(tau_low <= tau_high, "config", "tau_low: expected at most tau_high (", tau_high, "), found ", tau_low);

@@ -12,6 +12,7 @@ struct generation_options {
     index max_new_tokens = 100;
     sampling_options sampling = {};
     std::vector<row_index> end_ids = {};   // any of these ends a sequence
+    index known_ids = 0;                   // ids from here on are padding of the vocabulary and never drawn; 0: none are
 };
 
 // on_token(sequence, id) sees each new token as it comes and returns false to end its sequence (a stop string).
@@ -34,7 +35,8 @@ std::vector<std::vector<row_index>> continue_prompts(index most_tokens, bool cla
               most_tokens, " tokens (max_seq_len), found ", prompts[s].size());
         longest = std::max(longest, static_cast<index>(prompts[s].size()));
     }
-    start(static_cast<index>(prompts.size()), std::min(longest + o.max_new_tokens, most_tokens));
+    check(o.max_new_tokens >= 0, "generate", "max_new_tokens: expected at least 0, found ", o.max_new_tokens);
+    start(static_cast<index>(prompts.size()), longest + std::min(o.max_new_tokens, most_tokens - longest));
 
     const auto count = prompts.size();
     std::vector<std::vector<row_index>> seen = prompts, out(count);
@@ -52,7 +54,7 @@ std::vector<std::vector<row_index>> continue_prompts(index most_tokens, bool cla
         for (std::size_t s = 0; s < count; ++s) {
             lengths[s] = 0;
             if (!open[s]) continue;
-            const row_index id = sample_token(std::span(logits).subspan(s * V, V), seen[s], o.sampling, static_cast<std::uint64_t>(n) * count + s);
+            const row_index id = sample_token(std::span(logits).subspan(s * V, o.known_ids > 0 ? std::min(V, static_cast<std::size_t>(o.known_ids)) : V), seen[s], o.sampling, static_cast<std::uint64_t>(n) * count + s);
             const bool ends = std::find(o.end_ids.begin(), o.end_ids.end(), id) != o.end_ids.end();
             if (!ends) {
                 out[s].push_back(id);

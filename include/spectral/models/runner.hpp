@@ -129,7 +129,8 @@ public:
         auto& o = optimizer();
         for (auto [name, moments] : {std::pair{"first_moments", &o.first_moments()}, std::pair{"second_moments", &o.second_moments()}})
             moments->assign(file.read<T>(name));
-        o.steps() = file.read<std::int64_t>("steps").at(0);
+        check(file.at("steps").size() == 1, file.name(), "tensor \"steps\": expected one number, found ", file.at("steps").size());
+        o.steps() = file.read<std::int64_t>("steps")[0];
     }
     void save_optimizer(const std::filesystem::path& file, const std::map<std::string, std::string>& metadata) override {
         auto& o = optimizer();

@@ -22,7 +22,6 @@ struct trainer_state {
     double best_loss = 0;
     index best_step = -1;
     double tokens = 0;                   // trained on so far
-    double executed_macs = 0;            // of the logged steps' rate, summed over all steps
     nlohmann::json options;              // of the run: a resume with other numbers is refused
 };
 
@@ -63,7 +62,7 @@ inline void save_checkpoint(const std::filesystem::path& run, runner& r, const t
         r.save_optimizer(unfinished / "optimizer.safetensors", metadata);
         if (!tokenizer.empty()) write_file_atomically(unfinished / "tokenizer.json", read_text_file(tokenizer));
         nlohmann::ordered_json json{{"step", state.step}, {"best_loss", state.best_loss}, {"best_step", state.best_step},
-                                    {"tokens", state.tokens}, {"executed_macs", state.executed_macs},
+                                    {"tokens", state.tokens},
                                     {"executor", r.executor_name()}, {"dtype", r.scalar_name()}, {"options", state.options}};
         write_file_atomically(unfinished / "trainer.json", json.dump(2) + "\n");
         detail::sync_directory(unfinished);
@@ -105,7 +104,7 @@ inline trainer_state read_trainer_state(const std::filesystem::path& checkpoint)
     };
     trainer_state s{.step = number("step").get<index>(), .best_loss = number("best_loss").get<double>(),
                     .best_step = number("best_step").get<index>(), .tokens = number("tokens").get<double>(),
-                    .executed_macs = number("executed_macs").get<double>(), .options = json.value("options", nlohmann::json())};
+                    .options = json.value("options", nlohmann::json())};
     check(s.step >= 0, file, "step: expected at least 0, found ", s.step);
     return s;
 }

@@ -63,6 +63,17 @@ inline mac_counts dense_macs(const chiar_config& c, const std::vector<index>& le
     return head_macs(head_rows, c.d_model, c.vocab_size) + static_cast<double>(c.n_layers) * layer_macs(widths, w);
 }
 
+// What a trace counted, for people: share of tokens to the last operator and mean entropy by layer, the MetaRouter's gate.
+inline void add_routing(nlohmann::ordered_json& line, const route_trace& trace) {
+    for (const auto& [layer, count] : trace.counts) {
+        double rows = 0;
+        for (double v : count.routed) rows += v;
+        if (rows > 0) line["attention_share"][std::to_string(layer)] = count.routed.back() / rows;
+        if (count.entropy_rows > 0) line["entropy"][std::to_string(layer)] = count.entropy_sum / count.entropy_rows;
+    }
+    if (trace.gate_count > 0) line["meta_gate"] = trace.gate_sum / trace.gate_count;
+}
+
 namespace detail {
 inline volatile std::sig_atomic_t stop_signal = 0;
 extern "C" inline void note_stop_signal(int s) { stop_signal = s; }
@@ -136,7 +147,6 @@ inline training_end train(runner& r, const std::function<batch(index)>& batch_at
     const auto last_good = [&] { return fs::exists(o.run / "last") ? (o.run / fs::read_symlink(o.run / "last")).string() : std::string("none"); };
     const auto now = [] { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); };
 
-    double mac_rate = 0;   // executed multiply-accumulates a token, from the last logged step
     index saved_at = o.resume ? state.step : -1;
     const auto save = [&](bool best) {
         save_checkpoint(o.run, r, state, o.tokenizer, best, o.keep);
@@ -149,6 +159,7 @@ inline training_end train(runner& r, const std::function<batch(index)>& batch_at
             r.set_trace(&trace);
             const evaluation e = progress.pause([&] { return evaluate(r, sets[i]); });
             r.set_trace(nullptr);
+            check(std::isfinite(e.nats), "train", "step ", state.step, ": the loss of ", sets[i].name, " is ", e.loss(), "; the last good checkpoint is ", last_good());
             metrics_writer::line line{{"step", state.step}, {"set", sets[i].name}, {"loss", e.loss()}};
             char text[160];
             if (e.classes) {
@@ -159,6 +170,7 @@ inline training_end train(runner& r, const std::function<batch(index)>& batch_at
                 std::snprintf(text, sizeof text, "step %lld  %s: loss %.4f, perplexity %.2f", static_cast<long long>(state.step), sets[i].name.c_str(), e.loss(), perplexity(e.nats, e.targets));
             }
             line["targets"] = e.targets;
+            add_routing(line, trace);
             metrics.write(line);
             progress.message(text);
             if (i == 0 && (state.best_step < 0 || e.loss() < state.best_loss)) {
@@ -207,24 +219,13 @@ inline training_end train(runner& r, const std::function<batch(index)>& batch_at
         state.tokens += static_cast<double>(tokens);
         if (log) {
             const mac_counts executed = training(executed_macs(r.config(), trace, head_rows));
-            mac_rate = executed.total() / static_cast<double>(tokens);
             metrics_writer::line line{{"step", state.step}, {"loss", loss}, {"perplexity", perplexity(sum.nats, std::max<index>(sum.targets, 1))},
                                       {"learning_rate", optimizer.learning_rate}, {"gradient_norm", norm},
                                       {"tokens", state.tokens}, {"tokens_per_second", static_cast<double>(tokens) / seconds},
                                       {"executed_flops", executed.flops()}, {"dense_flops", 3 * dense.flops()}};
-            auto share = metrics_writer::line::object(), entropy = metrics_writer::line::object();
-            for (const auto& [layer, count] : trace.counts) {
-                double rows = 0;
-                for (double v : count.routed) rows += v;
-                if (rows > 0) share[std::to_string(layer)] = count.routed.back() / rows;
-                if (count.entropy_rows > 0) entropy[std::to_string(layer)] = count.entropy_sum / count.entropy_rows;
-            }
-            if (!share.empty()) line["attention_share"] = share;
-            if (!entropy.empty()) line["entropy"] = entropy;
-            if (trace.gate_count > 0) line["meta_gate"] = trace.gate_sum / trace.gate_count;
+            add_routing(line, trace);
             metrics.write(line);
         }
-        state.executed_macs += mac_rate * static_cast<double>(tokens);
         progress.update(state.step, loss, tokens);
 
         const bool last = state.step == o.steps, stop = signal.asked();
