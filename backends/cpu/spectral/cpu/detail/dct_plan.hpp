@@ -15,9 +15,6 @@
 //
 // Time tile: v_p of row l at tile[p * lanes + l].  Spectrum tile: X_k of row l at tile[k * lanes + l]. Both n * lanes.
 //
-// Measured on one Zen 5 core (g++ 12, AVX-512, float, n = 1024, 16384 rows, ns per row), all in one
-// process: this with residual and LayerNorm 960, FFTW r2c / c2r row by row with LayerNorm 2240, FFTW on 16 interleaved
-// rows without it 4610, one n x n matrix product 14700.
 // Three engines behind one interface, chosen by the width alone, so a width always gives the same bits:
 // lane_fft for n = 2 m with m a product of 2, 3, 5, 7; FFTW r2c / c2r row by row for the rest; with SPECTRAL_NO_FFTW,
 // a matrix product for the rest.

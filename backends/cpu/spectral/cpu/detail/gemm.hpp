@@ -7,8 +7,7 @@
 // What libraries leave to the caller is done here while C is in registers: the bias is what sums start from, and an
 // overwritten C is never read. Packing buffers belong to the thread and are kept, so that a step allocates nothing. The
 // executor's number of threads holds. Every element of C is summed by one thread, over k in ascending order: same
-// number of threads, same bits. Against Eigen's product with the same threads: bench/ (1.2 to 1.8 times its rate with
-// AVX-512 on the shapes of the small model).
+// number of threads, same bits. bench/gemm_bench.cpp runs it against Eigen's product.
 #pragma once
 #include <spectral/cpu/detail/parallel.hpp>
 #include <spectral/cpu/detail/register_tile.hpp>
