@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// backends/cpu/spectral/cpu/executor.hpp: the executor of Eigen, FFTW and OpenMP
+// backends/cpu/spectral/cpu/executor.hpp: the executor of OpenMP threads, vector kernels and FFTW
 #pragma once
 #include <spectral/core/host_memory.hpp>
 
