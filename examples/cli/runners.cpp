@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // examples/cli/runners.cpp: the table of executors and scalars; loading a model directory
 #include "runners.hpp"
+#include "stack_only.hpp"
 
 #include <spectral/train/checkpoint.hpp>
 
@@ -30,7 +31,11 @@ std::filesystem::path model_directory::tokenizer() const {
 std::filesystem::path model_directory::run() const { return std::filesystem::absolute(path).lexically_normal().parent_path(); }
 
 std::unique_ptr<runner> model_directory::load(const runner_choice& choice, bool for_training) const {
-    const safetensors_file weights(weights_file(path));   // before memory is asked for: a lying config is found first
+    const safetensors_file weights(weights_file(path));
+    double wanted = 0, stored = 0;   // a configuration that lies about sizes is found before memory is asked for
+    for (const auto& p : parameters_of(config)) wanted += static_cast<double>(p.size);
+    for (const auto& [name, entry] : weights.tensors()) stored += static_cast<double>(entry.size());
+    check(wanted <= 2 * stored + 1e7, (path / "config.json").string(), "the sizes make ", wanted, " parameters, but ", weights.name(), " holds ", stored, " values");
     auto r = choice.make(config, for_training);
     r->load_weights(weights);
     return r;

@@ -100,6 +100,7 @@ TEST_CASE("bad models and ids are refused with one sentence", "[cli]") {
         check_refused(with_config("\"d_model\": 32", "\"d_model\": \"32\""), {"config.json", "d_model", "whole number"});
         check_refused(with_config("\"d_model\": 32", "\"d_model\": 33"), {"config.json", "d_model"});
         check_refused(with_config("\"d_model\": 32", "\"d_model\": 999999999999"), {"config.json", "d_model"});
+        check_refused(with_config("\"vocab_size\": 97", "\"vocab_size\": 999999999"), {"config.json", "parameters", "model.safetensors"});
         check_refused(with_config("\"threshold\"", "\"treshold\""), {"routing_mode", "treshold"});
         check_refused(with_config("{", ""), {"config.json", "not valid JSON"});
         write_text(model.dir / "config.json", "");

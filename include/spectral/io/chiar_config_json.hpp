@@ -178,6 +178,7 @@ inline chiar_config parse_chiar_config(const nlohmann::json& json, std::string_v
     });
     for (const auto& [key, value] : json.items())
         if (std::find(known.begin(), known.end(), key) == known.end()) fail(where, "unknown key ", in_quotes(key), suggestion(key, known));
+    if (config.meta_gate_value && !json.contains("meta_pool")) config.meta_pool = meta_pool::fixed;
     try {
         config.validate();
     } catch (const error& problem) {

@@ -34,7 +34,7 @@ struct chiar_config {
 
     bool use_meta_router = true;
     spectral::meta_pool meta_pool = meta_pool::batch;
-    std::optional<double> meta_gate_value;      // a fixed gate instead of the learned one; meta_pool fixed alone means 1
+    std::optional<double> meta_gate_value;      // of meta_pool fixed (1 if not given); in a file without meta_pool it means fixed
     double meta_gate_threshold = 0;             // hard gating at evaluation: a gate below it leaves L1 out
 
     double rbf_gamma = 1;
@@ -87,7 +87,7 @@ struct chiar_config {
         between(d_model, 1, index{1} << 20, "d_model");
         at_least(n_heads, 1, "n_heads");
         between(n_layers, baseline() ? 1 : 2, 10000, "n_layers");
-        between(max_seq_len, 1, index{1} << 30, "max_seq_len");
+        between(max_seq_len, 1, index{1} << 22, "max_seq_len");   // a rotary table has that many rows
         between(n_random_features, 1, index{1} << 20, "n_random_features");
         between(num_classes, 0, index{1} << 30, "num_classes");
         check(d_model % n_heads == 0, "config", "d_model: expected a multiple of n_heads (", n_heads, "), found ", d_model);

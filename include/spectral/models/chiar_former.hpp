@@ -41,7 +41,7 @@ struct chiar_stack {
         : config((c.validate(), c)), rotary(make_rotary<Exec, T>(ex, c)),
           embedding(c.vocab_size, c.d_model, c.has_positions() ? c.max_seq_len : 0, c.dropout),
           first(at(0), at(0)), last(at(c.n_layers - 1), at(c.n_layers - 1)), norm(c.d_model) {
-        if (c.has_meta_router()) gate.emplace(c.d_model, meta_options{c.meta_gate_value ? meta_pool::fixed : c.meta_pool, c.meta_gate_value.value_or(1), c.meta_gate_threshold});
+        if (c.has_meta_router()) gate.emplace(c.d_model, meta_options{c.meta_pool, c.meta_gate_value.value_or(1), c.meta_gate_threshold});
         for (index l = 1; l + 1 < c.n_layers; ++l) middle.emplace_back(at(l), ex, at(l), router_at(l));
     }
 
