@@ -30,7 +30,7 @@ struct statistics {
         for (double v : sorted) deviation += (v - mean) * (v - mean) / static_cast<double>(sorted.size());
         deviation = std::sqrt(deviation);
     }
-    double at(double share) const {   // linear between neighbours
+    double at(double share) const {  // linear between neighbours
         const double x = share * static_cast<double>(sorted.size() - 1);
         const auto i = static_cast<std::size_t>(x);
         return i + 1 < sorted.size() ? sorted[i] + (x - std::floor(x)) * (sorted[i + 1] - sorted[i]) : sorted[i];
@@ -40,8 +40,8 @@ struct statistics {
 double null_entropy(index d) { return 1 - 0.7296 / std::log(static_cast<double>(d)); }
 
 void print_line(const std::string& what, const statistics& s) {
-    std::printf("%-12s %8zu tokens  mean %.4f  deviation %.4f  33 %% %.4f  50 %% %.4f  67 %% %.4f\n", what.c_str(), s.sorted.size(), s.mean,
-                s.deviation, s.at(0.33), s.at(0.5), s.at(0.67));
+    std::printf("%-12s %8zu tokens  mean %.4f  deviation %.4f  33 %% %.4f  50 %% %.4f  67 %% %.4f\n", what.c_str(),
+                s.sorted.size(), s.mean, s.deviation, s.at(0.33), s.at(0.5), s.at(0.67));
 }
 
 std::vector<double> embedding_entropies(runner& r, const std::vector<row_index>& ids) {
@@ -62,14 +62,16 @@ std::map<index, std::vector<double>> layer_entropies(runner& r, const std::vecto
         r.set_trace(&trace);
         r.evaluate(windows.batch_at(n));
         r.set_trace(nullptr);
-        for (const auto& [layer, routes] : trace.layers) out[layer].insert(out[layer].end(), routes.entropy.begin(), routes.entropy.end());
+        for (const auto& [layer, routes] : trace.layers)
+            out[layer].insert(out[layer].end(), routes.entropy.begin(), routes.entropy.end());
     }
     return out;
 }
 
-// One threshold a layer, so that `share` of its tokens lie above. A CHIAR model's later layers depend on the routes of the
-// earlier ones: they are set one after another.
-void calibrate_layers(const calibrate_options& o, const model_directory& model, const std::vector<row_index>& ids, double share, chiar_config& result) {
+// One threshold a layer, so that `share` of its tokens lie above. A CHIAR model's later layers depend on the routes of
+// the earlier ones: they are set one after another.
+void calibrate_layers(const calibrate_options& o, const model_directory& model, const std::vector<row_index>& ids,
+                      double share, chiar_config& result) {
     chiar_config c = model.config;
     std::vector<std::optional<double>> tau(static_cast<std::size_t>(c.n_layers));
     const bool sequential = !c.baseline() && c.routing_mode == routing_mode::threshold && c.operators() == 2;
@@ -99,10 +101,15 @@ void calibrate_layers(const calibrate_options& o, const model_directory& model, 
 
 void run_calibrate(const calibrate_options& o) {
     check(o.share == -1 || (o.share >= 0 && o.share <= 1), "--share", "expected a number in [0, 1], found ", o.share);
-    check(o.tokens >= 2 && o.batch >= 1, "--tokens, --batch", "expected at least 2 and 1, found ", o.tokens, " and ", o.batch);
+    check(o.tokens >= 2 && o.batch >= 1, "--tokens, --batch", "expected at least 2 and 1, found ", o.tokens, " and ",
+          o.batch);
     const model_directory model(o.model);
     const auto file = model.path / "tokenizer.json";
-    const auto stream = open_stream({.files = {o.data}, .tokenizer = std::filesystem::exists(file) ? file.string() : "", .name = "data"}, model.config.vocab_size).stream;
+    const auto stream =
+        open_stream(
+            {.files = {o.data}, .tokenizer = std::filesystem::exists(file) ? file.string() : "", .name = "data"},
+            model.config.vocab_size)
+            .stream;
     std::vector<row_index> ids;
     stream.append_to(ids, 0, std::min(o.tokens, stream.size()));
     check(ids.size() >= 2, o.data, "expected at least 2 tokens, found ", ids.size());
@@ -111,17 +118,18 @@ void run_calibrate(const calibrate_options& o) {
                 static_cast<long long>(model.config.d_model), null_entropy(model.config.d_model));
     chiar_config result = o.write.empty() ? model.config : read_chiar_config(o.write);
     if (o.per_layer) {
-        check(o.write.empty() || result.n_layers == model.config.n_layers, o.write, "n_layers: expected ", model.config.n_layers,
-              ", as in the model, found ", result.n_layers);
+        check(o.write.empty() || result.n_layers == model.config.n_layers, o.write, "n_layers: expected ",
+              model.config.n_layers, ", as in the model, found ", result.n_layers);
         calibrate_layers(o, model, ids, o.share < 0 ? 0.5 : o.share, result);
     } else {
         const statistics s(embedding_entropies(*model.load(o.runner), ids));
         print_line("embeddings", s);
         result.tau_low = s.at(0.33);
         result.tau_high = s.at(0.67);
-        result.tau.clear();   // (tau_low + tau_high) / 2
+        result.tau.clear();  // (tau_low + tau_high) / 2
         if (o.share >= 0) result.tau = {s.at(1 - o.share)};
-        std::printf("tau_low %.6f  tau_high %.6f  tau %.6f\n", result.tau_low, result.tau_high, result.tau.empty() ? (result.tau_low + result.tau_high) / 2 : *result.tau[0]);
+        std::printf("tau_low %.6f  tau_high %.6f  tau %.6f\n", result.tau_low, result.tau_high,
+                    result.tau.empty() ? (result.tau_low + result.tau_high) / 2 : *result.tau[0]);
     }
     if (o.write.empty()) return;
     result.validate();
@@ -132,14 +140,18 @@ void run_calibrate(const calibrate_options& o) {
 }  // namespace
 
 void add_calibrate(CLI::App& app) {
-    auto* c = app.add_subcommand("calibrate", "entropy thresholds from a trained model and text, as in the paper or per layer");
+    auto* c = app.add_subcommand("calibrate",
+                                 "entropy thresholds from a trained model and text, as in the paper or per layer");
     auto o = std::make_shared<calibrate_options>();
-    option(*c, "--model", o->model, "DIR", "model directory or run; the paper uses the full-attention baseline")->required();
+    option(*c, "--model", o->model, "DIR", "model directory or run; the paper uses the full-attention baseline")
+        ->required();
     option(*c, "--data", o->data, "FILE", "text or token file")->required();
     option(*c, "--tokens", o->tokens, "N", "tokens read, from the start");
     option(*c, "--batch", o->batch, "N", "windows a batch of --per-layer");
-    c->add_flag("--per-layer", o->per_layer, "entropies of the layers' inputs, a threshold for each, instead of the embeddings'");
-    option(*c, "--share", o->share, "X", "share of tokens to attention; -1: the 33rd and 67th percentiles, per layer 0.5");
+    c->add_flag("--per-layer", o->per_layer,
+                "entropies of the layers' inputs, a threshold for each, instead of the embeddings'");
+    option(*c, "--share", o->share, "X",
+           "share of tokens to attention; -1: the 33rd and 67th percentiles, per layer 0.5");
     option(*c, "--write", o->write, "FILE", "config.json to update with tau_low, tau_high, tau");
     add_runner_options(*c, o->runner);
     c->callback([o] { run_calibrate(*o); });

@@ -39,16 +39,17 @@ struct id_rows {
 };
 id_rows read_ids(const safetensors_file& file, const chiar_config& c, index extra) {
     const auto& entry = file.at("ids");
-    check(entry.shape.size() == 2, file.name(), "ids: expected shape (B, T), found ", spectral::detail::shape_list(entry.shape));
-    id_rows out{{}, entry.shape[0], entry.shape[1]};
-    check(out.batch > 0 && out.time > extra, file.name(), "ids: expected at least 1 row of ", 1 + extra, " tokens, found ",
+    check(entry.shape.size() == 2, file.name(), "ids: expected shape (B, T), found ",
           spectral::detail::shape_list(entry.shape));
+    id_rows out{{}, entry.shape[0], entry.shape[1]};
+    check(out.batch > 0 && out.time > extra, file.name(), "ids: expected at least 1 row of ", 1 + extra,
+          " tokens, found ", spectral::detail::shape_list(entry.shape));
     check(out.time - extra <= c.max_seq_len, file.name(), "ids: expected at most ", c.max_seq_len + extra,
           " tokens a row (max_seq_len", extra ? " and one target" : "", "), found ", out.time);
     const auto wide = file.read<std::int64_t>("ids");
     for (std::size_t i = 0; i < wide.size(); ++i)
-        check(wide[i] >= 0 && wide[i] < c.vocab_size, file.name(), "ids, element ", i, ": expected 0 to ", c.vocab_size - 1,
-              " (vocab_size), found ", wide[i]);
+        check(wide[i] >= 0 && wide[i] < c.vocab_size, file.name(), "ids, element ", i, ": expected 0 to ",
+              c.vocab_size - 1, " (vocab_size), found ", wide[i]);
     out.ids.assign(wide.begin(), wide.end());
     return out;
 }
@@ -64,7 +65,7 @@ void add_forward(dump& out, runner& r, const std::vector<row_index>& ids, index 
     if (r.config().baseline()) return;
     if (!trace.meta_gate.empty()) {
         const auto pool = r.config().meta_pool;
-        std::vector<index> shape;   // a scalar for one gate of the batch
+        std::vector<index> shape;  // a scalar for one gate of the batch
         if (pool == meta_pool::sequence) shape = {batch};
         if (pool == meta_pool::causal) shape = {batch, time};
         out.add("meta_gate", shape, trace.meta_gate);
@@ -105,11 +106,12 @@ batch make_batch(const safetensors_file& file, const chiar_config& c) {
         if (!classifies) b.targets.insert(b.targets.end(), row + 1, row + 1 + time);
     }
     if (classifies) {
-        check(file.at("labels").shape == std::vector<index>{rows.batch}, file.name(), "labels: expected shape [", rows.batch,
-              "], found ", spectral::detail::shape_list(file.at("labels").shape));
+        check(file.at("labels").shape == std::vector<index>{rows.batch}, file.name(), "labels: expected shape [",
+              rows.batch, "], found ", spectral::detail::shape_list(file.at("labels").shape));
         b.labels = file.read<row_index>("labels");
         for (row_index l : b.labels)
-            check(l >= 0 && l < c.num_classes, file.name(), "labels: expected 0 to ", c.num_classes - 1, " (num_classes), found ", l);
+            check(l >= 0 && l < c.num_classes, file.name(), "labels: expected 0 to ", c.num_classes - 1,
+                  " (num_classes), found ", l);
     }
     return b;
 }
@@ -127,7 +129,8 @@ void write_gradients(const dump_options& o) {
     out.write(o.out);
 }
 
-void add_dump(CLI::App& app, const std::string& name, const std::string& about, const std::string& ids, void (*write)(const dump_options&)) {
+void add_dump(CLI::App& app, const std::string& name, const std::string& about, const std::string& ids,
+              void (*write)(const dump_options&)) {
     auto* c = app.add_subcommand(name, about);
     auto o = std::make_shared<dump_options>();
     option(*c, "--model", o->model, "DIR", "config.json and weights (F64, F32, F16 or BF16), or a run")->required();

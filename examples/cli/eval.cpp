@@ -36,15 +36,15 @@ measured measure(runner& r, const task_data& task) {
     const auto began = std::chrono::steady_clock::now();
     index head_rows = 0;
     evaluation_set set{task.name, task.evaluations, [&](index n) {
-        batch b = task.evaluation_at(n);
-        const index head = task.classes == 0 ? b.rows() : 0;
-        m.dense += dense_macs(r.config(), b.lengths, head);
-        head_rows += head;
-        m.tokens += b.rows();
-        m.windows += b.sequences();
-        for (index n_tokens : b.lengths) m.longest = std::max(m.longest, n_tokens);
-        return b;
-    }};
+                           batch b = task.evaluation_at(n);
+                           const index head = task.classes == 0 ? b.rows() : 0;
+                           m.dense += dense_macs(r.config(), b.lengths, head);
+                           head_rows += head;
+                           m.tokens += b.rows();
+                           m.windows += b.sequences();
+                           for (index n_tokens : b.lengths) m.longest = std::max(m.longest, n_tokens);
+                           return b;
+                       }};
     r.set_trace(&m.trace);
     m.result = spectral::evaluate(r, set);
     r.set_trace(nullptr);
@@ -63,23 +63,32 @@ fs::path train_tokens_of(const fs::path& run) {
     return fs::exists(tokens) ? tokens : fs::path();
 }
 
-nlohmann::ordered_json language_figures(const eval_options& o, const model_directory& model, const measured& m, const std::string& tokenizer_file) {
+nlohmann::ordered_json language_figures(const eval_options& o, const model_directory& model, const measured& m,
+                                        const std::string& tokenizer_file) {
     const index vocabulary = model.config.vocab_size;
-    const auto stream = open_stream({.files = o.data.valid, .tokenizer = tokenizer_file, .name = "data"}, vocabulary).stream;
+    const auto stream =
+        open_stream({.files = o.data.valid, .tokenizer = tokenizer_file, .name = "data"}, vocabulary).stream;
     const double nats = m.result.nats;
-    nlohmann::ordered_json json{{"perplexity", perplexity(nats, m.result.targets)}, {"loss", m.result.loss()}, {"targets", m.result.targets}};
-    const bool whole = m.result.targets == stream.size() - 1;   // not with --eval-batches
+    nlohmann::ordered_json json{
+        {"perplexity", perplexity(nats, m.result.targets)}, {"loss", m.result.loss()}, {"targets", m.result.targets}};
+    const bool whole = m.result.targets == stream.size() - 1;  // not with --eval-batches
     if (whole && stream.text().bytes > 0) json["bits_per_byte"] = bits_per_byte(nats, stream.text().bytes);
     if (whole && stream.text().words > 0) json["word_perplexity"] = word_perplexity(nats, stream.text().words);
     json["windows"] = {{"count", m.windows}, {"length", o.data.time}, {"stride", o.data.time}};
     const fs::path kept = train_tokens_of(model.run());
     std::vector<std::string> train;
-    if (!o.train_data.empty()) train = {o.train_data};
-    else if (!kept.empty()) train = {kept.string()};
+    if (!o.train_data.empty())
+        train = {o.train_data};
+    else if (!kept.empty())
+        train = {kept.string()};
     if (train.empty()) return json;
-    auto scored = stream.tokens();   // what the model was asked, no more
+    auto scored = stream.tokens();  // what the model was asked, no more
     scored.resize(static_cast<std::size_t>(m.result.targets + 1));
-    const auto score = ngram_model(open_stream({.files = train, .tokenizer = tokenizer_file, .name = "train"}, vocabulary).stream.tokens(), vocabulary).score(scored);
+    const auto score =
+        ngram_model(
+            open_stream({.files = train, .tokenizer = tokenizer_file, .name = "train"}, vocabulary).stream.tokens(),
+            vocabulary)
+            .score(scored);
     json["unigram_perplexity"] = score.unigram_perplexity();
     json["bigram_perplexity"] = score.bigram_perplexity();
     return json;
@@ -90,7 +99,8 @@ void add_work(nlohmann::ordered_json& json, const chiar_config& c, const measure
     json["executed_flops"] = m.executed.flops();
     json["dense_flops"] = m.dense.flops();
     for (const auto& [name, field] : mac_counts::fields())
-        if (m.executed.*field > 0 || m.dense.*field > 0) json["flops"][std::string(name)] = {{"executed", 2 * m.executed.*field}, {"dense", 2 * m.dense.*field}};
+        if (m.executed.*field > 0 || m.dense.*field > 0)
+            json["flops"][std::string(name)] = {{"executed", 2 * m.executed.*field}, {"dense", 2 * m.dense.*field}};
     json["attention_only_flops"] = {{"executed", 2 * m.executed.attention()}, {"dense", 2 * m.dense.attention()}};
     if (c.baseline()) return;
     add_routing(json, m.trace);
@@ -108,42 +118,53 @@ void print(const nlohmann::ordered_json& json, const measured& m) {
     line("unigram_perplexity", "unigram perplexity");
     line("bigram_perplexity", "bigram perplexity");
     if (json.contains("windows"))
-        std::printf("%-24s %s of %s tokens, stride %s: every token of them but the first is predicted once\n", "windows", json["windows"]["count"].dump().c_str(),
-                    json["windows"]["length"].dump().c_str(), json["windows"]["stride"].dump().c_str());
-    else std::printf("%-24s %lld, up to %lld tokens\n", "examples", static_cast<long long>(m.windows), static_cast<long long>(m.longest));
+        std::printf("%-24s %s of %s tokens, stride %s: every token of them but the first is predicted once\n",
+                    "windows", json["windows"]["count"].dump().c_str(), json["windows"]["length"].dump().c_str(),
+                    json["windows"]["stride"].dump().c_str());
+    else
+        std::printf("%-24s %lld, up to %lld tokens\n", "examples", static_cast<long long>(m.windows),
+                    static_cast<long long>(m.longest));
     line("meta_gate", "MetaRouter gate");
     if (json.contains("attention_share")) {
         std::printf("%-24s", "attention share");
-        for (const auto& [layer, share] : json["attention_share"].items()) std::printf(" layer %s: %.1f %%", layer.c_str(), 100 * share.get<double>());
+        for (const auto& [layer, share] : json["attention_share"].items())
+            std::printf(" layer %s: %.1f %%", layer.c_str(), 100 * share.get<double>());
         std::printf("\n");
     }
-    std::printf("%-24s %.0f\n\nforward passes of this evaluation; 1 MAC = 2 FLOPs; dense: attention in every layer\n%s", "tokens/s",
-                json["tokens_per_second"].get<double>(), mac_table(m.executed, &m.dense).c_str());
+    std::printf("%-24s %.0f\n\nforward passes of this evaluation; 1 MAC = 2 FLOPs; dense: attention in every layer\n%s",
+                "tokens/s", json["tokens_per_second"].get<double>(), mac_table(m.executed, &m.dense).c_str());
 }
 
 void run_eval(eval_options& o, CLI::App& command) {
     const model_directory model(o.model);
     const chiar_config& c = model.config;
     const fs::path settings = model.run() / "run.json";
-    if (fs::exists(settings)) {   // task, limits of ListOps, seed: as in training, where the command line says nothing
+    if (fs::exists(settings)) {  // task, limits of ListOps, seed: as in training, where the command line says nothing
         const auto json = read_json_file(settings);
         if (json.is_object() && json.contains("options")) {
             auto saved = json["options"];
-            for (const char* own : {"train", "out", "resume", "tokenizer", "train-tokenizer", "train-tsv", "eval-batches", "executor", "dtype", "threads"}) saved.erase(own);
+            for (const char* own : {"train", "out", "resume", "tokenizer", "train-tokenizer", "train-tsv",
+                                    "eval-batches", "executor", "dtype", "threads"})
+                saved.erase(own);
             if (command.get_option("--task")->count()) saved.erase("valid"), saved.erase("valid-tsv");
             std::vector<std::string> all;
             for (const auto* opt : command.get_options())
                 all.insert(all.end(), opt->get_lnames().begin(), opt->get_lnames().end());
             restore_options(command, saved, settings.string(), {}, all);
         }
-    } else if (command.get_option("--time")->count() == 0) o.data.time = c.max_seq_len;
-    if (command.get_option("--task")->count() == 0 && !fs::exists(settings) && c.model_type == "chiar_classifier") o.data.task = "classification";
-    check(o.data.time <= c.max_seq_len, "--time", "expected at most ", c.max_seq_len, " (max_seq_len), found ", o.data.time);
+    } else if (command.get_option("--time")->count() == 0)
+        o.data.time = c.max_seq_len;
+    if (command.get_option("--task")->count() == 0 && !fs::exists(settings) && c.model_type == "chiar_classifier")
+        o.data.task = "classification";
+    check(o.data.time <= c.max_seq_len, "--time", "expected at most ", c.max_seq_len, " (max_seq_len), found ",
+          o.data.time);
     o.data.train.clear();
     o.data.train_tsv.clear();
 
     const std::string tokenizer_file = !o.data.tokenizer.empty() ? o.data.tokenizer
-                                       : fs::exists(model.path / "tokenizer.json") ? (model.path / "tokenizer.json").string() : std::string();
+                                       : fs::exists(model.path / "tokenizer.json")
+                                           ? (model.path / "tokenizer.json").string()
+                                           : std::string();
     std::vector<std::string> names{o.data.task};
     if (o.data.task == "mixed") {
         names.clear();
@@ -153,12 +174,15 @@ void run_eval(eval_options& o, CLI::App& command) {
     const auto r = model.load(o.runner);
     nlohmann::ordered_json all{{"model", model.path.string()}};
     for (const auto& name : names) {
-        const bool own_ids = name.starts_with("list_ops") && o.data.task != "mixed" && c.vocab_size == list_ops_vocabulary;
+        const bool own_ids =
+            name.starts_with("list_ops") && o.data.task != "mixed" && c.vocab_size == list_ops_vocabulary;
         const task_data task = make_task(o.data, name, own_ids ? "" : tokenizer_file, {}, nullptr, nullptr);
         check(task.evaluations > 0, "spectral eval", "no data for task ", name, ": --data FILE");
         const measured m = measure(*r, task);
         nlohmann::ordered_json json = task.classes == 0 ? language_figures(o, model, m, tokenizer_file)
-                                                        : nlohmann::ordered_json{{"accuracy", m.result.accuracy()}, {"loss", m.result.loss()}, {"examples", m.result.targets}};
+                                                        : nlohmann::ordered_json{{"accuracy", m.result.accuracy()},
+                                                                                 {"loss", m.result.loss()},
+                                                                                 {"examples", m.result.targets}};
         add_work(json, c, m);
         if (!o.json) {
             if (names.size() > 1) std::printf("\ntask %s\n", name.c_str());
@@ -172,14 +196,18 @@ void run_eval(eval_options& o, CLI::App& command) {
 }  // namespace
 
 void add_eval(CLI::App& app) {
-    auto* c = app.add_subcommand("eval", "perplexity, bits per byte, accuracy, n-gram figures, executed work by operator");
+    auto* c =
+        app.add_subcommand("eval", "perplexity, bits per byte, accuracy, n-gram figures, executed work by operator");
     auto o = std::make_shared<eval_options>();
     option(*c, "--model", o->model, "DIR", "model directory or run")->required();
-    option(*c, "--data,--valid", o->data.valid, "FILE...", "text or token file; TSV for classification [the run's --valid]");
+    option(*c, "--data,--valid", o->data.valid, "FILE...",
+           "text or token file; TSV for classification [the run's --valid]");
     option(*c, "--train-data", o->train_data, "FILE", "training text of the n-gram figures [the run's]");
-    choice(*c, "--task", o->data.task, {"language", "list_ops", "list_ops_flat", "classification", "mixed"}, "[the run's]");
+    choice(*c, "--task", o->data.task, {"language", "list_ops", "list_ops_flat", "classification", "mixed"},
+           "[the run's]");
     option(*c, "--time", o->data.time, "T", "tokens of a window [the run's, or max_seq_len]");
-    option(*c, "--batch", o->data.batch, "N", "windows a batch; changes speed, and results only with --meta-pool batch");
+    option(*c, "--batch", o->data.batch, "N",
+           "windows a batch; changes speed, and results only with --meta-pool batch");
     option(*c, "--eval-batches", o->data.eval_batches, "N", "batches; 0: all");
     option(*c, "--tokenizer", o->data.tokenizer, "FILE", "tokenizer.json [the model's]");
     option(*c, "--classes", o->data.classes, "N", "classes of a TSV file");

@@ -92,19 +92,30 @@ void run_generate(generate_options& o) {
         count += static_cast<index>(ids[s].size());
         if (o.jsonl) {
             const bool full = static_cast<index>(prompts[s].size() + ids[s].size()) >= model.config.max_seq_len;
-            const char* finish = answers[s].stopped() ? "stop" : full || static_cast<index>(ids[s].size()) >= o.how.max_new_tokens ? "length" : "end";
-            std::cout << nlohmann::ordered_json{{"prompt", o.prompts[s]}, {"text", answers[s].text()}, {"ids", ids[s]}, {"finish", finish}}.dump() << '\n';
-        } else if (streams) std::cout << rest << '\n';
-        else std::cout << (s ? "\n" : "") << (o.only_new ? "" : o.prompts[s]) << answers[s].text() << '\n';
+            const char* finish = answers[s].stopped()                                                ? "stop"
+                                 : full || static_cast<index>(ids[s].size()) >= o.how.max_new_tokens ? "length"
+                                                                                                     : "end";
+            std::cout << nlohmann::ordered_json{{"prompt", o.prompts[s]},
+                                                {"text", answers[s].text()},
+                                                {"ids", ids[s]},
+                                                {"finish", finish}}
+                             .dump()
+                      << '\n';
+        } else if (streams)
+            std::cout << rest << '\n';
+        else
+            std::cout << (s ? "\n" : "") << (o.only_new ? "" : o.prompts[s]) << answers[s].text() << '\n';
     }
     std::cout.flush();
-    std::fprintf(stderr, "%lld tokens, %.1f tokens/s\n", static_cast<long long>(count), static_cast<double>(count) / seconds);
+    std::fprintf(stderr, "%lld tokens, %.1f tokens/s\n", static_cast<long long>(count),
+                 static_cast<double>(count) / seconds);
 }
 
 }  // namespace
 
 void add_generate(CLI::App& app) {
-    auto* c = app.add_subcommand("generate", "continues prompts: temperature, top-k, top-p, min-p, repetition penalty, stop");
+    auto* c =
+        app.add_subcommand("generate", "continues prompts: temperature, top-k, top-p, min-p, repetition penalty, stop");
     auto o = std::make_shared<generate_options>();
     auto& s = o->how.sampling;
     option(*c, "--model", o->model, "DIR", "model directory or run, with a tokenizer")->required();

@@ -29,10 +29,17 @@ struct info_options {
 
 // Which part a parameter belongs to, by its published name; the first match counts.
 std::string part_of(const std::string& name) {
-    static constexpr std::pair<const char*, const char*> parts[] = {
-        {"token_emb", "embedding and head"}, {"pos_emb", "positions"}, {"meta_router", "MetaRouter"}, {"router", "routers"},
-        {"dct_mix", "DCT mixing"}, {"rbf_mix", "RBF mixing"}, {"identity_mix", "identity"}, {"attn", "attention"},
-        {"ffn", "feed-forward"}, {"classifier", "classifier"}, {"heads.", "task heads"}};
+    static constexpr std::pair<const char*, const char*> parts[] = {{"token_emb", "embedding and head"},
+                                                                    {"pos_emb", "positions"},
+                                                                    {"meta_router", "MetaRouter"},
+                                                                    {"router", "routers"},
+                                                                    {"dct_mix", "DCT mixing"},
+                                                                    {"rbf_mix", "RBF mixing"},
+                                                                    {"identity_mix", "identity"},
+                                                                    {"attn", "attention"},
+                                                                    {"ffn", "feed-forward"},
+                                                                    {"classifier", "classifier"},
+                                                                    {"heads.", "task heads"}};
     for (const auto& [key, part] : parts)
         if (name.find(key) != std::string::npos) return part;
     return "final norm";
@@ -57,19 +64,26 @@ mac_counts forward_macs(const chiar_config& c, index batch, index time, double s
     const bool all_keys = c.kv_scope == kv_scope::all || all_run;
     middle.key_rows = all_keys ? rows : middle.attention_rows;
     middle.attention_pairs = pairs * kept * (all_keys ? 1 : kept);
-    const index others = all_run ? rows : rows - middle.attention_rows, rbf = c.operators() == 3 ? (all_run ? rows : others / 2) : 0;
+    const index others = all_run ? rows : rows - middle.attention_rows,
+                rbf = c.operators() == 3 ? (all_run ? rows : others / 2) : 0;
     (identity ? middle.identity_rows : middle.dct_rows) = all_run ? rows : others - rbf;
     middle.rbf_rows = rbf;
-    if (rbf) middle.rbf_key_rows = rows, middle.rbf_pairs = pairs * static_cast<double>(rbf) / static_cast<double>(rows);
-    const bool learned = c.routing_mode == routing_mode::hard || c.routing_mode == routing_mode::soft || c.routing_mode == routing_mode::budget;
-    if (learned || c.routing_mode == routing_mode::threshold || c.routing_mode == routing_mode::permuted) middle.router_rows = rows;
+    if (rbf)
+        middle.rbf_key_rows = rows, middle.rbf_pairs = pairs * static_cast<double>(rbf) / static_cast<double>(rows);
+    const bool learned = c.routing_mode == routing_mode::hard || c.routing_mode == routing_mode::soft ||
+                         c.routing_mode == routing_mode::budget;
+    if (learned || c.routing_mode == routing_mode::threshold || c.routing_mode == routing_mode::permuted)
+        middle.router_rows = rows;
     middle.gate_outputs = learned ? c.operators() : 0;
 
     std::vector<layer_work> layers(static_cast<std::size_t>(c.n_layers), middle);
     layers.front() = first;
     layers.back() = last;
-    const chiar_widths widths{.d = c.d_model, .feed_forward = 4 * c.d_model, .vocabulary = c.vocab_size,
-                              .rbf_features = c.n_random_features, .mixers_have_feed_forward = c.architecture == architecture::v1};
+    const chiar_widths widths{.d = c.d_model,
+                              .feed_forward = 4 * c.d_model,
+                              .vocabulary = c.vocab_size,
+                              .rbf_features = c.n_random_features,
+                              .mixers_have_feed_forward = c.architecture == architecture::v1};
     return model_macs(widths, layers, rows);
 }
 
@@ -78,14 +92,16 @@ void print_build() {
     std::printf("build       %s\n", SPECTRAL_BUILD_INFO);
     std::printf("executors  ");
     for (const auto& entry : runner_table) std::printf(" %s/%s", entry.executor, entry.dtype);
-    std::printf("\nthreads     %d by default, %u processors\n", omp_get_max_threads(), std::thread::hardware_concurrency());
+    std::printf("\nthreads     %d by default, %u processors\n", omp_get_max_threads(),
+                std::thread::hardware_concurrency());
 }
 
 void print_model(const info_options& o) {
     namespace fs = std::filesystem;
     const chiar_config c = fs::is_directory(o.model) ? model_directory(o.model).config : read_chiar_config(o.model);
     const index time = o.time ? o.time : c.max_seq_len;
-    check(o.batch > 0 && time > 0 && time <= c.max_seq_len, o.model, "--time: expected 1 to ", c.max_seq_len, " (max_seq_len), found ", time);
+    check(o.batch > 0 && time > 0 && time <= c.max_seq_len, o.model, "--time: expected 1 to ", c.max_seq_len,
+          " (max_seq_len), found ", time);
     check(o.share >= 0 && o.share <= 1, "--share", "expected a number in [0, 1], found ", o.share);
     std::vector<parameter_size> parts;
     index total = 0;
@@ -99,23 +115,28 @@ void print_model(const info_options& o) {
     const mac_counts macs = forward_macs(c, o.batch, time, o.share);
     const mac_counts dense = dense_macs(c, std::vector<index>(static_cast<std::size_t>(o.batch), time), o.batch * time);
     if (o.json) {
-        nlohmann::ordered_json json{{"config", nlohmann::ordered_json::parse(write_chiar_config(c))}, {"parameters", {{"total", total}}}};
+        nlohmann::ordered_json json{{"config", nlohmann::ordered_json::parse(write_chiar_config(c))},
+                                    {"parameters", {{"total", total}}}};
         for (const auto& [name, size] : parts) json["parameters"][name] = size;
         for (const auto& [name, field] : mac_counts::fields())
-            if (dense.*field > 0 || macs.*field > 0) json["macs"][std::string(name)] = {{"model", macs.*field}, {"dense", dense.*field}};
+            if (dense.*field > 0 || macs.*field > 0)
+                json["macs"][std::string(name)] = {{"model", macs.*field}, {"dense", dense.*field}};
         json["batch"] = o.batch, json["time"] = time, json["share"] = o.share;
         std::cout << json.dump(2) << '\n';
         return;
     }
     std::printf("%s, %lld layers, width %lld, %lld heads, vocabulary %lld, at most %lld tokens\n", c.model_type.c_str(),
-                static_cast<long long>(c.n_layers), static_cast<long long>(c.d_model), static_cast<long long>(c.n_heads),
-                static_cast<long long>(c.vocab_size), static_cast<long long>(c.max_seq_len));
+                static_cast<long long>(c.n_layers), static_cast<long long>(c.d_model),
+                static_cast<long long>(c.n_heads), static_cast<long long>(c.vocab_size),
+                static_cast<long long>(c.max_seq_len));
     if (!c.baseline())
-        std::printf("%s, routing %s, %s DCT, keys and values of %s tokens\n", spectral::detail::name_of(c.layer_variant),
-                    spectral::detail::name_of(c.routing_mode), spectral::detail::name_of(c.dct_norm), spectral::detail::name_of(c.kv_scope));
+        std::printf("%s, routing %s, %s DCT, keys and values of %s tokens\n",
+                    spectral::detail::name_of(c.layer_variant), spectral::detail::name_of(c.routing_mode),
+                    spectral::detail::name_of(c.dct_norm), spectral::detail::name_of(c.kv_scope));
     std::printf("\nparameters\n");
     for (const auto& [name, size] : parts)
-        std::printf("  %-20s %13lld %6.1f%%\n", name.c_str(), static_cast<long long>(size), 100.0 * static_cast<double>(size) / static_cast<double>(total));
+        std::printf("  %-20s %13lld %6.1f%%\n", name.c_str(), static_cast<long long>(size),
+                    100.0 * static_cast<double>(size) / static_cast<double>(total));
     std::printf("  %-20s %13lld\n", "total", static_cast<long long>(total));
     std::printf("\nforward pass of %lld x %lld tokens", static_cast<long long>(o.batch), static_cast<long long>(time));
     if (!c.baseline()) std::printf(", %.0f %% of the tokens of a routed layer to attention", 100 * o.share);
@@ -126,7 +147,8 @@ void print_model(const info_options& o) {
 }  // namespace
 
 void add_info(CLI::App& app) {
-    auto* c = app.add_subcommand("info", "parameters by part, FLOPs by operator; --build: compiler, threads, transforms");
+    auto* c =
+        app.add_subcommand("info", "parameters by part, FLOPs by operator; --build: compiler, threads, transforms");
     auto o = std::make_shared<info_options>();
     option(*c, "model,--model", o->model, "PATH", "model directory, run, or a config.json alone");
     c->add_flag("--build", o->build, "how this program was built");

@@ -27,7 +27,8 @@ A first run, from text to text (each command has its own --help):
 
 A run is a directory: checkpoints step-N, links last and best, metrics.jsonl, tokenizer.json and run.json (its options).
 A checkpoint is a directory too: config.json, model.safetensors, optimizer.safetensors, trainer.json, tokenizer.json.
---model takes either. Ctrl-C during training saves and stops; spectral train --out run --resume continues the same losses.
+--model takes either. Ctrl-C during training saves and stops; spectral train --out run --resume continues as if it had
+never stopped.
 
 Exit codes: 0 done; 2 bad input, one sentence on stderr says what was expected and found; 130, 143 stopped by Ctrl-C or
 SIGTERM after saving.)";
@@ -62,12 +63,14 @@ std::string usage_problem(const CLI::App& app, const CLI::ParseError& problem) {
         else
             for (const auto* o : command.get_options())
                 for (const auto& name : o->get_lnames()) known.push_back("--" + name);
-        return "unknown argument " + in_quotes(extra[0]) + " of " + command.get_display_name() + suggestion(extra[0], known);
+        return "unknown argument " + in_quotes(extra[0]) + " of " + command.get_display_name() +
+               suggestion(extra[0], known);
     }
     std::string text = problem.what();
     for (char& c : text)
         if (c == '\n') c = ' ';
-    return text + (command.get_parent() ? " (see spectral " + command.get_name() + " --help)" : " (see spectral --help)");
+    return text +
+           (command.get_parent() ? " (see spectral " + command.get_name() + " --help)" : " (see spectral --help)");
 }
 
 int run(int argc, char** argv) {
@@ -76,10 +79,11 @@ int run(int argc, char** argv) {
     app.get_formatter()->label("OPTIONS", "options");
     app.get_formatter()->label("SUBCOMMAND", "command");
     app.set_help_flag("-h,--help", "this page, or that of a command");
-    app.set_version_flag("--version", spectral::detail::join(version_major, ".", version_minor, ".", version_patch), "the version");
+    app.set_version_flag("--version", spectral::detail::join(version_major, ".", version_minor, ".", version_patch),
+                         "the version");
     app.require_subcommand(1);
     add_commands(app);
-    app.footer(footer);   // after the commands, which would repeat it
+    app.footer(footer);  // after the commands, which would repeat it
     try {
         app.parse(argc, argv);
         std::cout.flush();
@@ -88,7 +92,7 @@ int run(int argc, char** argv) {
     } catch (const exit_with& end) {
         return end.code;
     } catch (const CLI::ParseError& problem) {
-        if (problem.get_exit_code() == 0) return app.exit(problem);   // help, version
+        if (problem.get_exit_code() == 0) return app.exit(problem);  // help, version
         std::cerr << "spectral: " << usage_problem(app, problem) << '\n';
     } catch (const std::bad_alloc&) {
         std::cerr << "spectral: out of memory\n";
@@ -104,6 +108,6 @@ int run(int argc, char** argv) {
 }  // namespace spectral::cli
 
 int main(int argc, char** argv) {
-    std::signal(SIGXFSZ, SIG_IGN);   // a file that grows too large is an error of its write, not the end of the program
+    std::signal(SIGXFSZ, SIG_IGN);  // a file that grows too large is an error of its write, not the end of the program
     return spectral::cli::run(argc, argv);
 }

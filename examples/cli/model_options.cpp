@@ -19,7 +19,8 @@ constexpr short_option short_options[] = {
     {"--tau", "tau", "X", "entropy above which a token goes to attention; a list [null,0.86,...]: one per layer"},
     {"--target-share", "target_share", "X", "share of tokens to attention of random and budget routing"},
     {"--kv-scope", "kv_scope", "NAME", "tokens that give keys and values: all|routed"},
-    {"--meta-pool", "meta_pool", "NAME", "what the MetaRouter reads: causal|sequence|batch|fixed [causal in a new model]"},
+    {"--meta-pool", "meta_pool", "NAME",
+     "what the MetaRouter reads: causal|sequence|batch|fixed [causal in a new model]"},
     {"--dropout", "dropout", "X", "share of activations dropped in training"}};
 
 // "d_model=128" -> {"d_model", 128}: a JSON value where it is one, else a string
@@ -36,14 +37,20 @@ std::pair<std::string, nlohmann::json> key_and_value(const std::string& text) {
 void add_model_options(CLI::App& app, std::shared_ptr<model_options> o) {
     const char* group = "Model";
     option(app, "--config", o->config, "FILE", "config.json to start from; unknown keys are refused")->group(group);
-    choice(app, "--preset", o->preset, {"small", "large"}, "without --config: width 256 and 4 layers, or 1024 and 28")->group(group);
-    choice(app, "--model", o->model, {"chiar_former", "full_attention", "chiar_classifier"}, "[by the task]")->group(group);
+    choice(app, "--preset", o->preset, {"small", "large"}, "without --config: width 256 and 4 layers, or 1024 and 28")
+        ->group(group);
+    choice(app, "--model", o->model, {"chiar_former", "full_attention", "chiar_classifier"}, "[by the task]")
+        ->group(group);
     for (const auto& s : short_options)
-        app.add_option_function<std::string>(s.name, [o, key = s.key](const std::string& v) { o->set.push_back(std::string(key) + "=" + v); }, s.help)
-            ->option_text(s.type)->group(group);
-    app.add_option_function<std::vector<std::string>>("--set", [o](const std::vector<std::string>& v) { o->set.insert(o->set.end(), v.begin(), v.end()); },
-                                                      "any key of config.json, such as use_collapse_reg=true")
-        ->option_text("KEY=VALUE...")->group(group);
+        app.add_option_function<std::string>(
+               s.name, [o, key = s.key](const std::string& v) { o->set.push_back(std::string(key) + "=" + v); }, s.help)
+            ->option_text(s.type)
+            ->group(group);
+    app.add_option_function<std::vector<std::string>>(
+           "--set", [o](const std::vector<std::string>& v) { o->set.insert(o->set.end(), v.begin(), v.end()); },
+           "any key of config.json, such as use_collapse_reg=true")
+        ->option_text("KEY=VALUE...")
+        ->group(group);
 }
 
 chiar_config make_config(const model_options& o, const data_needs& needs) {
@@ -54,9 +61,11 @@ chiar_config make_config(const model_options& o, const data_needs& needs) {
         check(json.is_object(), o.config, "expected a JSON object");
         where = o.config;
     } else {
-        json = nlohmann::json::parse(write_chiar_config(o.preset == "large" ? chiar_config::large() : chiar_config::small()));
-        for (const char* open : {"vocab_size", "max_seq_len", "model_type", "num_classes", "task_classes"}) json.erase(open);
-        json["meta_pool"] = "causal";   // the published batch mean lets tokens see later ones
+        json = nlohmann::json::parse(
+            write_chiar_config(o.preset == "large" ? chiar_config::large() : chiar_config::small()));
+        for (const char* open : {"vocab_size", "max_seq_len", "model_type", "num_classes", "task_classes"})
+            json.erase(open);
+        json["meta_pool"] = "causal";  // the published batch mean lets tokens see later ones
     }
     if (!o.model.empty()) json["model_type"] = o.model;
     for (const auto& text : o.set) {
@@ -67,14 +76,17 @@ chiar_config make_config(const model_options& o, const data_needs& needs) {
     if (!json.contains("vocab_size")) json["vocab_size"] = needs.vocabulary;
     if (!json.contains("max_seq_len")) json["max_seq_len"] = needs.time;
     if (json["model_type"] == "chiar_classifier") {
-        check(!needs.language && needs.classes.size() == 1, where, "model_type: chiar_classifier has one classification task");
+        check(!needs.language && needs.classes.size() == 1, where,
+              "model_type: chiar_classifier has one classification task");
         if (!json.contains("num_classes")) json["num_classes"] = needs.classes[0].second;
     } else if (!json.contains("task_classes") && !needs.classes.empty()) {
         for (const auto& [task, classes] : needs.classes) json["task_classes"][task] = classes;
     }
     const chiar_config c = parse_chiar_config(json, where);
-    check(c.vocab_size >= needs.vocabulary, where, "vocab_size: expected at least ", needs.vocabulary, " (tokens of the data), found ", c.vocab_size);
-    check(c.max_seq_len >= needs.time, where, "max_seq_len: expected at least ", needs.time, " (--time), found ", c.max_seq_len);
+    check(c.vocab_size >= needs.vocabulary, where, "vocab_size: expected at least ", needs.vocabulary,
+          " (tokens of the data), found ", c.vocab_size);
+    check(c.max_seq_len >= needs.time, where, "max_seq_len: expected at least ", needs.time, " (--time), found ",
+          c.max_seq_len);
     return c;
 }
 

@@ -9,14 +9,14 @@ namespace spectral::cli {
 
 struct model_options {
     std::string config, preset = "small", model;
-    std::vector<std::string> set;   // key=value; the short options add to it
+    std::vector<std::string> set;  // key=value; the short options add to it
 };
 void add_model_options(CLI::App& app, std::shared_ptr<model_options> o);
 
 // What the data asks of a model.
 struct data_needs {
     index vocabulary = 0, time = 0;
-    bool language = true;                                     // a loss on next tokens
+    bool language = true;  // a loss on next tokens
     std::vector<std::pair<std::string, index>> classes = {};  // classification tasks and their classes
 };
 

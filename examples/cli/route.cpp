@@ -20,8 +20,8 @@ struct route_options {
 
 struct routed_text {
     std::vector<row_index> ids;
-    std::vector<std::string> pieces;             // text of each token, as far as it is text alone
-    std::map<index, layer_routes> layers;        // over all windows
+    std::vector<std::string> pieces;  // text of each token, as far as it is text alone
+    std::map<index, layer_routes> layers;  // over all windows
     std::vector<double> meta_gate;
 };
 
@@ -37,7 +37,7 @@ routed_text route(runner& r, const tokenizer& tok, const std::string& text) {
         r.logits(window, 1);
         r.set_trace(nullptr);
         for (auto& [layer, routes] : trace.layers) {
-            if (routes.op.empty()) continue;   // a baseline records entropies alone
+            if (routes.op.empty()) continue;  // a baseline records entropies alone
             layer_routes& all = out.layers[layer];
             all.operators = routes.operators;
             all.op.insert(all.op.end(), routes.op.begin(), routes.op.end());
@@ -65,35 +65,42 @@ std::string visible(const std::string& piece) { return nlohmann::json(piece).dum
 void print_json(const routed_text& t, const std::vector<std::string>& names) {
     nlohmann::ordered_json json{{"ids", t.ids}, {"tokens", t.pieces}, {"operators", names}};
     for (const auto& [layer, l] : t.layers)
-        json["layers"][std::to_string(layer)] = {{"attention_share", share_of(l)}, {"op", l.op}, {"entropy", l.entropy}};
+        json["layers"][std::to_string(layer)] = {
+            {"attention_share", share_of(l)}, {"op", l.op}, {"entropy", l.entropy}};
     json["meta_gate"] = t.meta_gate;
     std::cout << json.dump() << '\n';
 }
 
 // The text once a layer, attention's tokens on a colour.
 void print_colored(const routed_text& t, const std::vector<std::string>& names) {
-    static constexpr const char* paint[] = {"\x1b[2m", "\x1b[30;43m", "\x1b[30;46m"};   // dim, then backgrounds
+    static constexpr const char* paint[] = {"\x1b[2m", "\x1b[30;43m", "\x1b[30;46m"};  // dim, then backgrounds
     for (const auto& [layer, l] : t.layers) {
-        std::printf("\x1b[1mlayer %lld: %.1f %% to attention\x1b[0m ", static_cast<long long>(layer), 100 * share_of(l));
+        std::printf("\x1b[1mlayer %lld: %.1f %% to attention\x1b[0m ", static_cast<long long>(layer),
+                    100 * share_of(l));
         const auto colour = [&](row_index op) { return paint[op == 0 ? 0 : op == l.operators - 1 ? 2 : 1]; };
-        for (row_index op = 0; op < l.operators; ++op) std::printf(" %s%s\x1b[0m", colour(op), names[static_cast<std::size_t>(op)].c_str());
+        for (row_index op = 0; op < l.operators; ++op)
+            std::printf(" %s%s\x1b[0m", colour(op), names[static_cast<std::size_t>(op)].c_str());
         std::printf("\n");
-        for (std::size_t i = 0; i < t.pieces.size(); ++i) std::printf("%s%s\x1b[0m", colour(l.op[i]), t.pieces[i].c_str());
+        for (std::size_t i = 0; i < t.pieces.size(); ++i)
+            std::printf("%s%s\x1b[0m", colour(l.op[i]), t.pieces[i].c_str());
         std::printf("\n\n");
     }
 }
 
 void print_table(const routed_text& t, const std::vector<std::string>& names) {
     std::printf("%6s  %-20s", "", "token");
-    for (const auto& [layer, l] : t.layers) std::printf("  layer %-3lld entropy, operator", static_cast<long long>(layer));
+    for (const auto& [layer, l] : t.layers)
+        std::printf("  layer %-3lld entropy, operator", static_cast<long long>(layer));
     std::printf("\n");
     for (std::size_t i = 0; i < t.ids.size(); ++i) {
         std::printf("%6zu  %-20s", i, visible(t.pieces[i]).c_str());
         for (const auto& [layer, l] : t.layers)
-            std::printf("  %-9.4f %-18s", l.entropy.empty() ? 0.0 : l.entropy[i], names[static_cast<std::size_t>(l.op[i])].c_str());
+            std::printf("  %-9.4f %-18s", l.entropy.empty() ? 0.0 : l.entropy[i],
+                        names[static_cast<std::size_t>(l.op[i])].c_str());
         std::printf("\n");
     }
-    for (const auto& [layer, l] : t.layers) std::printf("layer %lld: %.1f %% to attention\n", static_cast<long long>(layer), 100 * share_of(l));
+    for (const auto& [layer, l] : t.layers)
+        std::printf("layer %lld: %.1f %% to attention\n", static_cast<long long>(layer), 100 * share_of(l));
 }
 
 void run_route(const route_options& o) {
@@ -106,9 +113,12 @@ void run_route(const route_options& o) {
     check_utf8(text, o.file.empty() ? "--text" : o.file);
     const auto names = operator_names(model.config);
     const routed_text t = route(*model.load(o.runner), tok, text);
-    if (o.json) print_json(t, names);
-    else if (o.color || (!o.plain && ::isatty(1))) print_colored(t, names);
-    else print_table(t, names);
+    if (o.json)
+        print_json(t, names);
+    else if (o.color || (!o.plain && ::isatty(1)))
+        print_colored(t, names);
+    else
+        print_table(t, names);
 }
 
 }  // namespace

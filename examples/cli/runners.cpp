@@ -16,7 +16,9 @@ std::unique_ptr<runner> runner_choice::make(const chiar_config& c, bool for_trai
 void add_runner_options(CLI::App& app, runner_choice& choice_) {
     choice(app, "--executor", choice_.executor, {"reference", "cpu"}, "who computes")->group("Machine");
     choice(app, "--dtype", choice_.dtype, {"f32", "f64"}, "scalar of weights and activations")->group("Machine");
-    option(app, "--threads", choice_.threads, "N", "threads of the cpu executor; 0: all")->group("Machine")->check(CLI::Range(0, 4096).description(""));
+    option(app, "--threads", choice_.threads, "N", "threads of the cpu executor; 0: all")
+        ->group("Machine")
+        ->check(CLI::Range(0, 4096).description(""));
 }
 
 model_directory::model_directory(const std::filesystem::path& model_or_run)
@@ -28,14 +30,17 @@ std::filesystem::path model_directory::tokenizer() const {
     return file;
 }
 
-std::filesystem::path model_directory::run() const { return std::filesystem::absolute(path).lexically_normal().parent_path(); }
+std::filesystem::path model_directory::run() const {
+    return std::filesystem::absolute(path).lexically_normal().parent_path();
+}
 
 std::unique_ptr<runner> model_directory::load(const runner_choice& choice, bool for_training) const {
     const safetensors_file weights(weights_file(path));
-    double wanted = 0, stored = 0;   // a configuration that lies about sizes is found before memory is asked for
+    double wanted = 0, stored = 0;  // a configuration that lies about sizes is found before memory is asked for
     for (const auto& p : parameters_of(config)) wanted += static_cast<double>(p.size);
     for (const auto& [name, entry] : weights.tensors()) stored += static_cast<double>(entry.size());
-    check(wanted <= 2 * stored + 1e7, (path / "config.json").string(), "the sizes make ", wanted, " parameters, but ", weights.name(), " holds ", stored, " values");
+    check(wanted <= 2 * stored + 1e7, (path / "config.json").string(), "the sizes make ", wanted, " parameters, but ",
+          weights.name(), " holds ", stored, " values");
     auto r = choice.make(config, for_training);
     r->load_weights(weights);
     return r;
@@ -46,7 +51,8 @@ std::filesystem::path weights_file(const std::filesystem::path& directory) {
     std::vector<std::filesystem::path> found;
     for (const auto& entry : std::filesystem::directory_iterator(directory))
         if (entry.path().extension() == ".safetensors") found.push_back(entry.path());
-    check(found.size() == 1, directory.string(), "expected model.safetensors or one other *.safetensors, found ", found.size());
+    check(found.size() == 1, directory.string(), "expected model.safetensors or one other *.safetensors, found ",
+          found.size());
     return found[0];
 }
 

@@ -36,8 +36,8 @@ struct model_directory {
     chiar_config config;
 
     explicit model_directory(const std::filesystem::path& model_or_run);
-    std::filesystem::path tokenizer() const;   // throws if there is none
-    std::filesystem::path run() const;         // the run that the checkpoint belongs to; may not exist
+    std::filesystem::path tokenizer() const;  // throws if there is none
+    std::filesystem::path run() const;  // the run that the checkpoint belongs to; may not exist
     std::unique_ptr<runner> load(const runner_choice& choice, bool for_training = false) const;
 };
 // model.safetensors of a directory, or its only *.safetensors

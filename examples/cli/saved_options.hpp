@@ -22,8 +22,8 @@ inline nlohmann::ordered_json given_options(const CLI::App& app, const std::vect
 
 // Sets every saved option that the command line leaves open. One given with another value is refused, unless it is in
 // `free`: those may change between a run and its continuation.
-inline void restore_options(CLI::App& app, const nlohmann::json& saved, const std::string& where, const std::vector<std::string>& paths,
-                            const std::vector<std::string>& free) {
+inline void restore_options(CLI::App& app, const nlohmann::json& saved, const std::string& where,
+                            const std::vector<std::string>& paths, const std::vector<std::string>& free) {
     const auto given = given_options(app, paths);
     for (const auto& [name, values] : saved.items()) {
         auto* o = app.get_option_no_throw("--" + name);
@@ -32,7 +32,8 @@ inline void restore_options(CLI::App& app, const nlohmann::json& saved, const st
             o->add_result(values.get<std::vector<std::string>>());
             o->run_callback();
         } else if (std::find(free.begin(), free.end(), name) == free.end()) {
-            check(given[name] == values, where, "--", name, ": expected ", values.dump(), " as in the run so far, found ", given[name].dump());
+            check(given[name] == values, where, "--", name, ": expected ", values.dump(),
+                  " as in the run so far, found ", given[name].dump());
         }
     }
     for (const auto& [name, values] : given.items())

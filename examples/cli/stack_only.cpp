@@ -19,7 +19,7 @@ using stack_of = chiar_stack<exec, float, routed<exec, float, any_router<exec, f
 template <class Stack>
 std::vector<parameter_size> list(chiar_config c) {
     exec ex;
-    if (!c.has_positions()) c.max_seq_len = 1;   // no rotary table either
+    if (!c.has_positions()) c.max_seq_len = 1;  // no rotary table either
     Stack stack(ex, c);
     std::vector<parameter_size> out;
     for_each_parameter(stack, [&](const std::string& name, auto& p) { out.push_back({name, p.size()}); });

@@ -27,7 +27,8 @@ std::string megabytes(std::size_t bytes) {
 }
 
 opened_stream encode_files(const text_source& source, index vocabulary) {
-    check(!source.tokenizer.empty(), source.files.front(), "a text needs a tokenizer: --tokenizer or --train-tokenizer");
+    check(!source.tokenizer.empty(), source.files.front(),
+          "a text needs a tokenizer: --tokenizer or --train-tokenizer");
     std::vector<text_file> texts(source.files.begin(), source.files.end());
     std::uint64_t hash = hash_of(read_text_file(source.tokenizer), 1);
     std::size_t bytes = 0;
@@ -56,7 +57,8 @@ opened_stream encode_files(const text_source& source, index vocabulary) {
     }
     if (source.say) {
         const std::chrono::duration<double> took = std::chrono::steady_clock::now() - began;
-        *source.say << source.name << ": " << megabytes(bytes) << " of text are " << ids.size() << " tokens (" << took.count() << " s)\n";
+        *source.say << source.name << ": " << megabytes(bytes) << " of text are " << ids.size() << " tokens ("
+                    << took.count() << " s)\n";
     }
     if (cached.empty()) return {token_stream(std::move(ids), size, source.files.front()), {}};
     std::filesystem::create_directories(source.cache);
@@ -66,7 +68,8 @@ opened_stream encode_files(const text_source& source, index vocabulary) {
 
 }  // namespace
 
-index train_tokenizer(const std::vector<std::string>& files, const bpe_training& options, const std::filesystem::path& out) {
+index train_tokenizer(const std::vector<std::string>& files, const bpe_training& options,
+                      const std::filesystem::path& out) {
     bpe_trainer trainer(options);
     for (const auto& path : files) {
         const text_file file(path);
@@ -96,7 +99,8 @@ opened_stream open_stream(const text_source& source, index vocabulary) {
     check(!source.files.empty(), source.name, "no file given");
     const auto tokens = std::count_if(source.files.begin(), source.files.end(), is_token_file);
     if (tokens == 0) return encode_files(source, vocabulary);
-    check(source.files.size() == 1, source.files.front(), "a token file stands alone, found ", source.files.size(), " files");
+    check(source.files.size() == 1, source.files.front(), "a token file stands alone, found ", source.files.size(),
+          " files");
     return {token_stream::open(source.files.front(), vocabulary), {}};
 }
 

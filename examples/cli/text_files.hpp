@@ -28,20 +28,21 @@ private:
 inline text_size size_of(std::string_view text) { return {static_cast<index>(text.size()), count_words(text, true)}; }
 
 // Learns a BPE from text files (of .tsv files from the last field of each line), writes it, returns its size.
-index train_tokenizer(const std::vector<std::string>& files, const bpe_training& options, const std::filesystem::path& out);
+index train_tokenizer(const std::vector<std::string>& files, const bpe_training& options,
+                      const std::filesystem::path& out);
 
-// A token file as it is, or text files encoded one after another. With a cache directory the tokens are kept there under a
-// name that holds the hash of texts and tokenizer: a changed text is encoded again. `say` hears what was done.
+// A token file as it is, or text files encoded one after another. With a cache directory the tokens are kept there under
+// a name that holds the hash of texts and tokenizer: a changed text is encoded again. `say` hears what was done.
 struct text_source {
     std::vector<std::string> files;
-    std::string tokenizer;               // tokenizer.json; may be empty for token files
-    std::filesystem::path cache = {};    // directory; empty: keep nothing
-    std::string name = "text";           // of the cached file
+    std::string tokenizer;  // tokenizer.json; may be empty for token files
+    std::filesystem::path cache = {};  // directory; empty: keep nothing
+    std::string name = "text";  // of the cached file
     std::ostream* say = nullptr;
 };
 struct opened_stream {
     token_stream stream;
-    std::filesystem::path cached;        // empty if the stream is not kept in the cache
+    std::filesystem::path cached;  // empty if the stream is not kept in the cache
 };
 opened_stream open_stream(const text_source& source, index vocabulary);
 bool is_token_file(const std::string& path);

@@ -39,7 +39,8 @@ const nlohmann::json& field(const nlohmann::json& json, const char* key, const s
 }
 row_index id_from(const nlohmann::json& id, const std::string& where) {
     check(id.is_number_integer() && id.get<double>() >= 0 && id.get<double>() < 2147483648.0, where,
-          "ids: expected whole numbers from 0, found ", id.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace).substr(0, 40));
+          "ids: expected whole numbers from 0, found ",
+          id.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace).substr(0, 40));
     return id.get<row_index>();
 }
 
@@ -69,7 +70,8 @@ void decode(const coding_options& o) {
         for_each_line(o.input, [&](const std::string& line, const std::string& where) {
             const auto json = parse_json(line, where);
             std::vector<row_index> ids;
-            check(field(json, "ids", where).is_array(), where, "ids: expected an array, found ", json["ids"].type_name());
+            check(field(json, "ids", where).is_array(), where, "ids: expected an array, found ",
+                  json["ids"].type_name());
             for (const auto& id : json["ids"]) ids.push_back(id_from(id, where));
             std::cout << nlohmann::json{{"text", tok.decode(ids, o.skip_special)}}.dump() << '\n';
         });

@@ -8,7 +8,8 @@ namespace spectral::test {
 namespace {
 
 // ‖got − want‖ ≤ bound ‖want‖; tensors that are all rounding are held against `floor`
-void check_close(const std::vector<double>& got, const std::vector<double>& want, double bound, const std::string& name, double floor = 0) {
+void check_close(const std::vector<double>& got, const std::vector<double>& want, double bound, const std::string& name,
+                 double floor = 0) {
     INFO(name);
     REQUIRE(got.size() == want.size());
     double difference = 0, size = floor * floor;
@@ -36,7 +37,8 @@ void check_dump(const golden_model& model, bool gradients, double bound) {
         REQUIRE(got.contains(name));
         CHECK(got.at(name).shape == entry.shape);
         CHECK(got.at(name).dtype == (name.ends_with(".op") ? dtype::i64 : dtype::f64));
-        check_close(got.read<double>(name), model.file.read<double>(name), bound, name, name.starts_with("grad.") ? floor : 0);
+        check_close(got.read<double>(name), model.file.read<double>(name), bound, name,
+                    name.starts_with("grad.") ? floor : 0);
         ++compared;
     }
     CHECK(got.tensors().size() == compared);
@@ -82,11 +84,10 @@ TEST_CASE("the gate of a dump has one value for the batch, a sequence or a posit
 TEST_CASE("bad models and ids are refused with one sentence", "[cli]") {
     temporary_dir dir;
     const golden_model model(small_golden_dir() / "a/chiar_threshold.safetensors", dir / "model");
-    const std::string config = read_text_file(model.dir / "config.json"), arguments = "logits " + model.arguments("inputs.safetensors");
+    const std::string config = read_text_file(model.dir / "config.json"),
+                      arguments = "logits " + model.arguments("inputs.safetensors");
     const auto weights = model.dir / "model.safetensors";
-    const auto restore = [&] {
-        golden_model(small_golden_dir() / "a/chiar_threshold.safetensors", dir / "model");
-    };
+    const auto restore = [&] { golden_model(small_golden_dir() / "a/chiar_threshold.safetensors", dir / "model"); };
     const auto with_config = [&](const std::string& from, const std::string& to) {
         std::string changed = config;
         changed.replace(changed.find(from), from.size(), to);
@@ -97,10 +98,12 @@ TEST_CASE("bad models and ids are refused with one sentence", "[cli]") {
 
     SECTION("config.json") {
         check_refused(with_config("n_heads", "n_haeds"), {"config.json", "n_haeds", "did you mean", "n_heads"});
-        check_refused(with_config("\"d_model\": 32", "\"d_model\": \"32\""), {"config.json", "d_model", "whole number"});
+        check_refused(with_config("\"d_model\": 32", "\"d_model\": \"32\""),
+                      {"config.json", "d_model", "whole number"});
         check_refused(with_config("\"d_model\": 32", "\"d_model\": 33"), {"config.json", "d_model"});
         check_refused(with_config("\"d_model\": 32", "\"d_model\": 999999999999"), {"config.json", "d_model"});
-        check_refused(with_config("\"vocab_size\": 97", "\"vocab_size\": 999999999"), {"config.json", "parameters", "model.safetensors"});
+        check_refused(with_config("\"vocab_size\": 97", "\"vocab_size\": 999999999"),
+                      {"config.json", "parameters", "model.safetensors"});
         check_refused(with_config("\"threshold\"", "\"treshold\""), {"routing_mode", "treshold"});
         check_refused(with_config("{", ""), {"config.json", "not valid JSON"});
         write_text(model.dir / "config.json", "");
@@ -117,7 +120,7 @@ TEST_CASE("bad models and ids are refused with one sentence", "[cli]") {
         write_text(weights, "");
         check_refused(run(arguments), {"model.safetensors", "empty"});
         std::string lying = bytes;
-        lying[7] = 0x7f;   // a header of 2^63 bytes
+        lying[7] = 0x7f;  // a header of 2^63 bytes
         write_text(weights, lying);
         check_refused(run(arguments), {"model.safetensors", "header length"});
         restore();
@@ -125,15 +128,19 @@ TEST_CASE("bad models and ids are refused with one sentence", "[cli]") {
         safetensors_writer writer;
         const std::vector<double> three{1, 2, 3};
         for (const auto& [name, entry] : whole.tensors()) {
-            if (!name.starts_with("param.") || name == "param.norm.bias" || name == "param.layers.2.dct_mix.w") continue;
-            if (name == "param.norm.weight") writer.add("norm.weight", {3}, std::span<const double>(three));
-            else writer.add(name.substr(6), entry.dtype, entry.shape, entry.data);
+            if (!name.starts_with("param.") || name == "param.norm.bias" || name == "param.layers.2.dct_mix.w")
+                continue;
+            if (name == "param.norm.weight")
+                writer.add("norm.weight", {3}, std::span<const double>(three));
+            else
+                writer.add(name.substr(6), entry.dtype, entry.shape, entry.data);
         }
         writer.add("strange", {3}, std::span<const double>(three));
         writer.add("stranger", {3}, std::span<const double>(three));
-        std::filesystem::remove(weights);   // mapped by `whole`? no: another file; a fresh inode all the same
+        std::filesystem::remove(weights);  // mapped by `whole`? no: another file; a fresh inode all the same
         writer.write(weights);
-        check_refused(run(arguments), {"2 missing", "norm.bias", "layers.2.dct_mix.w", "2 unexpected", "strange", "stranger", "norm.weight", "[32]", "[3]"});
+        check_refused(run(arguments), {"2 missing", "norm.bias", "layers.2.dct_mix.w", "2 unexpected", "strange",
+                                       "stranger", "norm.weight", "[32]", "[3]"});
     }
     SECTION("ids") {
         std::vector<std::int64_t> ids(24, 1);
@@ -153,7 +160,8 @@ TEST_CASE("bad models and ids are refused with one sentence", "[cli]") {
         check_refused(run("logitz"), {"logitz"});
         check_refused(run("logits --model x"), {"required"});
         check_refused(run(arguments + " --dtype f16"), {"--dtype", "f16"});
-        check_refused(run("logits --model " + quoted(dir / "nowhere") + " --ids x --out y"), {"nowhere", "no such directory"});
+        check_refused(run("logits --model " + quoted(dir / "nowhere") + " --ids x --out y"),
+                      {"nowhere", "no such directory"});
     }
 }
 

@@ -30,7 +30,8 @@ struct outcome {
 inline outcome run_shell(const std::string& command) {
     temporary_dir dir;
     const auto err = dir / "stderr";
-    const std::string line = "SPECTRAL=" + quoted(std::string(SPECTRAL_BIN_DIR) + "/spectral") + "; export SPECTRAL; { " + command + "\n} 2> " + quoted(err);
+    const std::string line = "SPECTRAL=" + quoted(std::string(SPECTRAL_BIN_DIR) + "/spectral") +
+                             "; export SPECTRAL; { " + command + "\n} 2> " + quoted(err);
     std::FILE* pipe = ::popen(line.c_str(), "r");
     REQUIRE(pipe != nullptr);
     outcome result;
@@ -56,7 +57,9 @@ inline void check_refused(const outcome& got, const std::vector<std::string>& pa
     }
 }
 
-inline void write_text(const std::filesystem::path& path, const std::string& text) { std::ofstream(path, std::ios::binary) << text; }
+inline void write_text(const std::filesystem::path& path, const std::string& text) {
+    std::ofstream(path, std::ios::binary) << text;
+}
 
 // config.json and model.safetensors (of `param.*`) from a golden file, and its ids as input.safetensors: all (B, T + 1)
 // for gradients, without the last column for logits.
@@ -64,13 +67,15 @@ struct golden_model {
     safetensors_file file;
     std::filesystem::path dir;
 
-    golden_model(const std::filesystem::path& golden, const std::filesystem::path& directory) : file(golden), dir(directory) {
+    golden_model(const std::filesystem::path& golden, const std::filesystem::path& directory)
+        : file(golden), dir(directory) {
         std::filesystem::create_directories(dir);
         const auto& m = file.metadata();
-        write_text(dir / "config.json", "{\"model_type\": \"chiar_former\", \"vocab_size\": " + m.at("V") + ", \"d_model\": " + m.at("d") +
-                                            ", \"n_heads\": " + m.at("h") + ", \"n_layers\": " + m.at("L") + ", \"max_seq_len\": " + m.at("T") +
-                                            ", \"routing_mode\": \"" + m.at("routing") + "\", \"tau\": " + m.at("tau") +
-                                            ", \"dropout\": 0.1, \"dct_norm\": \"reference\", \"meta_pool\": \"batch\"}");
+        write_text(dir / "config.json",
+                   "{\"model_type\": \"chiar_former\", \"vocab_size\": " + m.at("V") + ", \"d_model\": " + m.at("d") +
+                       ", \"n_heads\": " + m.at("h") + ", \"n_layers\": " + m.at("L") + ", \"max_seq_len\": " +
+                       m.at("T") + ", \"routing_mode\": \"" + m.at("routing") + "\", \"tau\": " + m.at("tau") +
+                       ", \"dropout\": 0.1, \"dct_norm\": \"reference\", \"meta_pool\": \"batch\"}");
         safetensors_writer weights;
         for (const auto& [name, entry] : file.tensors())
             if (name.starts_with("param.")) weights.add(name.substr(6), entry.dtype, entry.shape, entry.data);
@@ -78,11 +83,13 @@ struct golden_model {
         const auto ids = file.read<std::int64_t>("ids");
         const index B = file.at("ids").shape[0], T = file.at("ids").shape[1] - 1;
         std::vector<std::int64_t> inputs;
-        for (index b = 0; b < B; ++b) inputs.insert(inputs.end(), ids.begin() + b * (T + 1), ids.begin() + b * (T + 1) + T);
+        for (index b = 0; b < B; ++b)
+            inputs.insert(inputs.end(), ids.begin() + b * (T + 1), ids.begin() + b * (T + 1) + T);
         write_ids("inputs.safetensors", {B, T}, inputs);
         write_ids("all.safetensors", {B, T + 1}, ids);
     }
-    std::string write_ids(const std::string& name, std::vector<index> shape, const std::vector<std::int64_t>& ids) const {
+    std::string write_ids(const std::string& name, std::vector<index> shape,
+                          const std::vector<std::int64_t>& ids) const {
         safetensors_writer writer;
         writer.add("ids", std::move(shape), std::span<const std::int64_t>(ids));
         writer.write(dir / name);

@@ -36,7 +36,8 @@ TEST_CASE("JSON lines are encoded and decoded as in the golden texts", "[cli]") 
         REQUIRE(decoded.code == 0);
         const auto back = lines_of(decoded.out);
         REQUIRE(back.size() == want.size());
-        for (std::size_t i = 0; i < want.size(); ++i) CHECK(back[i]["text"] == (name == "gpt2" ? want[i]["text"] : want[i]["qwen2.5_decoded"]));
+        for (std::size_t i = 0; i < want.size(); ++i)
+            CHECK(back[i]["text"] == (name == "gpt2" ? want[i]["text"] : want[i]["qwen2.5_decoded"]));
     }
 }
 
@@ -48,12 +49,14 @@ TEST_CASE("a tokenizer is trained, and encodes what it was trained on", "[cli]")
     const auto encoded = run("tokenizer encode --tokenizer " + tokenizer + " --input " + quoted(dir / "text.txt"));
     REQUIRE(encoded.code == 0);
     write_text(dir / "ids.txt", encoded.out);
-    CHECK(run("tokenizer decode --tokenizer " + tokenizer + " --input " + quoted(dir / "ids.txt")).out == read_text_file(dir / "text.txt"));
+    CHECK(run("tokenizer decode --tokenizer " + tokenizer + " --input " + quoted(dir / "ids.txt")).out ==
+          read_text_file(dir / "text.txt"));
 }
 
 TEST_CASE("bad texts and tokenizers are refused with one sentence", "[cli]") {
     temporary_dir dir;
-    const std::string gpt2 = quoted(texts / "gpt2_subset.tokenizer.json"), text = quoted(dir / "text.txt"), bad = quoted(dir / "bad.json");
+    const std::string gpt2 = quoted(texts / "gpt2_subset.tokenizer.json"), text = quoted(dir / "text.txt"),
+                      bad = quoted(dir / "bad.json");
     const auto encode = [&](const std::string& content) {
         write_text(dir / "text.txt", content);
         return run("tokenizer encode --tokenizer " + gpt2 + " --input " + text);
@@ -61,7 +64,8 @@ TEST_CASE("bad texts and tokenizers are refused with one sentence", "[cli]") {
     check_refused(encode("good \xff bad"), {"text.txt", "UTF-8", "byte offset 5"});
     check_refused(encode(""), {"text.txt", "empty"});
     write_text(dir / "text.txt", "text");
-    check_refused(run("tokenizer encode --tokenizer " + quoted(dir / "none.json") + " --input " + text), {"none.json", "cannot be opened"});
+    check_refused(run("tokenizer encode --tokenizer " + quoted(dir / "none.json") + " --input " + text),
+                  {"none.json", "cannot be opened"});
     write_text(dir / "bad.json", "{\"model\": {}}");
     check_refused(run("tokenizer encode --tokenizer " + bad + " --input " + text), {"bad.json", "expected"});
     const std::string whole = read_text_file(texts / "gpt2_subset.tokenizer.json");
@@ -71,21 +75,33 @@ TEST_CASE("bad texts and tokenizers are refused with one sentence", "[cli]") {
     check_refused(run("tokenizer encode --tokenizer " + bad + " --input " + text), {"bad.json"});
 
     write_text(dir / "lines.jsonl", "{\"text\": \"a\"}\n{\"txt\": \"b\"}\n");
-    check_refused(run("tokenizer encode --jsonl --tokenizer " + gpt2 + " --input " + quoted(dir / "lines.jsonl")), {"line 2", "text"});
+    check_refused(run("tokenizer encode --jsonl --tokenizer " + gpt2 + " --input " + quoted(dir / "lines.jsonl")),
+                  {"line 2", "text"});
     write_text(dir / "lines.jsonl", "{\"ids\": [64, 99999999]}\n");
-    check_refused(run("tokenizer decode --jsonl --tokenizer " + gpt2 + " --input " + quoted(dir / "lines.jsonl")), {"token id", "found 99999999"});
+    check_refused(run("tokenizer decode --jsonl --tokenizer " + gpt2 + " --input " + quoted(dir / "lines.jsonl")),
+                  {"token id", "found 99999999"});
     write_text(dir / "lines.jsonl", "{\"ids\": [1.5]}\n");
-    check_refused(run("tokenizer decode --jsonl --tokenizer " + gpt2 + " --input " + quoted(dir / "lines.jsonl")), {"line 1", "whole numbers"});
+    check_refused(run("tokenizer decode --jsonl --tokenizer " + gpt2 + " --input " + quoted(dir / "lines.jsonl")),
+                  {"line 1", "whole numbers"});
 
     write_text(dir / "text.txt", "short");
     const std::string train = "train --quiet --train " + text + " --out " + quoted(dir / "run");
     check_refused(run(train), {"text.txt", "tokenizer"});
     check_refused(run(train + " --tokenizer " + gpt2), {"tokens", "expected at least 257", "found"});
-    check_refused(run(train + " --tokenizer " + gpt2 + " --time 1 --d-model 32 --set n_layer=3"), {"n_layer", "did you mean"});
+    check_refused(run(train + " --tokenizer " + gpt2 + " --time 1 --d-model 32 --set n_layer=3"),
+                  {"n_layer", "did you mean"});
     write_text(dir / "text.txt", "bad \xc3");
     check_refused(run(train + " --train-tokenizer 300"), {"text.txt", "UTF-8"});
     write_text(dir / "text.txt", "");
     check_refused(run(train + " --train-tokenizer 300"), {"text.txt", "empty"});
+
+    std::filesystem::remove_all(dir / "run");  // somebody's files in the directory of the run
+    write_text(dir / "text.txt", std::string(2000, 'x'));
+    std::filesystem::create_directories(dir / "mine");
+    write_text(dir / "mine/tokenizer.json", "mine");
+    check_refused(run("train --train " + text + " --train-tokenizer 300 --out " + quoted(dir / "mine")),
+                  {"tokenizer.json", "not that of a run"});
+    CHECK(read_text_file(dir / "mine/tokenizer.json") == "mine");
 }
 
 }  // namespace spectral::test

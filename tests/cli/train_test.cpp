@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// tests/cli/train_test.cpp: `spectral train`: interrupted and resumed = uninterrupted; a full disk loses nothing; the rest of a run
+// tests/cli/train_test.cpp: `spectral train`: resumed = uninterrupted; a full disk; whole runs
 #include "cli/program.hpp"
 
 #include <spectral/io/json.hpp>
@@ -15,14 +15,18 @@ struct tiny_run {
 
     tiny_run() {
         std::string text;
-        for (int i = 0; i < 3; ++i) text += read_text_file(small_golden_dir() / "README.md") + read_text_file(small_golden_dir() / "text/tokens_subset.jsonl");
+        for (int i = 0; i < 3; ++i)
+            text += read_text_file(small_golden_dir() / "README.md") +
+                    read_text_file(small_golden_dir() / "text/tokens_subset.jsonl");
         write_text(dir / "text.txt", text);
         write_text(dir / "valid.txt", read_text_file(small_golden_dir() / "README.md"));
     }
     std::string arguments(const std::string& name, int steps) const {
-        return "train --quiet --out " + quoted(dir / name) + " --train " + quoted(dir / "text.txt") + " --valid " + quoted(dir / "valid.txt") +
+        return "train --quiet --out " + quoted(dir / name) + " --train " + quoted(dir / "text.txt") + " --valid " +
+               quoted(dir / "valid.txt") +
                " --train-tokenizer 300 --d-model 16 --heads 2 --layers 3 --time 16 --batch 2 --threads 1 --log-every 1 --eval-every 20 --save-every 5"
-               " --warmup 5 --steps " + std::to_string(steps);
+               " --warmup 5 --steps " +
+               std::to_string(steps);
     }
     // step -> loss, as written
     std::vector<std::string> losses(const std::string& name) const {
@@ -37,11 +41,16 @@ struct tiny_run {
 };
 
 // Starts a run in the background, sends `signal` once it has done some steps, waits; the shell's exit code is the run's.
-std::string interrupted(const tiny_run& t, const std::string& arguments, const std::string& name, const std::string& signal) {
+std::string interrupted(const tiny_run& t, const std::string& arguments, const std::string& name,
+                        const std::string& signal) {
     const std::string metrics = quoted(t.dir / name / "metrics.jsonl");
-    return "\"$SPECTRAL\" " + arguments + " & pid=$!\n"
-           "for i in $(seq 3000); do [ -e " + quoted(t.dir / name / "last") + " ] && [ \"$(wc -l < " + metrics + ")\" -ge 23 ] && break; sleep 0.01; done\n"
-           "kill -" + signal + " $pid; wait $pid";
+    return "\"$SPECTRAL\" " + arguments +
+           " & pid=$!\n"
+           "for i in $(seq 3000); do [ -e " +
+           quoted(t.dir / name / "last") + " ] && [ \"$(wc -l < " + metrics +
+           ")\" -ge 23 ] && break; sleep 0.01; done\n"
+           "kill -" +
+           signal + " $pid; wait $pid";
 }
 
 }  // namespace
@@ -64,10 +73,12 @@ TEST_CASE("a run that was interrupted continues to the same losses", "[cli]") {
         INFO(resumed.err);
         REQUIRE(resumed.code == 0);
         CHECK(t.losses(signal) == want);
-        CHECK(read_text_file(t.dir / signal / "last/model.safetensors") == read_text_file(t.dir / "whole/last/model.safetensors"));
+        CHECK(read_text_file(t.dir / signal / "last/model.safetensors") ==
+              read_text_file(t.dir / "whole/last/model.safetensors"));
     }
     check_refused(run(t.arguments("whole", steps)), {"holds a run already", "--resume"});
-    check_refused(run("train --resume --quiet --out " + quoted(t.dir / "whole") + " --batch 3"), {"run.json", "--batch", "\"2\"", "\"3\""});
+    check_refused(run("train --resume --quiet --out " + quoted(t.dir / "whole") + " --batch 3"),
+                  {"run.json", "--batch", "\"2\"", "\"3\""});
     check_refused(run("train --resume --quiet --out " + quoted(t.dir / "nowhere")), {"nowhere", "run.json"});
 }
 
@@ -80,7 +91,8 @@ TEST_CASE("a checkpoint that finds no space leaves the one before it", "[cli]") 
     std::filesystem::remove(t.dir / "full/last");
     std::filesystem::create_directory_symlink("step-5", t.dir / "full/last");
     const std::string kept = read_text_file(t.dir / "full/last/model.safetensors");
-    const auto limited = run_shell("ulimit -f " + std::to_string(size / 1024 - 1) + "; exec \"$SPECTRAL\" train --resume --quiet --out " + quoted(t.dir / "full"));
+    const auto limited = run_shell("ulimit -f " + std::to_string(size / 1024 - 1) +
+                                   "; exec \"$SPECTRAL\" train --resume --quiet --out " + quoted(t.dir / "full"));
     check_refused(limited, {"step-10", "cannot be written", "untouched"});
     CHECK(read_text_file(t.dir / "full/last/model.safetensors") == kept);
     CHECK(!std::filesystem::exists(t.dir / "full/step-10.tmp"));
@@ -96,8 +108,9 @@ TEST_CASE("a trained run is evaluated, sampled, routed and calibrated", "[cli]")
     INFO(evaluated.err);
     REQUIRE(evaluated.code == 0);
     const auto figures = nlohmann::json::parse(evaluated.out)["language"];
-    for (const char* key : {"perplexity", "bits_per_byte", "word_perplexity", "unigram_perplexity", "bigram_perplexity", "windows", "flops",
-                            "attention_only_flops", "attention_share", "meta_gate", "tokens_per_second"}) {
+    for (const char* key :
+         {"perplexity", "bits_per_byte", "word_perplexity", "unigram_perplexity", "bigram_perplexity", "windows",
+          "flops", "attention_only_flops", "attention_share", "meta_gate", "tokens_per_second"}) {
         INFO(key);
         CHECK(figures.contains(key));
     }
@@ -120,12 +133,14 @@ TEST_CASE("a trained run is evaluated, sampled, routed and calibrated", "[cli]")
     CHECK(run("route --color --text 'the quick brown fox'" + model).out.find("\x1b[") != std::string::npos);
 
     write_text(t.dir / "new.json", read_text_file(t.dir / "run/last/config.json"));
-    const auto calibrated = run("calibrate --per-layer --share 0.25 --data " + quoted(t.dir / "text.txt") + " --write " + quoted(t.dir / "new.json") + model);
+    const auto calibrated = run("calibrate --per-layer --share 0.25 --data " + quoted(t.dir / "text.txt") +
+                                " --write " + quoted(t.dir / "new.json") + model);
     INFO(calibrated.err);
     REQUIRE(calibrated.code == 0);
     CHECK(nlohmann::json::parse(read_text_file(t.dir / "new.json"))["tau"].size() == 3);
     write_text(t.dir / "run/last/config.json", read_text_file(t.dir / "new.json"));
-    const double share = nlohmann::json::parse(run("eval --json" + model + " --data " + quoted(t.dir / "text.txt")).out)["language"]["attention_share"]["1"];
+    const double share = nlohmann::json::parse(
+        run("eval --json" + model + " --data " + quoted(t.dir / "text.txt")).out)["language"]["attention_share"]["1"];
     CHECK(share == Approx(0.25).margin(0.02));
     CHECK(run("calibrate --data " + quoted(t.dir / "text.txt") + model).out.find("tau_low") != std::string::npos);
 }
@@ -134,7 +149,9 @@ TEST_CASE("ListOps, labelled texts and a mix train", "[cli]") {
     const tiny_run t;
     const std::string small = " --quiet --d-model 16 --heads 2 --layers 3 --batch 4 --steps 6 --threads 1";
     std::string tsv;
-    for (int i = 0; i < 40; ++i) tsv += std::to_string(i % 2) + "\t" + (i % 2 ? "a good film" : "a bad film") + " number " + std::to_string(i) + "\n";
+    for (int i = 0; i < 40; ++i)
+        tsv += std::to_string(i % 2) + "\t" + (i % 2 ? "a good film" : "a bad film") + " number " + std::to_string(i) +
+               "\n";
     write_text(t.dir / "reviews.tsv", tsv);
     const std::string reviews = quoted(t.dir / "reviews.tsv"), text = quoted(t.dir / "text.txt");
     const auto trained = [&](const std::string& arguments) {
@@ -143,10 +160,14 @@ TEST_CASE("ListOps, labelled texts and a mix train", "[cli]") {
         CHECK(got.code == 0);
     };
     trained(" --out " + quoted(t.dir / "nested") + " --task list_ops --time 64 --list-valid 20");
-    trained(" --out " + quoted(t.dir / "flat") + " --task list_ops_flat --model full_attention --time 16 --list-valid 20");
-    trained(" --out " + quoted(t.dir / "tsv") + " --task classification --time 16 --train-tokenizer 300 --train " + reviews + " --valid " + reviews);
-    trained(" --out " + quoted(t.dir / "mixed") + " --task mixed --mix language=0.5,list_ops=0.25,imdb=0.25 --time 128 --train-tokenizer 400 --list-valid 20"
-            " --train " + text + " --valid " + quoted(t.dir / "valid.txt") + " --train-tsv " + reviews + " --valid-tsv " + reviews);
+    trained(" --out " + quoted(t.dir / "flat") +
+            " --task list_ops_flat --model full_attention --time 16 --list-valid 20");
+    trained(" --out " + quoted(t.dir / "tsv") + " --task classification --time 16 --train-tokenizer 300 --train " +
+            reviews + " --valid " + reviews);
+    trained(" --out " + quoted(t.dir / "mixed") +
+            " --task mixed --mix language=0.5,list_ops=0.25,imdb=0.25 --time 128 --train-tokenizer 400 --list-valid 20"
+            " --train " +
+            text + " --valid " + quoted(t.dir / "valid.txt") + " --train-tsv " + reviews + " --valid-tsv " + reviews);
     for (const char* name : {"nested", "flat", "tsv", "mixed"}) {
         INFO(name);
         const auto got = run("eval --json --model " + quoted(t.dir / name));
@@ -160,7 +181,7 @@ TEST_CASE("info counts the published parameters without their memory", "[cli]") 
     temporary_dir dir;
     write_text(dir / "config.json", R"({"d_model": 1024, "n_heads": 16, "n_layers": 28, "vocab_size": 50257})");
 #ifdef __SANITIZE_ADDRESS__
-    const std::string limit;   // the sanitizer's shadow needs more than any limit
+    const std::string limit;  // the sanitizer's shadow needs more than any limit
 #else
     const std::string limit = "ulimit -v 1000000; ";
 #endif
