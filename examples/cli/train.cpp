@@ -94,7 +94,7 @@ void run_training(train_options& o, CLI::App& command) {
     o.loop.schedule.decay = o.schedule == "cosine"   ? decay::cosine
                             : o.schedule == "linear" ? decay::linear
                                                      : decay::constant;
-    if (!o.from.empty()) o.loop.start_weights = weights_file(find_checkpoint(o.from));
+    if (!o.from.empty() && !begun) o.loop.start_weights = weights_file(find_checkpoint(o.from));
     if (say) print_plan(o, data, c);
     const auto r = o.runner.make(c, true);
     const training_end end = spectral::train(*r, data.batches(o.data.seed), data.sets(), o.loop, std::cerr);
