@@ -29,6 +29,11 @@
 
 namespace spectral::cpu::detail {
 
+// a - b modulo 2^32: bit patterns of -0, infinities and NaN would overflow a signed difference
+inline std::int32_t wrapping_difference(std::int32_t a, std::int32_t b) {
+    return static_cast<std::int32_t>(static_cast<std::uint32_t>(a) - static_cast<std::uint32_t>(b));
+}
+
 // c ? a : b by bit masks. Written with ?: GCC moves the arithmetic of a and b into branches, and because floating-point
 // operations can trap it does not turn these back into straight-line code: the loop would not vectorise.
 inline std::int32_t choose(bool c, std::int32_t a, std::int32_t b) {
@@ -54,7 +59,7 @@ inline float exp(float x) {
     p = p * r + 1.666652011e-01f;
     p = p * r + 4.999999341e-01f;
     p = p * r * r + r + 1.0f;
-    const std::int32_t whole = std::bit_cast<std::int32_t>(t) - std::bit_cast<std::int32_t>(shift), half = whole >> 1;
+    const std::int32_t whole = wrapping_difference(std::bit_cast<std::int32_t>(t), std::bit_cast<std::int32_t>(shift)), half = whole >> 1;
     const float a = std::bit_cast<float>((half + 127) << 23), b = std::bit_cast<float>((whole - half + 127) << 23);
     return p * a * b;
 }
@@ -65,8 +70,8 @@ inline float log(float x) {
     const bool small = given < 0x00800000;   // a denormal (or nothing the sum below is used for): make it normal
     const std::int32_t bits = std::bit_cast<std::int32_t>(x * choose(small, 8388608.0f, 1.0f));
     // 0x3f3504f3 is sqrt(1/2): subtracting it moves the exponent's steps there
-    const std::int32_t e = (bits - 0x3f3504f3) >> 23;
-    const float f = std::bit_cast<float>(bits - (e << 23)) - 1.0f;
+    const std::int32_t e = wrapping_difference(bits, 0x3f3504f3) >> 23;
+    const float f = std::bit_cast<float>(wrapping_difference(bits, e << 23)) - 1.0f;
     const float k = static_cast<float>(e) - choose(small, 23.0f, 0.0f);
     float p = 6.746634265e-02f;
     p = p * f - 1.167605120e-01f;
