@@ -56,7 +56,7 @@ std::vector<double> embedding_entropies(runner& r, const std::vector<row_index>&
 // Entropies of the layers' inputs, by layer, over windows of the model's length.
 std::map<index, std::vector<double>> layer_entropies(runner& r, const std::vector<row_index>& ids, index batch_size) {
     std::map<index, std::vector<double>> out;
-    const evaluation_windows windows(token_stream(ids), {.batch = batch_size, .window = r.config().max_seq_len});
+    const evaluation_windows windows(token_stream(ids), {.batch = batch_size, .window = r.facts().longest});
     for (index n = 0; n < windows.batches(); ++n) {
         route_trace trace;
         r.set_trace(&trace);
@@ -72,13 +72,13 @@ std::map<index, std::vector<double>> layer_entropies(runner& r, const std::vecto
 // the earlier ones: they are set one after another.
 void calibrate_layers(const calibrate_options& o, const model_directory& model, const std::vector<row_index>& ids,
                       double share, chiar_config& result) {
-    chiar_config c = model.config;
+    chiar_config c = model.chiar();
     std::vector<std::optional<double>> tau(static_cast<std::size_t>(c.n_layers));
     const bool sequential = !c.baseline() && c.routing_mode == routing_mode::threshold && c.operators() == 2;
     if (sequential) {
         c.tau.clear();
         for (index l = 0; l < c.n_layers; ++l)
-            c.tau.push_back(l > 0 && l + 1 < c.n_layers ? std::optional(model.config.thresholds(l)[0]) : std::nullopt);
+            c.tau.push_back(l > 0 && l + 1 < c.n_layers ? std::optional(model.chiar().thresholds(l)[0]) : std::nullopt);
     }
     for (index l = 1; l + 1 < c.n_layers; ++l) {
         model_directory now = model;
@@ -108,18 +108,18 @@ void run_calibrate(const calibrate_options& o) {
     const auto stream =
         open_stream(
             {.files = {o.data}, .tokenizer = std::filesystem::exists(file) ? file.string() : "", .name = "data"},
-            model.config.vocab_size)
+            model.chiar().vocab_size)
             .stream;
     std::vector<row_index> ids;
     stream.append_to(ids, 0, std::min(o.tokens, stream.size()));
     check(ids.size() >= 2, o.data, "expected at least 2 tokens, found ", ids.size());
 
     std::printf("a Gaussian of width %lld has entropy %.4f: a router that sees no more than noise sits there\n",
-                static_cast<long long>(model.config.d_model), null_entropy(model.config.d_model));
-    chiar_config result = o.write.empty() ? model.config : read_chiar_config(o.write);
+                static_cast<long long>(model.chiar().d_model), null_entropy(model.chiar().d_model));
+    chiar_config result = o.write.empty() ? model.chiar() : read_chiar_config(o.write);
     if (o.per_layer) {
-        check(o.write.empty() || result.n_layers == model.config.n_layers, o.write, "n_layers: expected ",
-              model.config.n_layers, ", as in the model, found ", result.n_layers);
+        check(o.write.empty() || result.n_layers == model.chiar().n_layers, o.write, "n_layers: expected ",
+              model.chiar().n_layers, ", as in the model, found ", result.n_layers);
         calibrate_layers(o, model, ids, o.share < 0 ? 0.5 : o.share, result);
     } else {
         const statistics s(embedding_entropies(*model.load(o.runner), ids));

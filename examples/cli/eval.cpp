@@ -19,6 +19,7 @@ struct eval_options {
     std::string model, train_data;
     data_options data;
     runner_choice runner;
+    route_files route;
     bool json = false;
 };
 
@@ -38,7 +39,7 @@ measured measure(runner& r, const task_data& task) {
     evaluation_set set{task.name, task.evaluations, [&](index n) {
                            batch b = task.evaluation_at(n);
                            const index head = task.classes == 0 ? b.rows() : 0;
-                           m.dense += dense_macs(r.config(), b.lengths, head);
+                           m.dense += r.dense_macs(b.lengths, head);
                            head_rows += head;
                            m.tokens += b.rows();
                            m.windows += b.sequences();
@@ -48,7 +49,7 @@ measured measure(runner& r, const task_data& task) {
     r.set_trace(&m.trace);
     m.result = spectral::evaluate(r, set);
     r.set_trace(nullptr);
-    m.executed = executed_macs(r.config(), m.trace, head_rows);
+    m.executed = r.executed_macs(m.trace, head_rows);
     m.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
     return m;
 }
@@ -65,7 +66,7 @@ fs::path train_tokens_of(const fs::path& run) {
 
 nlohmann::ordered_json language_figures(const eval_options& o, const model_directory& model, const measured& m,
                                         const std::string& tokenizer_file) {
-    const index vocabulary = model.config.vocab_size;
+    const index vocabulary = model.vocabulary();
     const auto stream =
         open_stream({.files = o.data.valid, .tokenizer = tokenizer_file, .name = "data"}, vocabulary).stream;
     const double nats = m.result.nats;
@@ -94,7 +95,7 @@ nlohmann::ordered_json language_figures(const eval_options& o, const model_direc
     return json;
 }
 
-void add_work(nlohmann::ordered_json& json, const chiar_config& c, const measured& m) {
+void add_work(nlohmann::ordered_json& json, const measured& m) {
     json["tokens_per_second"] = static_cast<double>(m.tokens) / m.seconds;
     json["executed_flops"] = m.executed.flops();
     json["dense_flops"] = m.dense.flops();
@@ -102,8 +103,8 @@ void add_work(nlohmann::ordered_json& json, const chiar_config& c, const measure
         if (m.executed.*field > 0 || m.dense.*field > 0)
             json["flops"][std::string(name)] = {{"executed", 2 * m.executed.*field}, {"dense", 2 * m.dense.*field}};
     json["attention_only_flops"] = {{"executed", 2 * m.executed.attention()}, {"dense", 2 * m.dense.attention()}};
-    if (c.baseline()) return;
     add_routing(json, m.trace);
+    m.result.gates.write(json);
 }
 
 void print(const nlohmann::ordered_json& json, const measured& m) {
@@ -137,7 +138,7 @@ void print(const nlohmann::ordered_json& json, const measured& m) {
 
 void run_eval(eval_options& o, CLI::App& command) {
     const model_directory model(o.model);
-    const chiar_config& c = model.config;
+    const chiar_config* c = model.is_qwen2() ? nullptr : &model.chiar();
     const fs::path settings = model.run() / "run.json";
     if (fs::exists(settings)) {  // task, limits of ListOps, seed: as in training, where the command line says nothing
         const auto json = read_json_file(settings);
@@ -153,10 +154,10 @@ void run_eval(eval_options& o, CLI::App& command) {
             restore_options(command, saved, settings.string(), {}, all);
         }
     } else if (command.get_option("--time")->count() == 0)
-        o.data.time = c.max_seq_len;
-    if (command.get_option("--task")->count() == 0 && !fs::exists(settings) && c.model_type == "chiar_classifier")
+        o.data.time = std::min<index>(model.longest(), c ? model.longest() : 512);
+    if (command.get_option("--task")->count() == 0 && !fs::exists(settings) && c && c->model_type == "chiar_classifier")
         o.data.task = "classification";
-    check(o.data.time <= c.max_seq_len, "--time", "expected at most ", c.max_seq_len, " (max_seq_len), found ",
+    check(o.data.time <= model.longest(), "--time", "expected at most ", model.longest(), " (max_seq_len), found ",
           o.data.time);
     o.data.train.clear();
     o.data.train_tsv.clear();
@@ -168,14 +169,14 @@ void run_eval(eval_options& o, CLI::App& command) {
     std::vector<std::string> names{o.data.task};
     if (o.data.task == "mixed") {
         names.clear();
-        for (const auto& [task, classes] : c.task_classes) names.push_back(task);
+        for (const auto& [task, classes] : model.chiar().task_classes) names.push_back(task);
         if (!o.data.valid.empty()) names.insert(names.begin(), "language");
     }
-    const auto r = model.load(o.runner);
+    const auto r = model.load(o.runner, o.route);
     nlohmann::ordered_json all{{"model", model.path.string()}};
     for (const auto& name : names) {
         const bool own_ids =
-            name.starts_with("list_ops") && o.data.task != "mixed" && c.vocab_size == list_ops_vocabulary;
+            name.starts_with("list_ops") && o.data.task != "mixed" && model.vocabulary() == list_ops_vocabulary;
         const task_data task = make_task(o.data, name, own_ids ? "" : tokenizer_file, {}, nullptr, nullptr);
         check(task.evaluations > 0, "spectral eval", "no data for task ", name, ": --data FILE");
         const measured m = measure(*r, task);
@@ -183,7 +184,7 @@ void run_eval(eval_options& o, CLI::App& command) {
                                                         : nlohmann::ordered_json{{"accuracy", m.result.accuracy()},
                                                                                  {"loss", m.result.loss()},
                                                                                  {"examples", m.result.targets}};
-        add_work(json, c, m);
+        add_work(json, m);
         if (!o.json) {
             if (names.size() > 1) std::printf("\ntask %s\n", name.c_str());
             print(json, m);
@@ -220,6 +221,7 @@ void add_eval(CLI::App& app) {
     option(*c, "--list-valid", o->data.list_valid, "N", "expressions");
     option(*c, "--seed", o->data.seed, "N", "of the expressions");
     c->add_flag("--json", o->json, "JSON instead of lines");
+    add_route_options(*c, o->route);
     add_runner_options(*c, o->runner);
     c->callback([o, c] { run_eval(*o, *c); });
 }

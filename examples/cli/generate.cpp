@@ -18,6 +18,7 @@ struct generate_options {
     generation_options how;
     bool only_new = false, jsonl = false;
     runner_choice runner;
+    route_files route;
 };
 
 // The text of one answer as it grows. What might be the start of a stop string waits until it cannot be one any more.
@@ -70,9 +71,10 @@ void run_generate(generate_options& o) {
         check_utf8(p, "--prompt");
         prompts.push_back(tok.encode(p));
     }
-    if (const auto end = tok.token_id("<|endoftext|>")) o.how.end_ids = {*end};
-    o.how.known_ids = tok.vocab_size();
-    const auto r = model.load(o.runner);
+    if (model.is_qwen2()) o.how.end_ids = model.qwen2().eos_token_ids;
+    if (const auto end = tok.token_id("<|endoftext|>"); end && o.how.end_ids.empty()) o.how.end_ids = {*end};
+    o.how.known_ids = std::min(tok.vocab_size(), model.vocabulary());
+    const auto r = model.load(o.runner, o.route);
 
     const bool streams = prompts.size() == 1 && !o.jsonl;
     std::vector<answer> answers;
@@ -91,7 +93,7 @@ void run_generate(generate_options& o) {
         const std::string rest = answers[s].finish();
         count += static_cast<index>(ids[s].size());
         if (o.jsonl) {
-            const bool full = static_cast<index>(prompts[s].size() + ids[s].size()) >= model.config.max_seq_len;
+            const bool full = static_cast<index>(prompts[s].size() + ids[s].size()) >= model.longest();
             const char* finish = answers[s].stopped()                                                ? "stop"
                                  : full || static_cast<index>(ids[s].size()) >= o.how.max_new_tokens ? "length"
                                                                                                      : "end";
@@ -131,6 +133,7 @@ void add_generate(CLI::App& app) {
     option(*c, "--stop", o->stop, "TEXT...", "end before any of these");
     c->add_flag("--only-new", o->only_new, "leave the prompt out of the output");
     c->add_flag("--jsonl", o->jsonl, "a JSON line for each prompt: prompt, text, ids, finish (stop, length, end)");
+    add_route_options(*c, o->route);
     add_runner_options(*c, o->runner);
     c->callback([o] { run_generate(*o); });
 }

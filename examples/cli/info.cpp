@@ -4,8 +4,7 @@
 #include "runners.hpp"
 #include "stack_only.hpp"
 
-#include <spectral/io/chiar_config_json.hpp>
-#include <spectral/train/trainer.hpp>
+#include <spectral/report/work.hpp>
 #include <spectral/version.hpp>
 
 #include <iostream>
@@ -25,6 +24,7 @@ struct info_options {
     bool build = false, json = false;
     index batch = 1, time = 0;
     double share = 0.5;
+    route_files route;
 };
 
 // Which part a parameter belongs to, by its published name; the first match counts.
@@ -36,7 +36,12 @@ std::string part_of(const std::string& name) {
                                                                     {"dct_mix", "DCT mixing"},
                                                                     {"rbf_mix", "RBF mixing"},
                                                                     {"identity_mix", "identity"},
+                                                                    {"embed_tokens", "embedding and head"},
+                                                                    {"lm_head", "head"},
                                                                     {"attn", "attention"},
+                                                                    {"mlp", "feed-forward"},
+                                                                    {"layernorm", "norms"},
+                                                                    {"model.norm", "norms"},
                                                                     {"ffn", "feed-forward"},
                                                                     {"classifier", "classifier"},
                                                                     {"heads.", "task heads"}};
@@ -96,28 +101,89 @@ void print_build() {
                 std::thread::hardware_concurrency());
 }
 
+// parameters by part, in the order they appear
+std::vector<parameter_size> by_part(const std::vector<parameter_size>& parameters) {
+    std::vector<parameter_size> parts;
+    for (const auto& [name, size, trainable] : parameters) {
+        const std::string part = part_of(name);
+        auto found = std::find_if(parts.begin(), parts.end(), [&](const auto& p) { return p.name == part; });
+        if (found == parts.end()) found = parts.insert(parts.end(), {part, 0, trainable});
+        found->size += size;
+    }
+    return parts;
+}
+void print_parts(const std::vector<parameter_size>& parts, index total) {
+    std::printf("\nparameters\n");
+    for (const auto& p : parts)
+        std::printf("  %-20s %13lld %6.1f%%\n", p.name.c_str(), static_cast<long long>(p.size),
+                    100.0 * static_cast<double>(p.size) / static_cast<double>(total));
+    std::printf("  %-20s %13lld\n", "total", static_cast<long long>(total));
+}
+
+// A backbone, with the adapters and gates of `--adapter` and `--router`; without them, what the published ones would add.
+void print_qwen2(const info_options& o, const qwen2_config& c) {
+    layer_route_model m = with_route(c, o.route);
+    const bool published = m.route.plain();
+    if (published) {
+        m.route.lora = lora_options{};
+        m.route.gates = skip_gate_options{};
+    }
+    const auto all = parameters_of(m);
+    index backbone = 0, tensors = 0, adapters = 0, gates = 0;
+    for (const auto& p : all) {
+        index& sum = is_adapter(p.name) ? adapters : is_router(p.name) ? gates : backbone;
+        sum += p.size;
+        tensors += is_backbone(p.name);
+    }
+    std::vector<parameter_size> of_backbone;
+    std::copy_if(all.begin(), all.end(), std::back_inserter(of_backbone), [](const auto& p) { return is_backbone(p.name); });
+    const index time = o.time ? o.time : std::min<index>(c.max_position_embeddings, 512);
+    check(o.batch > 0 && time <= c.max_position_embeddings, o.model, "--time: expected 1 to ", c.max_position_embeddings,
+          " (max_position_embeddings), found ", time);
+    const layer_route_model plain{c, published ? layer_route_config{} : m.route};
+    const mac_counts macs = dense_macs(plain, std::vector<index>(static_cast<std::size_t>(o.batch), time), o.batch * time);
+    if (o.json) {
+        nlohmann::ordered_json json{{"config", nlohmann::ordered_json::parse(write_qwen2_config(c))},
+                                    {"parameters", {{"total", backbone}, {"tensors", tensors}}}};
+        for (const auto& p : by_part(of_backbone)) json["parameters"][p.name] = p.size;
+        json[published ? "published_layer_route" : "layer_route"] = {{"adapters", adapters}, {"gates", gates}};
+        for (const auto& [name, field] : mac_counts::fields())
+            if (macs.*field > 0) json["macs"][std::string(name)] = macs.*field;
+        json["batch"] = o.batch, json["time"] = time;
+        std::cout << json.dump(2) << '\n';
+        return;
+    }
+    std::printf("qwen2, %lld blocks, width %lld, %lld heads, %lld key/value heads, vocabulary %lld, at most %lld tokens\n",
+                static_cast<long long>(c.num_hidden_layers), static_cast<long long>(c.hidden_size),
+                static_cast<long long>(c.num_attention_heads), static_cast<long long>(c.num_key_value_heads),
+                static_cast<long long>(c.vocab_size), static_cast<long long>(c.max_position_embeddings));
+    print_parts(by_part(of_backbone), backbone);
+    std::printf("  %-20s %13lld\n", "tensors", static_cast<long long>(tensors));
+    std::printf("\nLayerRoute, %s: %lld values in adapters, %lld in gates\n",
+                published ? "with the published options (q, k, v, o at rank 8)" : "as given", static_cast<long long>(adapters),
+                static_cast<long long>(gates));
+    std::printf("\nforward pass of %lld x %lld tokens, every block open; 1 MAC = 2 FLOPs\n%s",
+                static_cast<long long>(o.batch), static_cast<long long>(time), mac_table(macs).c_str());
+}
+
 void print_model(const info_options& o) {
     namespace fs = std::filesystem;
-    const chiar_config c = fs::is_directory(o.model) ? model_directory(o.model).config : read_chiar_config(o.model);
+    const model_directory model = fs::is_directory(o.model) ? model_directory(o.model) : model_directory::of_file(o.model);
+    if (model.is_qwen2()) return print_qwen2(o, model.qwen2());
+    const chiar_config& c = model.chiar();
     const index time = o.time ? o.time : c.max_seq_len;
     check(o.batch > 0 && time > 0 && time <= c.max_seq_len, o.model, "--time: expected 1 to ", c.max_seq_len,
           " (max_seq_len), found ", time);
     check(o.share >= 0 && o.share <= 1, "--share", "expected a number in [0, 1], found ", o.share);
-    std::vector<parameter_size> parts;
+    const std::vector<parameter_size> parts = by_part(parameters_of(c));
     index total = 0;
-    for (const auto& [name, size] : parameters_of(c)) {
-        const std::string part = part_of(name);
-        auto found = std::find_if(parts.begin(), parts.end(), [&](const auto& p) { return p.name == part; });
-        if (found == parts.end()) found = parts.insert(parts.end(), {part, 0});
-        found->size += size;
-        total += size;
-    }
+    for (const auto& p : parts) total += p.size;
     const mac_counts macs = forward_macs(c, o.batch, time, o.share);
     const mac_counts dense = dense_macs(c, std::vector<index>(static_cast<std::size_t>(o.batch), time), o.batch * time);
     if (o.json) {
         nlohmann::ordered_json json{{"config", nlohmann::ordered_json::parse(write_chiar_config(c))},
                                     {"parameters", {{"total", total}}}};
-        for (const auto& [name, size] : parts) json["parameters"][name] = size;
+        for (const auto& p : parts) json["parameters"][p.name] = p.size;
         for (const auto& [name, field] : mac_counts::fields())
             if (dense.*field > 0 || macs.*field > 0)
                 json["macs"][std::string(name)] = {{"model", macs.*field}, {"dense", dense.*field}};
@@ -133,11 +199,7 @@ void print_model(const info_options& o) {
         std::printf("%s, routing %s, %s DCT, keys and values of %s tokens\n",
                     spectral::detail::name_of(c.layer_variant), spectral::detail::name_of(c.routing_mode),
                     spectral::detail::name_of(c.dct_norm), spectral::detail::name_of(c.kv_scope));
-    std::printf("\nparameters\n");
-    for (const auto& [name, size] : parts)
-        std::printf("  %-20s %13lld %6.1f%%\n", name.c_str(), static_cast<long long>(size),
-                    100.0 * static_cast<double>(size) / static_cast<double>(total));
-    std::printf("  %-20s %13lld\n", "total", static_cast<long long>(total));
+    print_parts(parts, total);
     std::printf("\nforward pass of %lld x %lld tokens", static_cast<long long>(o.batch), static_cast<long long>(time));
     if (!c.baseline()) std::printf(", %.0f %% of the tokens of a routed layer to attention", 100 * o.share);
     std::printf("; 1 MAC = 2 FLOPs; dense: attention in every layer\n%s", mac_table(macs, &dense).c_str());
@@ -156,6 +218,7 @@ void add_info(CLI::App& app) {
     option(*c, "--time", o->time, "N", "tokens a sequence; 0: max_seq_len");
     option(*c, "--share", o->share, "X", "share of tokens to attention in routed layers");
     c->add_flag("--json", o->json, "JSON instead of tables");
+    add_route_options(*c, o->route);
     c->callback([o] {
         check(o->build || !o->model.empty(), "spectral info", "expected a model directory, a config.json or --build");
         if (o->build) print_build();

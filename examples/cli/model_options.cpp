@@ -32,6 +32,39 @@ std::pair<std::string, nlohmann::json> key_and_value(const std::string& text) {
     return {text.substr(0, equals), json.is_discarded() ? nlohmann::json(value) : json};
 }
 
+// What the short options are called in a Qwen2 configuration; empty: it has no such choice.
+std::string qwen2_key(const std::string& key) {
+    if (key == "d_model") return "hidden_size";
+    if (key == "n_heads") return "num_attention_heads";
+    if (key == "n_layers") return "num_hidden_layers";
+    for (const auto& s : short_options)
+        if (key == s.key) return {};
+    return key;
+}
+
+qwen2_config make_qwen2_config(const model_options& o, nlohmann::json json, const std::string& where,
+                               const data_needs& needs) {
+    check(needs.language && needs.classes.empty(), where, "model_type: qwen2 is a language model; its task is language");
+    if (o.config.empty())
+        json = {{"hidden_size", 256},       {"intermediate_size", 704},  {"num_hidden_layers", 12},
+                {"num_attention_heads", 4}, {"num_key_value_heads", 2}, {"tie_word_embeddings", true}};
+    json["model_type"] = "qwen2";
+    for (const auto& text : o.set) {
+        const auto [key, value] = key_and_value(text);
+        check(!qwen2_key(key).empty(), where, key, ": a qwen2 model has no such choice");
+        json[qwen2_key(key)] = value;
+    }
+    if (!json.contains("vocab_size")) json["vocab_size"] = needs.vocabulary;
+    if (!json.contains("max_position_embeddings")) json["max_position_embeddings"] = std::max<index>(needs.time, 2048);
+    return parse_qwen2_config(json, where);
+}
+
+void check_fit(const std::string& where, const data_needs& needs, index vocabulary, const char* key, index longest) {
+    check(vocabulary >= needs.vocabulary, where, "vocab_size: expected at least ", needs.vocabulary,
+          " (tokens of the data), found ", vocabulary);
+    check(longest >= needs.time, where, key, ": expected at least ", needs.time, " (--time), found ", longest);
+}
+
 }  // namespace
 
 void add_model_options(CLI::App& app, std::shared_ptr<model_options> o) {
@@ -39,7 +72,7 @@ void add_model_options(CLI::App& app, std::shared_ptr<model_options> o) {
     option(app, "--config", o->config, "FILE", "config.json to start from; unknown keys are refused")->group(group);
     choice(app, "--preset", o->preset, {"small", "large"}, "without --config: width 256 and 4 layers, or 1024 and 28")
         ->group(group);
-    choice(app, "--model", o->model, {"chiar_former", "full_attention", "chiar_classifier"}, "[by the task]")
+    choice(app, "--model", o->model, {"chiar_former", "full_attention", "chiar_classifier", "qwen2"}, "[by the task]")
         ->group(group);
     for (const auto& s : short_options)
         app.add_option_function<std::string>(
@@ -53,7 +86,7 @@ void add_model_options(CLI::App& app, std::shared_ptr<model_options> o) {
         ->group(group);
 }
 
-chiar_config make_config(const model_options& o, const data_needs& needs) {
+std::variant<chiar_config, qwen2_config> make_config(const model_options& o, const data_needs& needs) {
     nlohmann::json json = nlohmann::json::object();
     std::string where = "model options";
     if (!o.config.empty()) {
@@ -68,6 +101,11 @@ chiar_config make_config(const model_options& o, const data_needs& needs) {
         json["meta_pool"] = "causal";  // the published batch mean lets tokens see later ones
     }
     if (!o.model.empty()) json["model_type"] = o.model;
+    if (json.value("model_type", nlohmann::json()) == "qwen2") {
+        const qwen2_config c = make_qwen2_config(o, json, where, needs);
+        check_fit(where, needs, c.vocab_size, "max_position_embeddings", c.max_position_embeddings);
+        return c;
+    }
     for (const auto& text : o.set) {
         const auto [key, value] = key_and_value(text);
         json[key] = value;
@@ -83,10 +121,7 @@ chiar_config make_config(const model_options& o, const data_needs& needs) {
         for (const auto& [task, classes] : needs.classes) json["task_classes"][task] = classes;
     }
     const chiar_config c = parse_chiar_config(json, where);
-    check(c.vocab_size >= needs.vocabulary, where, "vocab_size: expected at least ", needs.vocabulary,
-          " (tokens of the data), found ", c.vocab_size);
-    check(c.max_seq_len >= needs.time, where, "max_seq_len: expected at least ", needs.time, " (--time), found ",
-          c.max_seq_len);
+    check_fit(where, needs, c.vocab_size, "max_seq_len", c.max_seq_len);
     return c;
 }
 

@@ -4,6 +4,9 @@
 #include "options.hpp"
 
 #include <spectral/io/chiar_config_json.hpp>
+#include <spectral/io/hugging_face.hpp>
+
+#include <variant>
 
 namespace spectral::cli {
 
@@ -21,6 +24,6 @@ struct data_needs {
 };
 
 // The configuration: file or preset, then the command line's keys; what stays open follows from the data.
-chiar_config make_config(const model_options& o, const data_needs& needs);
+std::variant<chiar_config, qwen2_config> make_config(const model_options& o, const data_needs& needs);
 
 }  // namespace spectral::cli

@@ -29,7 +29,7 @@ routed_text route(runner& r, const tokenizer& tok, const std::string& text) {
     routed_text out;
     out.ids = tok.encode(text);
     for (row_index id : out.ids) out.pieces.push_back(tok.decode(std::span(&id, 1)));
-    const auto longest = static_cast<std::size_t>(r.config().max_seq_len);
+    const auto longest = static_cast<std::size_t>(r.facts().longest);
     for (std::size_t at = 0; at < out.ids.size(); at += longest) {
         const auto window = std::span(out.ids).subspan(at, std::min(longest, out.ids.size() - at));
         route_trace trace;
@@ -106,12 +106,12 @@ void print_table(const routed_text& t, const std::vector<std::string>& names) {
 void run_route(const route_options& o) {
     check(o.text.empty() != o.file.empty(), "spectral route", "expected either --text or --file");
     const model_directory model(o.model);
-    check(!model.config.baseline(), o.model, "a full_attention model routes nothing");
+    check(!model.chiar().baseline(), o.model, "a full_attention model routes nothing");
     const auto tok = tokenizer::from_file(model.tokenizer());
     const std::string text = o.file.empty() ? o.text : read_text_file(o.file);
     check(!text.empty(), o.file, "the file is empty");
     check_utf8(text, o.file.empty() ? "--text" : o.file);
-    const auto names = operator_names(model.config);
+    const auto names = operator_names(model.chiar());
     const routed_text t = route(*model.load(o.runner), tok, text);
     if (o.json)
         print_json(t, names);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// examples/cli/runner_reference_f32.cpp: every model on the reference executor in float
+// examples/cli/runner_reference_f32.cpp: every CHIAR model on the reference executor in float
 #include "runners.hpp"
 
 #include <spectral/reference.hpp>
 
-#include <spectral/models/make_runner.hpp>
+#include <spectral/train/chiar_runner.hpp>
 
 namespace spectral::cli {
 

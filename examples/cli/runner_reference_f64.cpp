@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// examples/cli/runner_reference_f64.cpp: every model on the reference executor in double
+// examples/cli/runner_reference_f64.cpp: every CHIAR model on the reference executor in double
 #include "runners.hpp"
 
 #include <spectral/reference.hpp>
 
-#include <spectral/models/make_runner.hpp>
+#include <spectral/train/chiar_runner.hpp>
 
 namespace spectral::cli {
 

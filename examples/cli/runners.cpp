@@ -6,11 +6,31 @@
 #include <spectral/train/checkpoint.hpp>
 
 namespace spectral::cli {
+namespace {
+
+const runner_entry& entry_of(const runner_choice& c) {
+    for (const auto& entry : runner_table)
+        if (c.executor == entry.executor && c.dtype == entry.dtype) return entry;
+    fail("--executor " + c.executor + " --dtype " + c.dtype, "this build has no such executor");
+}
+
+// a configuration that lies about sizes is found before memory is asked for
+void check_sizes(const std::filesystem::path& path, const std::vector<parameter_size>& parameters,
+                 const weight_files& files) {
+    double wanted = 0, stored = 0;
+    for (const auto& p : parameters) wanted += static_cast<double>(p.size);
+    for (const auto& [name, entry] : files.tensors()) stored += static_cast<double>(entry.size());
+    check(wanted <= 2 * stored + 1e7, (path / "config.json").string(), "the sizes make ", wanted, " parameters, but ",
+          files.name(), " holds ", stored, " values");
+}
+
+}  // namespace
 
 std::unique_ptr<runner> runner_choice::make(const chiar_config& c, bool for_training) const {
-    for (const auto& entry : runner_table)
-        if (executor == entry.executor && dtype == entry.dtype) return entry.make(c, threads, for_training);
-    fail("--executor " + executor + " --dtype " + dtype, "this build has no such executor");
+    return entry_of(*this).make_chiar(c, threads, for_training);
+}
+std::unique_ptr<runner> runner_choice::make(const layer_route_model& m, bool for_training) const {
+    return entry_of(*this).make_qwen2(m, threads, for_training);
 }
 
 void add_runner_options(CLI::App& app, runner_choice& choice_) {
@@ -20,9 +40,47 @@ void add_runner_options(CLI::App& app, runner_choice& choice_) {
         ->group("Machine")
         ->check(CLI::Range(0, 4096).description(""));
 }
+void add_route_options(CLI::App& app, route_files& files) {
+    option(app, "--adapter", files.adapter, "DIR", "low-rank adapter over a Qwen2 model, as PEFT writes it, or a run")
+        ->group("LayerRoute");
+    option(app, "--router", files.router, "DIR", "skip gates (router_config.json, router.safetensors), or a run")
+        ->group("LayerRoute");
+}
 
-model_directory::model_directory(const std::filesystem::path& model_or_run)
-    : path(find_checkpoint(model_or_run)), config(read_chiar_config(path / "config.json")) {}
+model_directory::model_directory(const std::filesystem::path& model_or_run) : path(find_checkpoint(model_or_run)) {
+    const auto file = path / "config.json";
+    check(std::filesystem::exists(file), path.string(),
+          "this holds adapters or gates alone: give the backbone as the model, and this as --adapter or --router");
+    read(file);
+}
+model_directory model_directory::of_file(const std::filesystem::path& config_json) {
+    model_directory out;
+    out.path = config_json.parent_path();
+    out.read(config_json);
+    return out;
+}
+void model_directory::read(const std::filesystem::path& file) {
+    const auto json = read_json_file(file);
+    if (json.is_object() && json.value("model_type", nlohmann::json()) == "qwen2") config = parse_qwen2_config(json, file.string());
+    else config = read_chiar_config(file);
+    if (!is_qwen2()) return;
+    const auto generation = path / "generation_config.json";  // ends of a text: all of both files
+    if (!std::filesystem::exists(generation)) return;
+    auto& ends = std::get<qwen2_config>(config).eos_token_ids;
+    for (row_index id : read_eos_ids(generation, vocabulary()))
+        if (std::find(ends.begin(), ends.end(), id) == ends.end()) ends.push_back(id);
+}
+
+const chiar_config& model_directory::chiar() const {
+    check(!is_qwen2(), path.string(), "model_type: expected a CHIAR model, found qwen2");
+    return std::get<chiar_config>(config);
+}
+const qwen2_config& model_directory::qwen2() const {
+    check(is_qwen2(), path.string(), "model_type: expected qwen2, found a CHIAR model");
+    return std::get<qwen2_config>(config);
+}
+index model_directory::vocabulary() const { return is_qwen2() ? qwen2().vocab_size : chiar().vocab_size; }
+index model_directory::longest() const { return is_qwen2() ? qwen2().max_position_embeddings : chiar().max_seq_len; }
 
 std::filesystem::path model_directory::tokenizer() const {
     const auto file = path / "tokenizer.json";
@@ -34,14 +92,43 @@ std::filesystem::path model_directory::run() const {
     return std::filesystem::absolute(path).lexically_normal().parent_path();
 }
 
-std::unique_ptr<runner> model_directory::load(const runner_choice& choice, bool for_training) const {
-    const safetensors_file weights(weights_file(path));
-    double wanted = 0, stored = 0;  // a configuration that lies about sizes is found before memory is asked for
-    for (const auto& p : parameters_of(config)) wanted += static_cast<double>(p.size);
-    for (const auto& [name, entry] : weights.tensors()) stored += static_cast<double>(entry.size());
-    check(wanted <= 2 * stored + 1e7, (path / "config.json").string(), "the sizes make ", wanted, " parameters, but ",
-          weights.name(), " holds ", stored, " values");
-    auto r = choice.make(config, for_training);
+layer_route_model with_route(const qwen2_config& backbone, const route_files& route) {
+    layer_route_model m{backbone, {}};
+    if (!route.adapter.empty()) {
+        const auto file = find_checkpoint(route.adapter) / "adapter_config.json";
+        m.route.lora_by_module = parse_peft_config(read_json_file(file), file.string(), backbone);
+    }
+    if (!route.router.empty()) {
+        const auto file = find_checkpoint(route.router) / "router_config.json";
+        const auto json = read_json_file(file);
+        m.route.gates = parse_router_config(json, file.string(), backbone.num_hidden_layers);
+        m.route.gate_reg_weight = json.value("gate_reg_weight", 1.0);
+    }
+    return m;
+}
+void load_route(runner& r, const route_files& route) {
+    if (!route.adapter.empty())
+        r.load_weights(weight_files::of_file(find_checkpoint(route.adapter) / adapter_part.file), adapter_part.which);
+    if (!route.router.empty())
+        r.load_weights(weight_files::of_file(find_checkpoint(route.router) / router_part.file), router_part.which);
+}
+
+std::unique_ptr<runner> model_directory::load(const runner_choice& choice, const route_files& route,
+                                              bool for_training) const {
+    if (is_qwen2()) {
+        const weight_files weights(path);
+        const layer_route_model m = with_route(qwen2(), route);
+        check_sizes(path, parameters_of({m.backbone, {}}), weights);
+        auto r = choice.make(m, for_training);
+        r->load_weights(weights, backbone_weights);
+        load_route(*r, route);
+        return r;
+    }
+    check(route.adapter.empty() && route.router.empty(), path.string(),
+          "--adapter and --router: expected a qwen2 model, found a CHIAR model");
+    const weight_files weights = weight_files::of_file(weights_file(path));
+    check_sizes(path, parameters_of(chiar()), weights);
+    auto r = choice.make(chiar(), for_training);
     r->load_weights(weights);
     return r;
 }

@@ -3,44 +3,72 @@
 #pragma once
 #include "options.hpp"
 
-#include <spectral/models/runner.hpp>
+#include <spectral/train/runner.hpp>
+
+#include <variant>
 
 namespace spectral::cli {
 
-// One translation unit per executor and scalar instantiates every model; threads 0: all.
+// A translation unit per executor, scalar and family instantiates the models; threads 0: all.
 std::unique_ptr<runner> make_reference_f32(const chiar_config& c, int threads, bool for_training);
 std::unique_ptr<runner> make_reference_f64(const chiar_config& c, int threads, bool for_training);
 std::unique_ptr<runner> make_cpu_f32(const chiar_config& c, int threads, bool for_training);
 std::unique_ptr<runner> make_cpu_f64(const chiar_config& c, int threads, bool for_training);
+std::unique_ptr<runner> make_reference_f32(const layer_route_model& m, int threads, bool for_training);
+std::unique_ptr<runner> make_reference_f64(const layer_route_model& m, int threads, bool for_training);
+std::unique_ptr<runner> make_cpu_f32(const layer_route_model& m, int threads, bool for_training);
+std::unique_ptr<runner> make_cpu_f64(const layer_route_model& m, int threads, bool for_training);
 
 struct runner_entry {
     const char *executor, *dtype;
-    std::unique_ptr<runner> (*make)(const chiar_config&, int, bool);
+    std::unique_ptr<runner> (*make_chiar)(const chiar_config&, int, bool);
+    std::unique_ptr<runner> (*make_qwen2)(const layer_route_model&, int, bool);
 };
-inline constexpr runner_entry runner_table[] = {{"cpu", "f32", make_cpu_f32},
-                                                {"cpu", "f64", make_cpu_f64},
-                                                {"reference", "f32", make_reference_f32},
-                                                {"reference", "f64", make_reference_f64}};
+inline constexpr runner_entry runner_table[] = {{"cpu", "f32", make_cpu_f32, make_cpu_f32},
+                                                {"cpu", "f64", make_cpu_f64, make_cpu_f64},
+                                                {"reference", "f32", make_reference_f32, make_reference_f32},
+                                                {"reference", "f64", make_reference_f64, make_reference_f64}};
 
 struct runner_choice {
     std::string executor = "cpu", dtype = "f32";
     int threads = 0;
 
     std::unique_ptr<runner> make(const chiar_config& c, bool for_training) const;
+    std::unique_ptr<runner> make(const layer_route_model& m, bool for_training) const;
 };
 void add_runner_options(CLI::App& app, runner_choice& choice);
+
+// Adapter and skip gates over a Qwen2 backbone: directories or runs, both may be empty.
+struct route_files {
+    std::string adapter, router;
+};
+void add_route_options(CLI::App& app, route_files& files);
 
 // A model directory or a run (its last checkpoint): configuration, weights, and the tokenizer's path.
 struct model_directory {
     std::filesystem::path path;
-    chiar_config config;
+    std::variant<chiar_config, qwen2_config> config;
 
     explicit model_directory(const std::filesystem::path& model_or_run);
+    static model_directory of_file(const std::filesystem::path& config_json);  // a configuration without weights
+    bool is_qwen2() const { return std::holds_alternative<qwen2_config>(config); }
+    const chiar_config& chiar() const;  // each throws of a model of the other family
+    const qwen2_config& qwen2() const;
+    index vocabulary() const;
+    index longest() const;
     std::filesystem::path tokenizer() const;  // throws if there is none
     std::filesystem::path run() const;  // the run that the checkpoint belongs to; may not exist
-    std::unique_ptr<runner> load(const runner_choice& choice, bool for_training = false) const;
+    std::unique_ptr<runner> load(const runner_choice& choice, const route_files& route = {}, bool for_training = false) const;
+
+private:
+    model_directory() = default;
+    void read(const std::filesystem::path& config_json);
 };
 // model.safetensors of a directory, or its only *.safetensors
 std::filesystem::path weights_file(const std::filesystem::path& directory);
+
+// The backbone's configuration with the adapter and gates of these files, and their weights into its runner.
+layer_route_model with_route(const qwen2_config& backbone, const route_files& route);
+void load_route(runner& r, const route_files& route);
 
 }  // namespace spectral::cli

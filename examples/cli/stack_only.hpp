@@ -2,6 +2,7 @@
 // examples/cli/stack_only.hpp: the parameters of a configuration without memory for them
 #pragma once
 #include <spectral/models/chiar_config.hpp>
+#include <spectral/models/layer_route_config.hpp>
 
 #include <utility>
 
@@ -10,7 +11,9 @@ namespace spectral::cli {
 struct parameter_size {
     std::string name;
     index size;
+    bool trainable;
 };
 std::vector<parameter_size> parameters_of(const chiar_config& c);
+std::vector<parameter_size> parameters_of(const layer_route_model& m);
 
 }  // namespace spectral::cli

@@ -39,15 +39,24 @@ index total_steps(const train_options& o, const prepared_data& data) {
         1, static_cast<index>(o.epochs * data.tasks[0].per_epoch / static_cast<double>(o.loop.accumulation) + 0.5));
 }
 
-void print_plan(const train_options& o, const prepared_data& data, const chiar_config& c) {
+std::string about(const chiar_config& c) {
+    const std::string routing = c.baseline() ? std::string()
+                                             : std::string(", ") + spectral::detail::name_of(c.layer_variant) +
+                                                   ", routing " + spectral::detail::name_of(c.routing_mode);
+    return spectral::detail::join(c.model_type, routing, ", ", c.n_layers, " layers of width ", c.d_model);
+}
+std::string about(const qwen2_config& c) {
+    return spectral::detail::join("qwen2, ", c.num_hidden_layers, " blocks of width ", c.hidden_size);
+}
+std::vector<parameter_size> sizes(const chiar_config& c) { return parameters_of(c); }
+std::vector<parameter_size> sizes(const qwen2_config& c) { return parameters_of(layer_route_model{c, {}}); }
+
+template <class Config>
+void print_plan(const train_options& o, const prepared_data& data, const Config& c) {
     index parameters = 0;
-    for (const auto& p : parameters_of(c)) parameters += p.size;
-    std::cerr << "model: " << c.model_type
-              << (c.baseline() ? std::string()
-                               : std::string(", ") + spectral::detail::name_of(c.layer_variant) + ", routing " +
-                                     spectral::detail::name_of(c.routing_mode))
-              << ", " << c.n_layers << " layers of width " << c.d_model << ", " << parameters << " parameters, "
-              << o.runner.executor << " " << o.runner.dtype << '\n';
+    for (const auto& p : sizes(c)) parameters += p.size;
+    std::cerr << "model: " << about(c) << ", " << parameters << " parameters, " << o.runner.executor << " "
+              << o.runner.dtype << '\n';
     for (const auto& t : data.tasks) std::cerr << "data: " << t.name << (t.about.empty() ? "" : ", " + t.about) << '\n';
     std::cerr << "plan: " << o.loop.steps << " steps of " << o.data.batch << " x " << o.loop.accumulation
               << " sequences, learning rate " << o.learning_rate << ", warm-up " << o.loop.schedule.warmup << ", "
@@ -82,8 +91,7 @@ void run_training(train_options& o, CLI::App& command) {
         kept["train_tokens"] = data.train_tokens.lexically_relative(run).string();
         write_file_atomically(settings, kept.dump(2) + "\n");
     }
-    const chiar_config c = begun ? read_chiar_config(find_checkpoint(run) / "config.json")
-                                 : make_config(*o.model, data.needs(o.data.time));
+    const auto config = begun ? model_directory(run).config : make_config(*o.model, data.needs(o.data.time));
     o.loop.resume = begun;  // stopped before its first checkpoint: from the start, which is the same
     o.loop.run = run;
     o.loop.tokenizer = data.tokenizer;
@@ -95,8 +103,15 @@ void run_training(train_options& o, CLI::App& command) {
                             : o.schedule == "linear" ? decay::linear
                                                      : decay::constant;
     if (!o.from.empty() && !begun) o.loop.start_weights = weights_file(find_checkpoint(o.from));
-    if (say) print_plan(o, data, c);
-    const auto r = o.runner.make(c, true);
+    const auto r = std::visit(
+        [&](const auto& c) {
+            if (say) print_plan(o, data, c);
+            if constexpr (std::is_same_v<decltype(c), const qwen2_config&>)
+                return o.runner.make(layer_route_model{c, {}}, true);
+            else
+                return o.runner.make(c, true);
+        },
+        config);
     const training_end end = spectral::train(*r, data.batches(o.data.seed), data.sets(), o.loop, std::cerr);
     if (end == training_end::done) return;
     std::cerr << "to continue: spectral train --out " << o.out << " --resume\n";

@@ -31,6 +31,7 @@ struct parameter {
     initializer init;
     matrix_view<T> value, grad;   // grad is empty in a store without gradients and for frozen parameters
     bool trainable = true;
+    double rate = 1;              // its learning rate as a multiple of the run's
 
     parameter() = default;
     parameter(std::vector<index> shape_, initializer init_) : shape(std::move(shape_)), init(init_) {
@@ -84,10 +85,12 @@ public:
         });
     }
 
-    // every value from its initializer; the same bits on every executor, whatever the order of layers
-    void initialize(std::uint64_t seed) {
+    // every value from its initializer, or the trainable ones alone; the same bits on every executor, whatever the order
+    // of layers
+    void initialize(std::uint64_t seed, bool trainable_alone = false) {
         std::vector<T> host;
         for (auto& [name, p] : named_) {
+            if (trainable_alone && !p->trainable) continue;
             host.resize(static_cast<std::size_t>(p->size()));
             const random_stream draw{seed, stream_of(name)};
             for (std::size_t i = 0; i < host.size(); ++i)

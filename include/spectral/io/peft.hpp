@@ -5,9 +5,11 @@
 //   router_config.json, router.safetensors              router.N.weight (1, d), router.N.bias (1)
 // What changes the mathematics and is not implemented is refused by name.
 #pragma once
-#include <spectral/io/hugging_face.hpp>
-#include <spectral/models/qwen2.hpp>
+#include <spectral/io/json.hpp>
+#include <spectral/models/layer_route_config.hpp>
 
+#include <array>
+#include <iterator>
 #include <regex>
 
 namespace spectral {
@@ -89,12 +91,38 @@ inline std::map<std::string, lora_options> parse_peft_config(const nlohmann::jso
     return out;
 }
 
-inline std::string write_peft_config(const lora_options& o, std::vector<std::string> targets, const std::string& base_model) {
+// The adapters of a configuration, as PEFT writes them: keys sorted, two spaces. Modules are listed by name where every
+// block has them, else by path; ranks and alphas that differ from the first adapter's become patterns.
+inline std::string write_peft_config(const layer_route_config& r, const qwen2_config& backbone) {
+    std::map<std::string, lora_options> adapters;
+    std::map<std::string, index> blocks;   // how many have the module
+    for (index l = 0; l < backbone.num_hidden_layers; ++l)
+        for (const std::string module : lora_modules) {
+            const std::string path = "model.layers." + std::to_string(l) + "." + module;
+            const auto options = r.adapter_of(path);
+            if (!options) continue;
+            adapters.emplace(path, *options);
+            ++blocks[module];
+        }
+    check(!adapters.empty(), "adapter_config.json", "target_modules: none of the backbone's modules is named");
+    const lora_options& first = adapters.begin()->second;
+    const bool everywhere = std::all_of(blocks.begin(), blocks.end(), [&](const auto& m) { return m.second == backbone.num_hidden_layers; });
+    std::vector<std::string> targets;
+    if (everywhere)
+        for (const auto& [module, count] : blocks) targets.push_back(module.substr(module.find('.') + 1));
+    nlohmann::json ranks = nlohmann::json::object(), alphas = nlohmann::json::object();
+    for (const auto& [path, o] : adapters) {
+        if (!everywhere) targets.push_back(path);
+        if (o.rank != first.rank) ranks[path] = o.rank;
+        if (o.alpha != first.alpha) alphas[path] = o.alpha;
+        check(o.dropout == first.dropout && o.rank_stabilized == first.rank_stabilized, path,
+              "dropout and rank stabilisation of an adapter: expected those of the others, which is all the file can say");
+    }
     std::sort(targets.begin(), targets.end());
-    const nlohmann::json json{{"peft_type", "LORA"}, {"task_type", "CAUSAL_LM"}, {"base_model_name_or_path", base_model}, {"r", o.rank},
-        {"lora_alpha", o.alpha}, {"lora_dropout", o.dropout}, {"target_modules", targets}, {"bias", "none"}, {"fan_in_fan_out", false},
-        {"inference_mode", true}, {"use_rslora", o.rank_stabilized}, {"use_dora", false}, {"modules_to_save", nullptr},
-        {"rank_pattern", nlohmann::json::object()}, {"alpha_pattern", nlohmann::json::object()}, {"init_lora_weights", true}, {"revision", nullptr}};
+    const nlohmann::json json{{"peft_type", "LORA"}, {"task_type", "CAUSAL_LM"}, {"base_model_name_or_path", r.base_model}, {"r", first.rank},
+        {"lora_alpha", first.alpha}, {"lora_dropout", first.dropout}, {"target_modules", targets}, {"bias", "none"}, {"fan_in_fan_out", false},
+        {"inference_mode", true}, {"use_rslora", first.rank_stabilized}, {"use_dora", false}, {"modules_to_save", nullptr},
+        {"rank_pattern", ranks}, {"alpha_pattern", alphas}, {"init_lora_weights", true}, {"revision", nullptr}};
     return json.dump(2) + "\n";
 }
 
@@ -123,8 +151,9 @@ inline skip_gate_options parse_router_config(const nlohmann::json& json, std::st
     choose("pool", o.pool, {{"sequence", gate_pool::sequence}, {"prompt", gate_pool::prompt}, {"last_prompt_token", gate_pool::last_prompt_token}});
     choose("scope", o.scope, {{"block", gate_scope::block}, {"attention", gate_scope::attention}, {"feed_forward", gate_scope::feed_forward}});
     choose("kind", o.kind, {{"straight_through", gate_kind::straight_through}, {"hard_concrete", gate_kind::hard_concrete}});
+    for (const char* key : {"threshold", "gate_reg_weight"})
+        check(!json.contains(key) || json[key].is_number(), where, key, ": expected a number");
     if (json.contains("threshold")) {
-        check(json["threshold"].is_number(), where, "threshold: expected a number");
         o.threshold = json["threshold"].get<double>();
     }
     for (auto [key, out] : {std::pair{"skip_first_position", &o.skip_first_position}, std::pair{"write_kv", &o.write_kv}})

@@ -12,6 +12,7 @@ struct linear {
     parameter<T> weight;   // (O, I)
     parameter<T> bias;     // (O), unused without bias
     std::optional<lora<Exec, T>> adapter;
+    bool adapter_on = true;   // off: as if there were none
 
     linear() = default;
     linear(index in, index out, bool with_bias = true, initializer init = initializer::normal(0.02))
@@ -31,7 +32,7 @@ struct linear {
     // the same for outputs [first, first + count) alone: one projection of a fused one
     void forward_part(pass<Exec, T>& p, index first, index count, const_matrix<T> x, matrix_view<T> y) {
         linear_forward(p.ex, x, weight.matrix().slice(first, count), bias.used() ? bias.vector().slice(first, count) : const_vector<T>{}, y);
-        if (adapter) adapter->forward(p, first, x, y);
+        if (adapter && adapter_on) adapter->forward(p, first, x, y);
     }
     void backward_part(pass<Exec, T>& p, index first, index count, const_matrix<T> dL_dy, const_matrix<T> x,
                        matrix_view<T> dL_dx, write mode) {
@@ -39,7 +40,7 @@ struct linear {
         if (weight.grad.data)
             linear_backward_weight(p.ex, dL_dy, x, weight.grad.slice(first, count),
                                    bias.grad.data ? bias.grad_vector().slice(first, count) : out_vector<T>{});
-        if (adapter) adapter->backward(p, first, dL_dy, x, dL_dx);
+        if (adapter && adapter_on) adapter->backward(p, first, dL_dy, x, dL_dx);
     }
 
     // folds the adapter into the weight and drops it

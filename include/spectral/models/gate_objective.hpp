@@ -38,7 +38,8 @@ struct gate_values {
 using gate_objective_function = std::function<double(const gate_values&, std::span<const std::string>, std::vector<double>&)>;
 
 struct gate_objective {
-    gate_objective_function function;   // empty: nothing is asked
+    gate_objective_function function = {};                // empty: nothing is asked
+    std::vector<std::shared_ptr<double>> state = {};      // what it learns (multipliers): part of a checkpoint
 
     double operator()(const gate_values& g, std::span<const std::string> step_types, std::vector<double>& dL_dsoft) const {
         dL_dsoft.assign(g.soft.size(), 0.0);
@@ -56,26 +57,29 @@ inline gate_objective mean_gate_objective(double lambda) {
     }};
 }
 
-// The mean skip 1 − s of each step type is held to its target: μ₁ (x − t) + μ₂/2 (x − t)², x = mean skip, with μ₁ raised
-// by gradient ascent. The type "" stands for every sequence: a budget for all inputs.
+// The mean skip of each step type is held to its target: μ₁ (x − t) + μ₂/2 (x − t)², x = mean of 1 − g over blocks and
+// sequences, with μ₁ raised by gradient ascent. g is the gate that runs, not its probability: a mean of s can be met with
+// every gate open. The gradient passes straight through to s. The type "" stands for every sequence: a budget for all.
 struct skip_budget {
     std::map<std::string, double> targets;
     double ascent_rate = 0.1, quadratic = 10;
 
     gate_objective objective() const {
-        auto multipliers = std::make_shared<std::map<std::string, double>>();
+        std::vector<std::shared_ptr<double>> multipliers;
+        for (std::size_t i = 0; i < targets.size(); ++i) multipliers.push_back(std::make_shared<double>(0));
         return {[budget = *this, multipliers](const gate_values& g, std::span<const std::string> types, std::vector<double>& dL_ds) {
             double loss = 0;
+            auto multiplier = multipliers.begin();
             for (const auto& [type, target] : budget.targets) {
+                double& mu = **multiplier++;
                 double skip = 0, count = 0;
                 for (index s = 0; s < g.sequences; ++s) {
                     if (!type.empty() && (types.empty() || types[static_cast<std::size_t>(s)] != type)) continue;
-                    for (index l = 0; l < g.layers; ++l) skip += 1 - g.soft[g.at(l, s)];
+                    for (index l = 0; l < g.layers; ++l) skip += 1 - g.hard[g.at(l, s)];
                     count += static_cast<double>(g.layers);
                 }
                 if (count == 0) continue;
                 const double off = skip / count - target;
-                double& mu = (*multipliers)[type];
                 loss += mu * off + budget.quadratic / 2 * off * off;
                 for (index s = 0; s < g.sequences; ++s) {
                     if (!type.empty() && (types.empty() || types[static_cast<std::size_t>(s)] != type)) continue;
@@ -84,7 +88,7 @@ struct skip_budget {
                 mu += budget.ascent_rate * off;
             }
             return loss;
-        }};
+        }, multipliers};
     }
 };
 
@@ -129,6 +133,8 @@ inline gate_objective supervised_objective(double lambda, std::map<std::string, 
 
 // The sum of several.
 inline gate_objective sum_of(std::vector<gate_objective> parts) {
+    std::vector<std::shared_ptr<double>> state;
+    for (const auto& o : parts) state.insert(state.end(), o.state.begin(), o.state.end());
     return {[parts = std::move(parts)](const gate_values& g, std::span<const std::string> types, std::vector<double>& dL_ds) {
         double loss = 0;
         std::vector<double> part(dL_ds.size());
@@ -137,7 +143,7 @@ inline gate_objective sum_of(std::vector<gate_objective> parts) {
             for (std::size_t i = 0; i < part.size(); ++i) dL_ds[i] += part[i];
         }
         return loss;
-    }};
+    }, state};
 }
 
 }  // namespace spectral

@@ -91,7 +91,7 @@ template <class Runner>
 std::vector<std::vector<row_index>> generate(Runner& r, const std::vector<std::vector<row_index>>& prompts, const generation_options& o,
                                              const token_callback& on_token = {}) {
     return detail::continue_prompts(
-        r.config().max_seq_len, r.config().model_type == "chiar_classifier", prompts, o, on_token,
+        r.facts().longest, r.facts().classifies, prompts, o, on_token,
         [&](index sequences, index capacity) { r.start_decoding(sequences, capacity); },
         [&](auto ids, auto lengths) { return r.decode(ids, lengths); });
 }

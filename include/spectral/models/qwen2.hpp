@@ -10,29 +10,12 @@
 #include <spectral/layers/grouped_attention.hpp>
 #include <spectral/layers/skip_gate.hpp>
 #include <spectral/models/gate_objective.hpp>
-#include <spectral/models/qwen2_config.hpp>
+#include <spectral/models/layer_route_config.hpp>
 #include <spectral/models/task_model.hpp>
 
 #include <set>
 
 namespace spectral {
-
-// What is added to a backbone.
-struct layer_route_config {
-    std::optional<lora_options> lora;
-    std::vector<std::string> lora_targets{"q_proj", "k_proj", "v_proj", "o_proj"};     // of q, k, v, o, gate, up, down
-    std::map<std::string, lora_options> lora_by_module;                                // full module path: overrides (patterns)
-    std::optional<skip_gate_options> gates;
-    std::vector<double> gate_bias;                                                     // per block at the start; empty: gates->bias
-    bool train_backbone = false;
-
-    // the authors' start: open everywhere but in blocks 8 to 16
-    static std::vector<double> published_bias(index layers) {
-        std::vector<double> b(static_cast<std::size_t>(layers), 1.0);
-        for (index l = 8; l <= 16 && l < layers; ++l) b[static_cast<std::size_t>(l)] = -1;
-        return b;
-    }
-};
 
 template <executor Exec, class T>
 struct qwen2_block {
@@ -67,18 +50,15 @@ struct qwen2_block {
 
 template <executor Exec, class T>
 struct qwen2_stack {
-    struct config_type {
-        qwen2_config backbone;
-        layer_route_config route;
-    };
-    config_type config;
+    using config_type = layer_route_model;
+    layer_route_model config;
     std::shared_ptr<tensor<Exec, T, 2>> rotary;
     parameter<T> embedding, lm_head;             // (V, C); lm_head only where it is not tied
     std::vector<qwen2_block<Exec, T>> blocks;
     std::vector<skip_gate<Exec, T>> gates;       // one per block, or none
     rms_norm<Exec, T> norm;
     gate_objective objective;                    // what training asks of the gates
-    bool run_all_blocks = false;                 // evaluation with every gate forced open
+    std::vector<char> forced_open;               // evaluation: by block, whatever the gates say; empty: they decide
 
     qwen2_stack(Exec& ex, const config_type& c)
         : config((c.backbone.validate(), c)), rotary(make_table(ex, c.backbone)),
@@ -119,7 +99,11 @@ struct qwen2_stack {
         activation_chain<Exec, T> x(p, ids.size(), width());
         x.start([&](auto y) { embedding_forward<Exec, T>(p.ex, ids, embedding.matrix(), y); });
         for (std::size_t l = 0; l < blocks.size(); ++l)
-            x.apply([&](auto in, auto y) { gates.empty() || run_all_blocks ? blocks[l].forward(p, in, y, s.blocks[l]) : gated_forward(p, l, in, y, s); });
+            x.apply([&](auto in, auto y) {
+                if (gates.empty() && !forced_shut(p, l)) blocks[l].forward(p, in, y, s.blocks[l]);
+                else if (gates.empty()) copy<Exec, T>(p.ex, in, y);
+                else gated_forward(p, l, in, y, s);
+            });
         norm.forward(p, x.value(), h, s.norm);
         if (p.training() && !gates.empty()) p.auxiliary_loss += p.loss_weight * objective(s.gates, p.step_types, s.dL_dsoft);
     }
@@ -142,6 +126,22 @@ struct qwen2_stack {
     }
     parameter<T>& head() { return lm_head.used() ? lm_head : embedding; }
 
+    // f(path, linear) for every linear map of every block: what an adapter may sit on
+    template <class F>
+    void for_each_linear(F&& f) {
+        for (std::size_t l = 0; l < blocks.size(); ++l) {
+            const std::string at = "model.layers." + std::to_string(l) + ".";
+            auto& [attention, mlp] = blocks[l];
+            f(at + "self_attn.q_proj", attention.q_proj);
+            f(at + "self_attn.k_proj", attention.k_proj);
+            f(at + "self_attn.v_proj", attention.v_proj);
+            f(at + "self_attn.o_proj", attention.o_proj);
+            f(at + "mlp.gate_proj", mlp.gate_proj);
+            f(at + "mlp.up_proj", mlp.up_proj);
+            f(at + "mlp.down_proj", mlp.down_proj);
+        }
+    }
+
     // Key/value room of a block is made when its first open sequence writes; here for all, since gates are not known yet.
     decode_state<Exec, T> make_decode_state(Exec& ex, index sequences, index capacity) {
         decode_state<Exec, T> state;
@@ -160,25 +160,19 @@ private:
 
     void freeze_and_adapt() {
         const layer_route_config& r = config.route;
-        const bool frozen = (r.lora || r.gates) && !r.train_backbone;
-        if (frozen) visit_parameters([&](const std::string& name, parameter<T>& p) { p.trainable = name.starts_with("router."); }, "");
-        if (!r.lora && r.lora_by_module.empty()) return;
-        for (std::size_t l = 0; l < blocks.size(); ++l) {
-            const std::string at = "model.layers." + std::to_string(l) + ".";
-            const auto adapt = [&](linear<Exec, T>& target, const std::string& module) {
-                const std::string path = at + module, name = module.substr(module.find('.') + 1);
-                if (const auto own = r.lora_by_module.find(path); own != r.lora_by_module.end()) target.adapt(own->second, path);
-                else if (r.lora && std::find(r.lora_targets.begin(), r.lora_targets.end(), name) != r.lora_targets.end()) target.adapt(*r.lora, path);
-            };
-            auto& [attention, mlp] = blocks[l];
-            adapt(attention.q_proj, "self_attn.q_proj");
-            adapt(attention.k_proj, "self_attn.k_proj");
-            adapt(attention.v_proj, "self_attn.v_proj");
-            adapt(attention.o_proj, "self_attn.o_proj");
-            adapt(mlp.gate_proj, "mlp.gate_proj");
-            adapt(mlp.up_proj, "mlp.up_proj");
-            adapt(mlp.down_proj, "mlp.down_proj");
-        }
+        const bool frozen = !r.plain() && !r.train_backbone;
+        visit_parameters([&](const std::string& name, parameter<T>& p) {
+            p.trainable = name.starts_with("router.") ? r.train_gates : !frozen;
+        }, "");
+        for_each_linear([&](const std::string& path, linear<Exec, T>& target) {
+            const auto options = r.adapter_of(path);
+            if (!options) return;
+            target.adapt(*options, path);
+            target.adapter->a.trainable = target.adapter->b.trainable = r.train_adapters;
+        });
+    }
+    bool forced_shut(const pass<Exec, T>& p, std::size_t l) const {
+        return !p.training() && !forced_open.empty() && !forced_open.at(l);
     }
 
     void start_gates(pass<Exec, T>& p, saved& s) {
@@ -249,6 +243,10 @@ private:
     const std::vector<char>& open_sequences(pass<Exec, T>& p, std::size_t l, const_matrix<T> x, saved& s) {
         std::vector<char>& open = p.decode ? p.decode->open[l] : s.gates.open;
         if (p.decode && !open.empty() && p.decode->prefilled()) return open;
+        if (!forced_open.empty()) {
+            open.assign(static_cast<std::size_t>(p.rows.sequences()), forced_open.at(l));
+            return open;
+        }
         auto& kept = s.blocks[l].gate;
         gates[l].decide(p, x, s.gate_rows, kept);
         const auto hard = to_host(p.ex, kept.gate);

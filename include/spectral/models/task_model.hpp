@@ -5,94 +5,12 @@
 // real tokens of a sequence: mean -> Linear d->d, GELU, dropout -> Linear d->classes. Every task goes through the whole stack.
 #pragma once
 #include <spectral/data/batch.hpp>
-#include <spectral/layers/linear.hpp>
+#include <spectral/layers/chain.hpp>
+#include <spectral/layers/classifier_head.hpp>
 #include <spectral/layers/token_operator.hpp>
-#include <spectral/ops/activation.hpp>
 #include <spectral/ops/cross_entropy.hpp>
-#include <spectral/ops/dropout.hpp>
-#include <spectral/ops/pool.hpp>
 
 namespace spectral {
-
-// The activations of consecutive layers. Training keeps every one; evaluation keeps two and frees what a layer took.
-template <executor Exec, class T>
-class activation_chain {
-public:
-    activation_chain(pass<Exec, T>& p, index rows, index width) : p_(p), now_(p.matrix(rows, width)) {
-        if (!p.training()) next_ = p.matrix(rows, width);
-    }
-    template <class F> void start(F&& f) { f(now_); }
-    template <class F> void apply(F&& f) {
-        if (p_.training()) {
-            next_ = p_.matrix(now_.rows(), now_.width());
-            f(const_matrix<T>(now_), next_);
-            now_ = next_;
-        } else {
-            arena_scope layer(p_.ex);
-            f(const_matrix<T>(now_), next_);
-            std::swap(now_, next_);
-        }
-    }
-    matrix_view<T> value() const { return now_; }
-
-private:
-    pass<Exec, T>& p_;
-    matrix_view<T> now_, next_;
-};
-
-// The gradient on its way down: layers add to a fresh zero.
-template <executor Exec, class T>
-class gradient_chain {
-public:
-    gradient_chain(pass<Exec, T>& p, index rows, index width) : p_(p), now_(p.matrix(rows, width)), next_(p.matrix(rows, width)) {}
-    template <class F> void start(F&& f) { f(now_); }
-    template <class F> void apply(F&& f) {
-        p_.ex.fill_bytes(next_.data, 0, static_cast<std::size_t>(next_.size()) * sizeof(T));
-        f(const_matrix<T>(now_), next_);
-        std::swap(now_, next_);
-    }
-    matrix_view<T> value() const { return now_; }
-
-private:
-    pass<Exec, T>& p_;
-    matrix_view<T> now_, next_;
-};
-
-// mean -> Linear -> GELU -> dropout -> Linear
-template <executor Exec, class T>
-struct classifier_head {
-    linear<Exec, T> dense, out;   // named 0 and 3, as the reference's Sequential
-    double drop;
-
-    classifier_head(index width, index classes, double dropout) : dense(width, width), out(width, classes), drop(dropout) {}
-
-    struct saved {
-        matrix_view<T> pooled, before, hidden;
-    };
-    void forward(pass<Exec, T>& p, const_matrix<T> h, matrix_view<T> logits, saved& s) {
-        const index sequences = p.rows.sequences();
-        s = {p.matrix(sequences, h.width()), p.matrix(sequences, h.width()), p.matrix(sequences, h.width())};
-        mean_pool_forward(p.ex, h, p.rows, pool_scope::sequence, s.pooled);
-        dense.forward(p, s.pooled, s.before);
-        gelu_forward(p.ex, s.before, s.hidden);
-        if (p.training()) dropout(p.ex, s.hidden, drop, p.draw(-2, 0), s.hidden);
-        out.forward(p, s.hidden, logits);
-    }
-    // adds to dL_dh
-    void backward(pass<Exec, T>& p, const_matrix<T> dL_dlogits, matrix_view<T> dL_dh, saved& s) {
-        auto dL_dhidden = p.matrix(s.hidden.rows(), s.hidden.width()), dL_dpooled = p.matrix(s.hidden.rows(), s.hidden.width());
-        out.backward(p, dL_dlogits, s.hidden, dL_dhidden);
-        dropout(p.ex, dL_dhidden, drop, p.draw(-2, 0), dL_dhidden);
-        gelu_backward(p.ex, dL_dhidden, s.before, dL_dhidden);
-        dense.backward(p, dL_dhidden, s.pooled, dL_dpooled);
-        mean_pool_backward(p.ex, dL_dpooled, p.rows, pool_scope::sequence, dL_dh);
-    }
-    template <class F>
-    void visit_parameters(F&& f, const std::string& prefix) {
-        dense.visit_parameters(f, prefix + "0.");
-        out.visit_parameters(f, prefix + "3.");
-    }
-};
 
 // What a pass over one batch found. nats: summed cross-entropy; loss: mean cross-entropy plus regularisers.
 struct batch_result {

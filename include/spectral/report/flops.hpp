@@ -36,14 +36,15 @@ struct mac_counts {
     double dct = 0;                // two transforms and the filter
     double rbf = 0;
     double router = 0;             // entropies and gates
+    double adapter = 0;            // low-rank adapters
     double head = 0;
 
-    static constexpr std::array<std::pair<std::string_view, double mac_counts::*>, 10> fields();
+    static constexpr std::array<std::pair<std::string_view, double mac_counts::*>, 11> fields();
 
     double attention() const {
         return attention_query + attention_key_value + attention_output + attention_scores + attention_values;
     }
-    double total() const { return attention() + feed_forward + dct + rbf + router + head; }
+    double total() const { return attention() + feed_forward + dct + rbf + router + adapter + head; }
     double flops() const { return 2 * total(); }
 
     mac_counts& operator+=(const mac_counts& o) {
@@ -58,7 +59,7 @@ struct mac_counts {
     bool operator==(const mac_counts&) const = default;
 };
 
-constexpr std::array<std::pair<std::string_view, double mac_counts::*>, 10> mac_counts::fields() {
+constexpr std::array<std::pair<std::string_view, double mac_counts::*>, 11> mac_counts::fields() {
     return {{{"attention_query", &mac_counts::attention_query},
              {"attention_key_value", &mac_counts::attention_key_value},
              {"attention_output", &mac_counts::attention_output},
@@ -68,6 +69,7 @@ constexpr std::array<std::pair<std::string_view, double mac_counts::*>, 10> mac_
              {"dct", &mac_counts::dct},
              {"rbf", &mac_counts::rbf},
              {"router", &mac_counts::router},
+             {"adapter", &mac_counts::adapter},
              {"head", &mac_counts::head}}};
 }
 

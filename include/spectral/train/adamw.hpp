@@ -14,7 +14,15 @@ template <executor Exec, class T>
 class adamw {
 public:
     adamw(Exec& ex, parameter_store<Exec, T>& parameters)
-        : ex_(&ex), parameters_(&parameters), m_(ex, {parameters.values().size()}), v_(ex, {parameters.values().size()}) {}
+        : ex_(&ex), parameters_(&parameters), m_(ex, {parameters.values().size()}), v_(ex, {parameters.values().size()}) {
+        const auto values = parameters.values();
+        for (const auto& [name, p] : parameters.named()) {
+            if (!p->trainable) continue;
+            if (ranges_.empty() || ranges_.back().rate != p->rate) ranges_.push_back({p->value.data - values.data, 0, p->rate});
+            ranges_.back().end = values.size();
+            if (ranges_.size() > 1) ranges_[ranges_.size() - 2].end = ranges_.back().begin;
+        }
+    }
 
     // √Σ g² over every trainable parameter
     double gradient_norm() {
@@ -28,7 +36,15 @@ public:
     double step(const adamw_options& options, double max_norm) {
         const double norm = gradient_norm();
         const double clip = max_norm > 0 ? std::min(1.0, max_norm / (norm + 1e-6)) : 1.0;
-        adamw_step<Exec, T>(*ex_, parameters_->values(), parameters_->gradients_view(), m_.view(), v_.view(), options, ++steps_, clip);
+        ++steps_;
+        const auto values = parameters_->values(), gradients = parameters_->gradients_view();
+        for (const auto& [begin, end, rate] : ranges_) {
+            adamw_options own = options;
+            own.learning_rate *= rate;
+            const index n = end - begin;
+            adamw_step<Exec, T>(*ex_, values.slice(begin, n), gradients.slice(begin, n), m_.view().slice(begin, n), v_.view().slice(begin, n),
+                                own, steps_, clip);
+        }
         return norm;
     }
 
@@ -41,6 +57,11 @@ private:
     Exec* ex_;
     parameter_store<Exec, T>* parameters_;
     tensor<Exec, T> m_, v_;
+    struct range {
+        index begin, end;
+        double rate;
+    };
+    std::vector<range> ranges_;   // neighbours of one learning rate in the store's block
     index steps_ = 0;
 };
 

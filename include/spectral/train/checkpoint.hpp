@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // include/spectral/train/checkpoint.hpp: a run's directory of checkpoints, each written as a whole or not at all
 //
-//   run/step-300/   config.json  model.safetensors  optimizer.safetensors  trainer.json  tokenizer.json (if any)
+//   run/step-300/   the model's files (io/model_files.hpp)  optimizer.safetensors  trainer.json  tokenizer.json (if any)
 //   run/last, run/best -> step-N          symbolic links, replaced by rename
 // A checkpoint is written as step-N.tmp/, every file and the directory synced, then renamed. A reader checks that all
 // files say the same step. Killed at any moment, the run keeps its last whole checkpoint.
 #pragma once
-#include <spectral/io/chiar_config_json.hpp>
-#include <spectral/models/runner.hpp>
+#include <spectral/train/runner.hpp>
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -57,8 +56,7 @@ inline void save_checkpoint(const std::filesystem::path& run, runner& r, const t
     try {
         fs::create_directories(unfinished);
         const std::map<std::string, std::string> metadata{{"format", "pt"}, {"step", std::to_string(state.step)}};
-        write_file_atomically(unfinished / "config.json", write_chiar_config(r.config()));
-        r.save_weights(unfinished / "model.safetensors", metadata);
+        save_model(r, unfinished, metadata);
         r.save_optimizer(unfinished / "optimizer.safetensors", metadata);
         if (!tokenizer.empty()) write_file_atomically(unfinished / "tokenizer.json", read_text_file(tokenizer));
         nlohmann::ordered_json json{{"step", state.step}, {"best_loss", state.best_loss}, {"best_step", state.best_step},
@@ -89,8 +87,9 @@ inline void save_checkpoint(const std::filesystem::path& run, runner& r, const t
 // A checkpoint directory: step-N itself, or a run directory, which means its `last`.
 inline std::filesystem::path find_checkpoint(const std::filesystem::path& path) {
     namespace fs = std::filesystem;
-    if (fs::exists(path / "config.json")) return path;
-    if (fs::exists(path / "last" / "config.json")) return path / "last";
+    for (const auto& directory : {path, path / "last"})
+        for (const char* name : {"config.json", "adapter_config.json", "router_config.json"})
+            if (fs::exists(directory / name)) return directory;
     fail(path.string(), "expected a model directory (config.json) or a run directory (last/config.json), found ",
          fs::exists(path) ? "neither" : "no such directory");
 }
@@ -112,13 +111,19 @@ inline trainer_state read_trainer_state(const std::filesystem::path& checkpoint)
 // Weights and moments of a checkpoint into a runner of the same configuration; returns the trainer's state.
 inline trainer_state load_checkpoint(const std::filesystem::path& checkpoint, runner& r) {
     const trainer_state s = read_trainer_state(checkpoint);
-    for (const char* name : {"model.safetensors", "optimizer.safetensors"}) {
-        const safetensors_file file(checkpoint / name);
+    const auto check_step = [&](const auto& file) {
         const auto said = file.metadata().find("step");
         check(said != file.metadata().end() && said->second == std::to_string(s.step), file.name(), "step: expected ", s.step,
               " as in trainer.json, found ", said == file.metadata().end() ? "none" : said->second);
-        name[0] == 'm' ? r.load_weights(file) : r.load_optimizer(file);
+    };
+    for (const auto& part : r.files().parts) {
+        const auto file = weight_files::of_file(checkpoint / part.file);
+        check_step(file);
+        r.load_weights(file, part.which);
     }
+    const safetensors_file moments(checkpoint / "optimizer.safetensors");
+    check_step(moments);
+    r.load_optimizer(moments);
     return s;
 }
 

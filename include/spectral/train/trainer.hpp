@@ -4,22 +4,16 @@
 // Everything random is a function of (seed, step), so that a resumed run continues to the same numbers.
 #pragma once
 #include <spectral/data/ngram.hpp>
-#include <spectral/report/flops.hpp>
 #include <spectral/report/metrics.hpp>
 #include <spectral/report/progress.hpp>
 #include <spectral/train/checkpoint.hpp>
+#include <spectral/train/evaluate.hpp>
 #include <spectral/train/schedule.hpp>
+#include <spectral/train/stop_signal.hpp>
 
-#include <csignal>
 #include <iostream>
 
 namespace spectral {
-
-struct evaluation_set {
-    std::string name = "valid";
-    index batches = 0;
-    std::function<batch(index)> batch_at;
-};
 
 struct training_options {
     index steps = 300, accumulation = 1;
@@ -32,94 +26,19 @@ struct training_options {
     std::filesystem::path run;            // directory of checkpoints and metrics.jsonl
     std::filesystem::path tokenizer;      // copied into checkpoints; may be empty
     std::filesystem::path start_weights;  // safetensors to start from; empty: from the initialisers
+    bool keep_frozen = false;             // frozen weights are loaded already: only the others start from initialisers
+    nlohmann::json more_identity = nlohmann::json::object();   // further options that a continuation must agree in
 
     // what must agree between a run and its continuation
     nlohmann::json identity() const {
-        return {{"accumulation", accumulation}, {"learning_rate", schedule.peak}, {"last_learning_rate", schedule.last},
+        nlohmann::json json{{"accumulation", accumulation}, {"learning_rate", schedule.peak}, {"last_learning_rate", schedule.last},
                 {"warmup", schedule.warmup}, {"steps", steps}, {"decay", static_cast<int>(schedule.decay)},
                 {"beta1", optimizer.beta1}, {"beta2", optimizer.beta2}, {"weight_decay", optimizer.weight_decay},
                 {"clip", clip}, {"seed", seed}, {"overfit_one_batch", overfit_one_batch}};
+        json.update(more_identity);
+        return json;
     }
 };
-
-// Multiply-accumulates of the forward passes that a trace counted.
-inline mac_counts executed_macs(const chiar_config& c, const route_trace& trace, index head_rows) {
-    const chiar_widths widths{.d = c.d_model, .feed_forward = 4 * c.d_model, .vocabulary = c.vocab_size,
-                              .rbf_features = c.n_random_features, .mixers_have_feed_forward = c.architecture == architecture::v1};
-    mac_counts m = head_macs(head_rows, c.d_model, c.vocab_size);
-    for (const auto& [layer, count] : trace.counts) m += layer_macs(widths, count.work);
-    return m;
-}
-
-// The same batch through attention in every layer: what "dense" means in ratios.
-inline mac_counts dense_macs(const chiar_config& c, const std::vector<index>& lengths, index head_rows) {
-    layer_work w;
-    for (index n : lengths) {
-        w.rows += n;
-        w.attention_pairs += causal_pairs(n);
-    }
-    w.attention_rows = w.key_rows = w.rows;
-    const chiar_widths widths{.d = c.d_model, .feed_forward = 4 * c.d_model, .vocabulary = c.vocab_size};
-    return head_macs(head_rows, c.d_model, c.vocab_size) + static_cast<double>(c.n_layers) * layer_macs(widths, w);
-}
-
-// What a trace counted, for people: share of tokens to the last operator and mean entropy by layer, the MetaRouter's gate.
-inline void add_routing(nlohmann::ordered_json& line, const route_trace& trace) {
-    for (const auto& [layer, count] : trace.counts) {
-        double rows = 0;
-        for (double v : count.routed) rows += v;
-        if (rows > 0) line["attention_share"][std::to_string(layer)] = count.routed.back() / rows;
-        if (count.entropy_rows > 0) line["entropy"][std::to_string(layer)] = count.entropy_sum / count.entropy_rows;
-    }
-    if (trace.gate_count > 0) line["meta_gate"] = trace.gate_sum / trace.gate_count;
-}
-
-namespace detail {
-inline volatile std::sig_atomic_t stop_signal = 0;
-extern "C" inline void note_stop_signal(int s) { stop_signal = s; }
-
-// SIGINT and SIGTERM ask for a checkpoint and an end; a second one ends at once.
-class stop_on_signal {
-public:
-    stop_on_signal() {
-        stop_signal = 0;
-        struct sigaction action {};
-        action.sa_handler = note_stop_signal;
-        action.sa_flags = static_cast<int>(SA_RESETHAND);
-        ::sigaction(SIGINT, &action, &old_int_);
-        ::sigaction(SIGTERM, &action, &old_term_);
-    }
-    ~stop_on_signal() {
-        ::sigaction(SIGINT, &old_int_, nullptr);
-        ::sigaction(SIGTERM, &old_term_, nullptr);
-    }
-    bool asked() const { return stop_signal != 0; }
-
-private:
-    struct sigaction old_int_ {}, old_term_ {};
-};
-}  // namespace detail
-
-// Mean loss over an evaluation set, by task if its batches have several.
-struct evaluation {
-    double nats = 0;
-    index targets = 0, correct = 0;
-    bool classes = false;
-    double loss() const { return targets ? nats / static_cast<double>(targets) : 0; }
-    double accuracy() const { return targets ? static_cast<double>(correct) / static_cast<double>(targets) : 0; }
-};
-inline evaluation evaluate(runner& r, const evaluation_set& set) {
-    evaluation out;
-    for (index i = 0; i < set.batches; ++i) {
-        const batch b = set.batch_at(i);
-        const batch_result result = r.evaluate(b);
-        out.nats += result.nats;
-        out.targets += result.targets;
-        out.correct += result.correct;
-        out.classes = out.classes || !b.labels.empty();
-    }
-    return out;
-}
 
 // What happened: ended at the last step, or was asked to stop and saved.
 enum class training_end { done, stopped };
@@ -136,8 +55,8 @@ inline training_end train(runner& r, const std::function<batch(index)>& batch_at
                   "option ", key, ": expected ", state.options.value(key, nlohmann::json()).dump(), " as in the run so far, found ", value.dump());
     } else {
         check(!fs::exists(o.run / "last"), o.run.string(), "the directory holds a run already: resume it (--resume) or choose another");
-        r.initialize(o.seed);
-        if (!o.start_weights.empty()) r.load_weights(safetensors_file(o.start_weights));
+        o.keep_frozen ? r.initialize_trainable(o.seed) : r.initialize(o.seed);
+        if (!o.start_weights.empty()) r.load_weights(weight_files::of_file(o.start_weights));
     }
     r.zero_gradients();
     fs::create_directories(o.run);
@@ -171,6 +90,7 @@ inline training_end train(runner& r, const std::function<batch(index)>& batch_at
             }
             line["targets"] = e.targets;
             add_routing(line, trace);
+            e.gates.write(line);
             metrics.write(line);
             progress.message(text);
             if (i == 0 && (state.best_step < 0 || e.loss() < state.best_loss)) {
@@ -192,6 +112,7 @@ inline training_end train(runner& r, const std::function<batch(index)>& batch_at
         double loss = 0;
         index tokens = 0, head_rows = 0;
         mac_counts dense;
+        gate_summary gates;
         for (index micro = 0; micro < o.accumulation; ++micro) {
             const index number = o.overfit_one_batch ? micro : step * o.accumulation + micro;
             const batch b = batch_at(number);
@@ -201,9 +122,10 @@ inline training_end train(runner& r, const std::function<batch(index)>& batch_at
             sum.nats += result.nats;
             sum.targets += result.targets;
             tokens += b.rows();
+            if (auto* skips = r.layer_route(); log && skips) gates.add(skips->gates(), b.step_types);
             const index head = b.labels.empty() ? b.rows() : 0;
             head_rows += head;
-            if (log) dense += dense_macs(r.config(), b.lengths, head);
+            if (log) dense += r.dense_macs(b.lengths, head);
             if (!std::isfinite(result.loss)) {
                 r.set_trace(nullptr);
                 fail("train", "step ", step + 1, ": the loss is ", result.loss, "; the last good checkpoint is ", last_good());
@@ -218,12 +140,13 @@ inline training_end train(runner& r, const std::function<batch(index)>& batch_at
         state.step = step + 1;
         state.tokens += static_cast<double>(tokens);
         if (log) {
-            const mac_counts executed = training(executed_macs(r.config(), trace, head_rows));
+            const mac_counts executed = training(r.executed_macs(trace, head_rows));
             metrics_writer::line line{{"step", state.step}, {"loss", loss}, {"perplexity", perplexity(sum.nats, std::max<index>(sum.targets, 1))},
                                       {"learning_rate", optimizer.learning_rate}, {"gradient_norm", norm},
                                       {"tokens", state.tokens}, {"tokens_per_second", static_cast<double>(tokens) / seconds},
                                       {"executed_flops", executed.flops()}, {"dense_flops", 3 * dense.flops()}};
             add_routing(line, trace);
+            gates.write(line);
             metrics.write(line);
         }
         progress.update(state.step, loss, tokens);
