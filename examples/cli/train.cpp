@@ -2,8 +2,8 @@
 // examples/cli/train.cpp: `spectral train`: data, model and optimizer from options; the loop is train/trainer.hpp
 #include "commands.hpp"
 #include "data_options.hpp"
+#include "loop_options.hpp"
 #include "runners.hpp"
-#include "saved_options.hpp"
 #include "stack_only.hpp"
 
 #include <iostream>
@@ -13,31 +13,14 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct train_options {
-    std::string out, from, schedule = "cosine";
+struct train_options : loop_options {
+    std::string from;
     data_options data;
     std::shared_ptr<model_options> model = std::make_shared<model_options>();
     runner_choice runner;
-    index steps = 0;
-    double epochs = 0;
-    double learning_rate = 1e-3, last_learning_rate = 1e-6;
-    training_options loop;
 };
 
 const std::vector<std::string> path_options{"train", "valid", "train-tsv", "valid-tsv", "tokenizer", "config", "from"};
-const std::vector<std::string> free_options{"out",        "resume",    "quiet", "threads",     "eval-every",
-                                            "save-every", "log-every", "keep",  "eval-batches"};
-
-// Steps of the whole run: given, or so many epochs of a task whose data ends.
-index total_steps(const train_options& o, const prepared_data& data) {
-    check(o.steps >= 0 && o.epochs >= 0 && !(o.steps > 0 && o.epochs > 0), "--steps, --epochs",
-          "expected one of them, at least 1");
-    if (o.epochs == 0) return o.steps > 0 ? o.steps : 300;
-    check(data.tasks.size() == 1 && data.tasks[0].per_epoch > 0, "--epochs",
-          "expected one task whose data ends; use --steps");
-    return std::max<index>(
-        1, static_cast<index>(o.epochs * data.tasks[0].per_epoch / static_cast<double>(o.loop.accumulation) + 0.5));
-}
 
 std::string about(const chiar_config& c) {
     const std::string routing = c.baseline() ? std::string()
@@ -65,43 +48,19 @@ void print_plan(const train_options& o, const prepared_data& data, const Config&
 
 void run_training(train_options& o, CLI::App& command) {
     const fs::path run = o.out, settings = run / "run.json";
-    const bool begun = fs::exists(run / "last");
-    check(o.loop.resume || !begun, o.out, "the directory holds a run already: resume it (--resume) or choose another");
-    if (o.loop.resume) {
-        check(fs::exists(settings), settings.string(), "expected the options of a run to resume, found no such file");
-        const auto json = read_json_file(settings);
-        check(json.is_object() && json.contains("options") && json["options"].is_object(), settings.string(),
-              "expected an object with \"options\"");
-        restore_options(command, json["options"], settings.string(), path_options, free_options);
-    }
-    fs::create_directories(run);
-    if (!begun && !o.loop.resume) {  // a run that ended without any checkpoint may have left its tokenizer
-        check(fs::exists(settings) || !fs::exists(run / "tokenizer.json"), (run / "tokenizer.json").string(),
-              "the file is not that of a run and would be replaced: choose another --out");
-        fs::remove(run / "tokenizer.json");
-    }
-    const bool fresh = !o.loop.resume;
-    nlohmann::ordered_json kept;
-    kept["options"] = given_options(command, path_options);
-    if (fresh) write_file_atomically(settings, kept.dump(2) + "\n");  // from here on the directory is a run's
+    const bool begun = open_run(o, command, path_options), fresh = !o.loop.resume;
     std::ostream* say = o.loop.quiet ? nullptr : &std::cerr;
     const prepared_data data = prepare_data(o.data, run, say);
-    o.loop.steps = total_steps(o, data);
+    set_schedule(o, total_steps(o, data.tasks.size() == 1 ? data.tasks[0].per_epoch : 0));
     if (fresh && !data.train_tokens.empty()) {
+        auto kept = nlohmann::ordered_json::parse(read_text_file(settings));
         kept["train_tokens"] = data.train_tokens.lexically_relative(run).string();
         write_file_atomically(settings, kept.dump(2) + "\n");
     }
     const auto config = begun ? model_directory(run).config : make_config(*o.model, data.needs(o.data.time));
     o.loop.resume = begun;  // stopped before its first checkpoint: from the start, which is the same
-    o.loop.run = run;
     o.loop.tokenizer = data.tokenizer;
     o.loop.seed = o.data.seed;
-    o.loop.schedule.peak = o.learning_rate;
-    o.loop.schedule.last = o.last_learning_rate;
-    o.loop.schedule.steps = o.loop.steps;
-    o.loop.schedule.decay = o.schedule == "cosine"   ? decay::cosine
-                            : o.schedule == "linear" ? decay::linear
-                                                     : decay::constant;
     if (!o.from.empty() && !begun) o.loop.start_weights = weights_file(find_checkpoint(o.from));
     const auto r = std::visit(
         [&](const auto& c) {
@@ -112,42 +71,7 @@ void run_training(train_options& o, CLI::App& command) {
                 return o.runner.make(c, true);
         },
         config);
-    const training_end end = spectral::train(*r, data.batches(o.data.seed), data.sets(), o.loop, std::cerr);
-    if (end == training_end::done) return;
-    std::cerr << "to continue: spectral train --out " << o.out << " --resume\n";
-    throw exit_with{128 + spectral::detail::stop_signal};
-}
-
-void add_loop_options(CLI::App& c, train_options& o) {
-    const char* group = "Optimisation";
-    option(c, "--steps", o.steps, "N", "optimizer steps; 0: 300, or by --epochs")->group(group);
-    option(c, "--epochs", o.epochs, "X", "passes over the data instead of --steps")->group(group);
-    option(c, "--accumulation", o.loop.accumulation, "N", "batches summed in one step")
-        ->group(group)
-        ->check(CLI::Range(1, 1 << 20).description(""));
-    option(c, "--lr", o.learning_rate, "X", "learning rate after warm-up")->group(group);
-    option(c, "--min-lr", o.last_learning_rate, "X", "learning rate at the last step")->group(group);
-    option(c, "--warmup", o.loop.schedule.warmup, "N", "steps of linear warm-up")->group(group);
-    choice(c, "--schedule", o.schedule, {"cosine", "linear", "constant"}, "learning rate after warm-up")->group(group);
-    option(c, "--clip", o.loop.clip, "X", "largest norm of the gradient; 0: any")->group(group);
-    option(c, "--weight-decay", o.loop.optimizer.weight_decay, "X", "of AdamW, on every parameter")->group(group);
-    option(c, "--beta1", o.loop.optimizer.beta1, "X", "of AdamW")->group(group);
-    option(c, "--beta2", o.loop.optimizer.beta2, "X", "of AdamW")->group(group);
-    option(c, "--from", o.from, "DIR", "start from another model's weights, of the same shapes")->group(group);
-    c.add_flag("--overfit-one-batch", o.loop.overfit_one_batch, "train on the first step's batches again and again")
-        ->group(group);
-}
-
-void add_run_options(CLI::App& c, train_options& o) {
-    const char* group = "Run";
-    option(c, "--out", o.out, "RUN", "directory of checkpoints and metrics.jsonl")->group(group)->required();
-    c.add_flag("--resume", o.loop.resume, "continue the run; every other option is taken from it")->group(group);
-    option(c, "--eval-every", o.loop.evaluate_every, "N", "steps between evaluations; 0: at the end")->group(group);
-    option(c, "--save-every", o.loop.save_every, "N", "steps between checkpoints; 0: at the end and at the best")
-        ->group(group);
-    option(c, "--log-every", o.loop.log_every, "N", "steps between lines of metrics.jsonl")->group(group);
-    option(c, "--keep", o.loop.keep, "N", "newest checkpoints kept, beside the best; 0: all")->group(group);
-    c.add_flag("--quiet", o.loop.quiet, "no progress on stderr")->group(group);
+    finish(o, "train", spectral::train(*r, data.batches(o.data.seed), data.sets(), o.loop, std::cerr));
 }
 
 }  // namespace
@@ -160,6 +84,7 @@ void add_train(CLI::App& app) {
     add_data_options(*c, o->data);
     add_model_options(*c, o->model);
     add_loop_options(*c, *o);
+    option(*c, "--from", o->from, "DIR", "start from another model's weights, of the same shapes")->group("Optimisation");
     add_runner_options(*c, o->runner);
     c->callback([o, c] { run_training(*o, *c); });
 }

@@ -162,7 +162,9 @@ private:
         const layer_route_config& r = config.route;
         const bool frozen = !r.plain() && !r.train_backbone;
         visit_parameters([&](const std::string& name, parameter<T>& p) {
-            p.trainable = name.starts_with("router.") ? r.train_gates : !frozen;
+            const bool gate = name.starts_with("router.");
+            p.trainable = gate ? r.train_gates : !frozen;
+            if (gate) p.rate = r.gate_rate;
         }, "");
         for_each_linear([&](const std::string& path, linear<Exec, T>& target) {
             const auto options = r.adapter_of(path);
