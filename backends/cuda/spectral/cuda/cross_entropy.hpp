@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+// backends/cuda/spectral/cuda/cross_entropy.hpp: softmax cross-entropy, alone and fused with the output projection
+//
+// The fused form takes blocks of rows through all steps: logits in float, their loss, their gradient in place, both
+// products. One block of logits exists at a time, of at most 256 MB.
+#pragma once
+#include <spectral/cuda/detail/reduce.hpp>
+#include <spectral/cuda/linear.hpp>
+#include <spectral/ops/cross_entropy.hpp>
+
+namespace spectral::cuda {
+
+namespace detail {
+
+// Z: type of the logits, T: of loss and gradient. One block a row; the largest logit and the sum of exponentials are kept
+// together, so that the row is read once before it is written.
+template <class Z, class T>
+__global__ void cross_entropy_rows(index rows, index width, rows_of<const Z> logits, const row_index* target, T* loss, compute<T> dL_dloss,
+                                   rows_of<T> dL_dlogits) {
+    using A = compute<T>;
+    for (index n = blockIdx.x; n < rows; n += gridDim.x) {
+        const Z* z = logits(n);
+        const row_index t = target[n];
+        if (t < 0) {
+            if (threadIdx.x == 0) loss[n] = narrow<T>(0);
+            if (dL_dlogits.data)
+                for (index v = threadIdx.x; v < width; v += blockDim.x) dL_dlogits(n)[v] = narrow<T>(0);
+            continue;
+        }
+        A largest = widen(z[0]), total = 0;
+        for (index v = threadIdx.x; v < width; v += blockDim.x) {
+            const A value = widen(z[v]);
+            if (value == -INFINITY) continue;   // adds nothing; -inf − -inf would be NaN
+            if (value > largest) total *= exp(largest - value), largest = value;
+            total += exp(value - largest);
+        }
+        const A most = block_reduce(largest, greater{});
+        total = block_reduce(total * exp(largest - most));
+        const A chosen = widen(z[t]);
+        __syncthreads();   // everyone has read the chosen logit before its place is written
+        if (threadIdx.x == 0) loss[n] = narrow<T>(most + log(total) - chosen);
+        if (!dL_dlogits.data) continue;
+        const A scale = dL_dloss / total;
+        for (index v = threadIdx.x; v < width; v += blockDim.x)
+            dL_dlogits(n)[v] = narrow<T>(exp(widen(z[v]) - most) * scale - (v == t ? dL_dloss : A(0)));
+    }
+}
+
+template <class Z, class T>
+void cross_entropy_of(executor& ex, view<const Z, 2> logits, const_vector<row_index> target, vector_view<T> loss, double dL_dloss,
+                      matrix_view<T> dL_dlogits) {
+    if (logits.empty()) return;
+    launch(ex, "cross_entropy", blocks_for(ex, logits.rows()), logits.width() > 4096 ? 512 : threads_for(logits.width()), 0,
+           cross_entropy_rows<Z, T>, logits.rows(), logits.width(), rows_in(logits), target.data, loss.data,
+           static_cast<compute<T>>(dL_dloss), rows_in(dL_dlogits));
+}
+
+}  // namespace detail
+
+template <class T>
+void cross_entropy_kernel(executor& ex, const_matrix<T> logits, const_vector<row_index> target, vector_view<T> loss,
+                          double dL_dloss, out_matrix<T> dL_dlogits) {
+    detail::cross_entropy_of<T, T>(ex, logits, target, loss, dL_dloss, dL_dlogits);
+}
+
+template <class T>
+void linear_cross_entropy_kernel(executor& ex, const_matrix<T> x, const_matrix<T> w, const_vector<row_index> target,
+                                 vector_view<T> loss, double dL_dloss, out_matrix<T> dL_dx, out_matrix<T> dL_dw) {
+    using A = detail::compute<T>;
+    const index V = w.rows(), N = x.rows(), stride = detail::divide_up(V, 16) * 16;   // aligned rows: an unaligned head is 8 times slower
+    const index block = std::min(N, std::clamp<index>((index{256} << 20) / (stride * static_cast<index>(sizeof(A))), 64, 8192));
+    const bool backward = dL_dx.data || dL_dw.data;
+    arena_scope scratch(ex);
+    const auto padded = [&](auto matrix) { return matrix.columns(0, V); };
+    auto logits = padded(ex.memory().template matrix<A>(block, stride));
+    matrix_view<T> gradient;
+    if constexpr (std::is_same_v<A, T>) gradient = logits;   // in place
+    else if (backward) gradient = padded(ex.memory().template matrix<T>(block, stride));
+    for (index first = 0; first < N; first += block) {
+        const index count = std::min(block, N - first);
+        const auto rows = x.slice(first, count);
+        const auto z = logits.slice(0, count);
+        const auto dz = backward ? gradient.slice(0, count) : matrix_view<T>{};
+        detail::gemm<T, A>(ex, "linear_cross_entropy", {rows}, {w, true}, 1, 0, z);
+        detail::cross_entropy_of<A, T>(ex, z, target.slice(first, count), loss.slice(first, count), dL_dloss, dz);
+        if (dL_dx.data) detail::gemm<T>(ex, "linear_cross_entropy", {dz}, {w}, 1, 0, dL_dx.slice(first, count));
+        if (dL_dw.data) detail::gemm<T>(ex, "linear_cross_entropy", {dz, true}, {rows}, 1, 1, dL_dw);
+    }
+}
+
+}  // namespace spectral::cuda

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+// backends/cuda/spectral/cuda/detail/launch.hpp: starting kernels, the type they compute in, 16-byte packs of values
+#pragma once
+#include <spectral/core/half.hpp>
+#include <spectral/core/rows.hpp>
+#include <spectral/cuda/executor.hpp>
+
+#include <cuda_bf16.h>
+
+#include <algorithm>
+
+namespace spectral::cuda::detail {
+
+// ---- values: stored as T, computed with as compute<T> ------------------------------------------------------------------
+
+template <class T> struct compute_type { using type = T; };
+template <> struct compute_type<bfloat16> { using type = float; };
+template <class T> using compute = typename compute_type<T>::type;
+
+template <class T>
+__device__ inline compute<T> widen(T value) {
+    if constexpr (std::is_same_v<T, bfloat16>) return __uint_as_float(static_cast<unsigned>(value.bits) << 16);
+    else return value;
+}
+template <class T>
+__device__ inline T narrow(compute<T> value) {
+    if constexpr (std::is_same_v<T, bfloat16>) {
+        const __nv_bfloat16 rounded = __float2bfloat16_rn(value);   // one instruction; the same bits as bfloat16(float)
+        T out;
+        out.bits = __bfloat16_as_ushort(rounded);
+        return out;
+    } else {
+        return static_cast<T>(value);
+    }
+}
+
+// V values that travel as one access
+template <class T, int V>
+struct alignas(sizeof(T) * V) pack {
+    T value[V];
+};
+template <class T> inline constexpr int wide = 16 / static_cast<int>(sizeof(T));   // values in 16 bytes
+
+template <int V, class T>
+__device__ inline void load(const T* from, compute<T> (&to)[V]) {
+    const auto p = *reinterpret_cast<const pack<T, V>*>(from);
+#pragma unroll
+    for (int i = 0; i < V; ++i) to[i] = widen(p.value[i]);
+}
+template <int V, class T>
+__device__ inline void store(T* to, const compute<T> (&from)[V]) {
+    pack<T, V> p;
+#pragma unroll
+    for (int i = 0; i < V; ++i) p.value[i] = narrow<T>(from[i]);
+    *reinterpret_cast<pack<T, V>*>(to) = p;
+}
+
+// Whether every row of every view starts at 16 bytes and is a whole number of packs long.
+template <class... Views>
+bool takes_packs(const Views&... views) {
+    const auto fits = [](const auto& v) {
+        using T = std::remove_const_t<std::remove_pointer_t<decltype(v.data)>>;
+        constexpr index w = wide<T>;
+        return !v.data || (reinterpret_cast<std::uintptr_t>(v.data) % 16 == 0 && v.width() % w == 0 &&
+                           (v.row_stride % w == 0 || v.rows() <= 1));
+    };
+    return (fits(views) && ...);
+}
+// f(integral_constant<int, V>) with V values of T to an access
+template <class T, class F>
+void with_packs(bool packs, F&& f) {
+    if (packs) f(std::integral_constant<int, wide<T>>{});
+    else f(std::integral_constant<int, 1>{});
+}
+
+// A view as a kernel takes it: no shape, two words.
+template <class T>
+struct rows_of {
+    T* data;
+    index stride;
+    __device__ T* operator()(index n) const { return data + n * stride; }
+};
+template <class T>
+rows_of<T> rows_in(const view<T, 2>& v) {
+    return {v.data, v.row_stride};
+}
+
+extern __shared__ __align__(16) unsigned char shared_bytes[];   // a block's dynamic shared memory
+
+// ---- launches ----------------------------------------------------------------------------------------------------------
+
+inline index divide_up(index a, index b) { return (a + b - 1) / b; }
+
+// Queues a kernel and checks that it was accepted. `what` names the operator in errors.
+template <class... Parameters, class... Arguments>
+void launch(executor& ex, const char* what, dim3 grid, dim3 block, std::size_t shared, void (*kernel)(Parameters...),
+            const Arguments&... arguments) {
+    if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+    if (shared > 48 * 1024) {   // more than 48 KB of shared memory has to be asked for
+        check(shared <= ex.shared_limit(), what, "needs ", shared, " bytes of shared memory a block, ", ex.device_name(),
+              " has ", ex.shared_limit(), ": use a smaller width");
+        checked(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)), what);
+    }
+    kernel<<<grid, block, shared, ex.stream()>>>(static_cast<Parameters>(arguments)...);
+    checked(cudaGetLastError(), what);
+}
+
+// Blocks for `work` units, `each` to a block: enough to fill the device some times over, the rest by striding.
+inline unsigned blocks_for(const executor& ex, index work, index each = 1) {
+    return static_cast<unsigned>(std::min<index>(divide_up(work, each), index{32} * ex.multiprocessors()));
+}
+// Threads of a block that works through a row of `units` accesses: a power of two from 32 to 256.
+inline unsigned threads_for(index units) {
+    unsigned t = 32;
+    while (t < 256 && 2 * t < units) t *= 2;
+    return t;
+}
+
+// ---- elements ----------------------------------------------------------------------------------------------------------
+
+template <class T, int Count>
+struct row_list {
+    rows_of<T> view[Count];
+};
+
+template <int V, class T, int I, int O, class F>
+__global__ void map_kernel(index rows, index width, row_list<const T, I> in, row_list<T, O> out, F f) {
+    using A = compute<T>;
+    const index step = index{V} * gridDim.x * blockDim.x;
+    for (index n = index{blockIdx.y} * blockDim.y + threadIdx.y; n < rows; n += index{gridDim.y} * blockDim.y)
+        for (index c = index{V} * (index{blockIdx.x} * blockDim.x + threadIdx.x); c < width; c += step) {
+            A read[I][V], written[O][V];
+#pragma unroll
+            for (int k = 0; k < I; ++k) load<V>(in.view[k](n) + c, read[k]);
+#pragma unroll
+            for (int i = 0; i < V; ++i) {
+                A from[I], to[O];
+#pragma unroll
+                for (int k = 0; k < I; ++k) from[k] = read[k][i];
+                f(from, to);
+#pragma unroll
+                for (int k = 0; k < O; ++k) written[k][i] = to[k];
+            }
+#pragma unroll
+            for (int k = 0; k < O; ++k) store<V>(out.view[k](n) + c, written[k]);
+        }
+}
+
+// f(const compute<T>* in, compute<T>* out) on every element of equal shapes; an output may be the memory of an input.
+template <class T, int I, int O, class F>
+void map_elements(executor& ex, const char* what, const view<const T, 2> (&in)[I], const view<T, 2> (&out)[O], F f) {
+    index rows = out[0].rows(), width = out[0].width();
+    if (rows == 0 || width == 0) return;
+    row_list<const T, I> inputs;
+    row_list<T, O> outputs;
+    bool contiguous = true;
+    for (int k = 0; k < I; ++k) inputs.view[k] = rows_in(in[k]), contiguous = contiguous && in[k].contiguous();
+    for (int k = 0; k < O; ++k) outputs.view[k] = rows_in(out[k]), contiguous = contiguous && out[k].contiguous();
+    if (contiguous) width *= rows, rows = 1;   // one long row: no remainder at each row's end
+    const auto fits = [=](const auto& v) {
+        return reinterpret_cast<std::uintptr_t>(v.data) % 16 == 0 && width % wide<T> == 0 && (rows == 1 || v.row_stride % wide<T> == 0);
+    };
+    const bool packs = std::all_of(in, in + I, fits) && std::all_of(out, out + O, fits);
+    with_packs<T>(packs, [&](auto v) {
+        unsigned x = 1;
+        while (x < 256 && index{x} * v() < width) x *= 2;
+        const unsigned y = 256 / x;
+        const index columns = std::min<index>(divide_up(width, index{x} * v()), index{32} * ex.multiprocessors());
+        const index lines = std::clamp<index>(index{32} * ex.multiprocessors() / columns, 1, divide_up(rows, y));
+        launch(ex, what, dim3(static_cast<unsigned>(columns), static_cast<unsigned>(std::min<index>(lines, 65535))), dim3(x, y), 0,
+               map_kernel<v(), T, I, O, F>, rows, width, inputs, outputs, f);
+    });
+}
+
+template <class F>
+__global__ void each_kernel(index count, F f) {
+    for (index i = index{blockIdx.x} * blockDim.x + threadIdx.x; i < count; i += index{gridDim.x} * blockDim.x) f(i);
+}
+
+// f(i) for every i below count: small things, where no access pattern matters
+template <class F>
+void for_each(executor& ex, const char* what, index count, F f) {
+    if (count > 0) launch(ex, what, blocks_for(ex, count, 256), 256, 0, each_kernel<F>, count, f);
+}
+
+template <class F>
+__global__ void each_element_kernel(index rows, index width, F f) {
+    for (index n = index{blockIdx.y} * blockDim.y + threadIdx.y; n < rows; n += index{gridDim.y} * blockDim.y)
+        for (index c = index{blockIdx.x} * blockDim.x + threadIdx.x; c < width; c += index{gridDim.x} * blockDim.x) f(n, c);
+}
+
+// f(n, c) for every element, neighbouring threads on neighbouring columns
+template <class F>
+void for_each_element(executor& ex, const char* what, index rows, index width, F f) {
+    if (rows == 0 || width == 0) return;
+    unsigned x = 1;
+    while (x < 256 && x < width) x *= 2;
+    const unsigned y = 256 / x;
+    const index columns = std::min<index>(divide_up(width, x), 1024);
+    const index lines = std::clamp<index>(index{64} * ex.multiprocessors() / columns, 1, divide_up(rows, y));
+    launch(ex, what, dim3(static_cast<unsigned>(columns), static_cast<unsigned>(std::min<index>(lines, 65535))), dim3(x, y), 0,
+           each_element_kernel<F>, rows, width, f);
+}
+
+template <class T>
+void fill(executor& ex, const char* what, const view<T, 2>& m, compute<T> value) {
+    const auto to = rows_in(m);
+    for_each_element(ex, what, m.rows(), m.width(), [=] __device__(index n, index c) { to(n)[c] = narrow<T>(value); });
+}
+
+}  // namespace spectral::cuda::detail

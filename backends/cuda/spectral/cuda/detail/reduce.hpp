@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+// backends/cuda/spectral/cuda/detail/reduce.hpp: sums and maxima of a warp, a block, and down the columns of a matrix
+//
+// Always in one order that depends on shapes alone: two runs give the same bits. No atomics.
+#pragma once
+#include <spectral/cuda/detail/launch.hpp>
+
+namespace spectral::cuda::detail {
+
+inline constexpr unsigned full_warp = 0xFFFFFFFFu;
+
+struct plus {
+    template <class A> __device__ A operator()(A a, A b) const { return a + b; }
+};
+struct greater {   // a NaN wins, so that it is not lost
+    template <class A> __device__ A operator()(A a, A b) const { return a > b || a != a ? a : b; }
+};
+
+// Over groups of `Lanes` consecutive lanes; every lane gets the result.
+template <int Lanes = 32, class A, class Op = plus>
+__device__ inline A warp_reduce(A value, Op op = {}) {
+#pragma unroll
+    for (int lane = Lanes / 2; lane > 0; lane /= 2) value = op(value, __shfl_xor_sync(full_warp, value, lane));
+    return value;
+}
+
+// Over all threads of a one-dimensional block of whole warps; every thread gets the result. Two barriers.
+template <class A, class Op = plus>
+__device__ inline A block_reduce(A value, Op op = {}) {
+    value = warp_reduce(value, op);
+    const unsigned warps = blockDim.x / 32;
+    if (warps == 1) return value;
+    __shared__ A part[32];
+    if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = value;
+    __syncthreads();
+    value = part[0];
+    for (unsigned w = 1; w < warps; ++w) value = op(value, part[w]);
+    __syncthreads();   // the next reduction writes `part` again
+    return value;
+}
+
+// ---- column sums -------------------------------------------------------------------------------------------------------
+
+template <int K, class A, class F>
+__global__ void column_parts_kernel(index rows, index width, index rows_each, A* parts, F f) {
+    constexpr int lines = 8;
+    __shared__ A shared[K][lines][33];
+    const index c = index{blockIdx.x} * 32 + threadIdx.x;
+    const index first = index{blockIdx.y} * rows_each, last = min(first + rows_each, rows);
+    A sum[K] = {};
+    if (c < width)
+        for (index n = first + threadIdx.y; n < last; n += lines) f(n, c, sum);
+#pragma unroll
+    for (int k = 0; k < K; ++k) shared[k][threadIdx.y][threadIdx.x] = sum[k];
+    __syncthreads();
+    if (threadIdx.y < K && c < width) {
+        A total = 0;
+        for (int l = 0; l < lines; ++l) total += shared[threadIdx.y][l][threadIdx.x];
+        parts[(index{blockIdx.y} * K + threadIdx.y) * width + c] = total;
+    }
+}
+
+template <int K, class A>
+struct column_totals {
+    A value[K];
+};
+
+template <int K, class A, class F>
+__global__ void column_totals_kernel(index width, index chunks, const A* parts, F finish) {
+    for (index c = index{blockIdx.x} * blockDim.x + threadIdx.x; c < width; c += index{gridDim.x} * blockDim.x) {
+        A total[K] = {};
+        for (index i = 0; i < chunks; ++i)
+#pragma unroll
+            for (int k = 0; k < K; ++k) total[k] += parts[(i * K + k) * width + c];
+        finish(c, total);
+    }
+}
+
+// K sums for every column: f(n, c, A (&sum)[K]) adds what row n gives, finish(c, total) takes the results.
+template <int K, class A, class F, class Finish>
+void column_sums(executor& ex, const char* what, index rows, index width, F f, Finish finish) {
+    static_assert(K <= 8);
+    if (width == 0) return;
+    // short chunks for parallelism, no more than 256 of them for the second pass
+    const index rows_each = std::max<index>(64, divide_up(rows, 256)), chunks = divide_up(rows, rows_each);
+    arena_scope scratch(ex);
+    auto parts = ex.memory().template vector<A>(std::max<index>(chunks * K * width, 1));
+    if (chunks > 0)
+        launch(ex, what, dim3(static_cast<unsigned>(divide_up(width, 32)), static_cast<unsigned>(chunks)), dim3(32, 8), 0,
+               column_parts_kernel<K, A, F>, rows, width, rows_each, parts.data, f);
+    launch(ex, what, blocks_for(ex, width, 64), 64, 0, column_totals_kernel<K, A, Finish>, width, chunks,
+           static_cast<const A*>(parts.data), finish);
+}
+
+}  // namespace spectral::cuda::detail

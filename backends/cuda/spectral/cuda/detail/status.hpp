@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+// backends/cuda/spectral/cuda/detail/status.hpp: every status of CUDA, cuBLASLt and cuFFT is looked at here, by name
+//
+//   detail::checked(cudaMalloc(&p, bytes), "cudaMalloc");     throws spectral::error{"cuda", "cudaMalloc failed: ..."}
+//   detail::noted(cudaFree(p), "cudaFree");                   the same in a destructor: written to stderr
+#pragma once
+#include <spectral/core/check.hpp>
+
+#include <cublasLt.h>
+#include <cuda_runtime.h>
+
+#include <cstdio>
+
+namespace spectral::cuda::detail {
+
+inline std::string text(cudaError_t status) {
+    return spectral::detail::join(cudaGetErrorName(status), " (", cudaGetErrorString(status), ")");
+}
+inline std::string text(cublasStatus_t status) { return cublasLtGetStatusName(status); }
+
+inline bool good(cudaError_t status) { return status == cudaSuccess; }
+inline bool good(cublasStatus_t status) { return status == CUBLAS_STATUS_SUCCESS; }
+
+template <class Status>
+void checked(Status status, const char* call) {
+    if (good(status)) [[likely]] return;
+    if constexpr (std::is_same_v<Status, cudaError_t>) (void)cudaGetLastError();   // a later check reports its own error
+    fail("cuda", call, " failed: ", text(status));
+}
+
+// A destructor cannot throw: what went wrong is said, and the program goes on.
+template <class Status>
+void noted(Status status, const char* call) noexcept {
+    if (!good(status)) std::fprintf(stderr, "spectral: cuda: %s failed: %s\n", call, text(status).c_str());
+}
+
+}  // namespace spectral::cuda::detail

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+// backends/cuda/spectral/cuda/embedding.hpp: rows of a table by id
+//
+// Backward without atomics: the rows are sorted by id (CUB's radix sort is stable, so rows of one id stay in order), and one
+// block adds up each id's rows. The same bits in every run.
+#pragma once
+#include <spectral/cuda/detail/launch.hpp>
+#include <spectral/ops/embedding.hpp>
+
+#include <cub/device/device_radix_sort.cuh>
+
+namespace spectral::cuda {
+
+namespace detail {
+
+template <int V, class T>
+__global__ void gather_table_rows(index count, index width, const row_index* ids, rows_of<const T> table, rows_of<T> y, bool accumulate) {
+    using A = compute<T>;
+    for (index n = index{blockIdx.x} * blockDim.y + threadIdx.y; n < count; n += index{gridDim.x} * blockDim.y) {
+        const T* from = table(ids[n]);
+        T* to = y(n);
+        for (index c = index{V} * threadIdx.x; c < width; c += index{V} * blockDim.x) {
+            A value[V], before[V];
+            load<V>(from + c, value);
+            if (accumulate) {
+                load<V>(to + c, before);
+#pragma unroll
+                for (int i = 0; i < V; ++i) value[i] += before[i];
+            }
+            store<V>(to + c, value);
+        }
+    }
+}
+
+template <class T>
+__global__ void add_rows_by_id(index count, index width, const row_index* ids, const row_index* rows, rows_of<const T> dL_dy,
+                               rows_of<T> dL_dtable) {
+    using A = compute<T>;
+    for (index first = blockIdx.x; first < count; first += gridDim.x) {
+        const row_index id = ids[first];
+        if (first > 0 && ids[first - 1] == id) continue;   // another block begins this id
+        T* to = dL_dtable(id);
+        for (index c = threadIdx.x; c < width; c += blockDim.x) {
+            A sum = widen(to[c]);
+            for (index i = first; i < count && ids[i] == id; ++i) sum += widen(dL_dy(rows[i])[c]);
+            to[c] = narrow<T>(sum);
+        }
+    }
+}
+
+}  // namespace detail
+
+template <class T>
+void embedding_forward_kernel(executor& ex, const_vector<row_index> ids, const_matrix<T> table, matrix_view<T> y, write mode) {
+    if (y.empty()) return;
+    detail::with_packs<T>(detail::takes_packs(table, y), [&](auto v) {
+        unsigned x = 1;
+        while (x < 128 && index{x} * v() < y.width()) x *= 2;
+        const unsigned lines = 128 / x;
+        detail::launch(ex, "embedding_forward", detail::blocks_for(ex, ids.size(), lines), dim3(x, lines), 0,
+                       detail::gather_table_rows<v(), T>, ids.size(), y.width(), ids.data, detail::rows_in(table), detail::rows_in(y),
+                       mode == write::accumulate);
+    });
+}
+
+template <class T>
+void embedding_backward_kernel(executor& ex, const_vector<row_index> ids, const_matrix<T> dL_dy, matrix_view<T> dL_dtable) {
+    if (dL_dy.empty()) return;
+    arena_scope scratch(ex);
+    const index n = ids.size();
+    auto order = ex.memory().template vector<row_index>(n), sorted_ids = ex.memory().template vector<row_index>(n),
+         sorted_rows = ex.memory().template vector<row_index>(n);
+    row_index* to = order.data;
+    detail::for_each(ex, "embedding_backward", n, [=] __device__(index i) { to[i] = static_cast<row_index>(i); });
+    int bits = 1;   // of the largest id
+    while (bits < 31 && (index{1} << bits) < dL_dtable.rows()) ++bits;
+    std::size_t bytes = 0;
+    const auto sort = [&](void* temporary) {
+        detail::checked(cub::DeviceRadixSort::SortPairs(temporary, bytes, ids.data, sorted_ids.data, order.data, sorted_rows.data,
+                                                        static_cast<int>(n), 0, bits, ex.stream()),
+                        "embedding_backward");
+    };
+    sort(nullptr);
+    sort(ex.memory().template vector<std::byte>(static_cast<index>(bytes)).data);
+    detail::launch(ex, "embedding_backward", detail::blocks_for(ex, n), detail::threads_for(dL_dy.width()), 0,
+                   detail::add_rows_by_id<T>, n, dL_dy.width(), static_cast<const row_index*>(sorted_ids.data),
+                   static_cast<const row_index*>(sorted_rows.data), detail::rows_in(dL_dy), detail::rows_in(dL_dtable));
+}
+
+}  // namespace spectral::cuda
