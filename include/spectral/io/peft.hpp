@@ -9,6 +9,7 @@
 #include <spectral/models/layer_route_config.hpp>
 
 #include <array>
+#include <cmath>
 #include <iterator>
 #include <regex>
 
@@ -79,11 +80,13 @@ inline std::map<std::string, lora_options> parse_peft_config(const nlohmann::jso
             const std::string path = "model.layers." + std::to_string(l) + "." + module;
             if (!matches(target, path, "target_modules") || (!exclude.is_null() && matches(exclude, path, "exclude_modules"))) continue;
             lora_options o;
-            o.rank = static_cast<index>(detail::pattern_value(get("rank_pattern"), path, rank, where, "rank_pattern"));
+            const double own_rank = detail::pattern_value(get("rank_pattern"), path, rank, where, "rank_pattern");
+            check(own_rank >= 1 && own_rank <= 1 << 20 && own_rank == std::floor(own_rank), where,
+                  "r: expected a whole number from 1 to ", 1 << 20, ", found ", own_rank);
+            o.rank = static_cast<index>(own_rank);
             o.alpha = detail::pattern_value(get("alpha_pattern"), path, alpha, where, "alpha_pattern");
             o.dropout = dropout;
             o.rank_stabilized = get("use_rslora") == true;
-            check(o.rank >= 1, where, "r: expected at least 1, found ", o.rank);
             out.emplace(path, o);
         }
     }

@@ -23,6 +23,7 @@ public:
         name_ = index_file.string();
         const auto json = read_json_file(index_file);
         check(json.is_object() && json.contains("weight_map") && json["weight_map"].is_object(), name_, "expected an object with \"weight_map\"");
+        check(!json["weight_map"].empty(), name_, "weight_map: expected at least one tensor, found none");
         std::map<std::string, safetensors_file*> opened;
         for (const auto& [tensor, file] : json["weight_map"].items()) {
             check(file.is_string(), name_, "weight_map[", in_quotes(tensor), "]: expected a file name");
