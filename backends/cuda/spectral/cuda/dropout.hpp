@@ -44,7 +44,11 @@ void dropout_kernel(executor& ex, const_matrix<T> x, double p, random_stream dra
     const auto scale = static_cast<detail::compute<T>>(1 / (1 - p));
     const std::uint32_t threshold = probability_threshold(p);
     const unsigned blocks = detail::blocks_for(ex, detail::divide_up(x.size(), 4), 256);
-    const auto kernel = detail::takes_packs(x, y) ? detail::dropout_elements<true, T> : detail::dropout_elements<false, T>;
+    const auto whole_blocks = [](const auto& v) {   // rows that begin with a block, four values to an access
+        return v.width() % 4 == 0 && (v.row_stride % 4 == 0 || v.rows() <= 1) &&
+               reinterpret_cast<std::uintptr_t>(v.data) % (4 * sizeof(T)) == 0;
+    };
+    const auto kernel = whole_blocks(x) && whole_blocks(y) ? detail::dropout_elements<true, T> : detail::dropout_elements<false, T>;
     detail::launch(ex, "dropout", blocks, 256, 0, kernel, x.rows(), x.width(), detail::rows_in(x), threshold, scale, draw,
                    detail::rows_in(y));
 }

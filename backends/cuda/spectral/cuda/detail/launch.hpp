@@ -101,8 +101,12 @@ void launch(executor& ex, const char* what, dim3 grid, dim3 block, std::size_t s
               " has ", ex.shared_limit(), ": use a smaller width");
         checked(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)), what);
     }
-    kernel<<<grid, block, shared, ex.stream()>>>(static_cast<Parameters>(arguments)...);
-    checked(cudaGetLastError(), what);
+    cudaLaunchConfig_t config{};
+    config.gridDim = grid;
+    config.blockDim = block;
+    config.dynamicSmemBytes = shared;
+    config.stream = ex.stream();
+    checked(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...), what);
 }
 
 // Blocks for `work` units, `each` to a block: enough to fill the device some times over, the rest by striding.
