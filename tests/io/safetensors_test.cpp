@@ -263,13 +263,9 @@ TEST_CASE("half types: all patterns survive, rounding is to nearest even") {
 }
 
 TEST_CASE("safetensors: the golden files are read") {
-    const auto dir = test::golden_dir("a");
-    if (!dir) {
-        WARN("SPECTRAL_GOLDEN_DIR is not set: skipped");
-        return;
-    }
     int files = 0;
-    for (const auto& found : std::filesystem::recursive_directory_iterator(*dir)) {
+    const auto dir = test::golden_dir("a").value_or(test::small_golden_dir() / "a");  // the full set holds the repository's
+    for (const auto& found : std::filesystem::recursive_directory_iterator(dir)) {
         if (found.path().extension() != ".safetensors") continue;
         const safetensors_file file(found.path());
         ++files;

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // tests/models/golden_test.cpp: whole models against numbers of the authors' PyTorch code (float64)
 //
-// logits, loss, every gradient, gates and routes, the losses of three AdamW steps and the parameters after them.
+// The operators by themselves; of models logits, loss, every gradient, gates and routes, the losses of three AdamW steps and the parameters after them.
 // ‖difference‖ / ‖value‖ per tensor: 1e-9 in double, 1e-4 in float. The files are described in tests/golden/README.md.
 #include "support/executors.hpp"
 #include "support/golden.hpp"
 
 #include <spectral/io/json.hpp>
+#include <spectral/io/mapped_file.hpp>
 #include <spectral/io/weights.hpp>
 #include <spectral/layers/identity_mixer.hpp>
 #include <spectral/layers/rbf_mixer.hpp>
@@ -187,29 +188,77 @@ void check_mixer(const std::filesystem::path& path) {
         if (q->trainable) check_close(widen(to_host(ex, q->grad)), f.read<double>("grad." + name), tolerance<T>, "gradient of " + name);
 }
 
+// The transform, the filter and the entropy, forward and backward, under both conventions
+template <class Target>
+void check_operators(const std::filesystem::path& path) {
+    using T = typename Target::scalar;
+    INFO(path.string() << " on " << Target::executor_name() << ", " << scalar_name<T>);
+    const safetensors_file f(path);
+    auto& ex = Target::instance();
+    arena_scope scratch(ex);
+    const index C = f.at("w").shape[0], N = f.at("dH").shape[0] * f.at("dH").shape[1];
+    const auto matrix = [&](const char* name) {
+        auto v = ex.memory().template matrix<T>(N, C);
+        const auto host = f.read<T>(name);
+        ex.copy_from_host(v.data, host.data(), host.size() * sizeof(T));
+        return v;
+    };
+    const auto vector = [&](const char* name, index n) {
+        auto v = ex.memory().template vector<T>(n);
+        const auto host = f.read<T>(name);
+        ex.copy_from_host(v.data, host.data(), host.size() * sizeof(T));
+        return v;
+    };
+    const auto x = matrix("x"), dy = matrix("dy");
+    const auto w = vector("w", C), dH = vector("dH", N);
+    for (const auto& [prefix, norm] : {std::pair<std::string, dct_norm>{"reference.", dct_norm::reference}, {"ortho.", dct_norm::ortho}}) {
+        auto y = ex.memory().template matrix<T>(N, C), dx = ex.memory().template zeros<T, 2>({N, C});
+        auto dw = ex.memory().template zeros<T, 1>({C}), entropy = ex.memory().template vector<T>(N);
+        const auto same = [&](auto got, const std::string& name) {
+            check_close(widen(to_host(ex, got)), f.read<double>(prefix + name), tolerance<T>, prefix + name);
+        };
+        dct_forward<typename Target::executor, T>(ex, x, norm, y);
+        same(y, "dct");
+        spectral_filter_forward<typename Target::executor, T>(ex, x, w, norm, y);
+        same(y, "filtered");
+        spectral_filter_backward<typename Target::executor, T>(ex, dy, x, w, norm, dx, dw);
+        same(dx, "filtered.dx");
+        same(dw, "filtered.dw");
+        spectral_entropy_forward<typename Target::executor, T>(ex, x, norm, entropy);
+        same(entropy, "entropy");
+        dx = ex.memory().template zeros<T, 2>({N, C});
+        spectral_entropy_backward<typename Target::executor, T>(ex, dH, x, norm, dx);
+        same(dx, "entropy.dx");
+    }
+}
+
 template <class Exec, class T> using chiar = chiar_former<Exec, T>;
 template <class Exec, class T> using baseline = full_attention<Exec, T>;
 
-// f(path) for every folder of golden numbers that has the file
-template <class F>
-void for_each_golden(const char* file, F&& check) {
-    int found = 0;
-    for (const char* part : {"a", "b"})
-        if (const auto dir = golden_dir(part); dir && std::filesystem::exists(*dir / file)) {
-            check(*dir / file);
-            ++found;
-        }
-    if (!found) WARN("skipped: no " << file << " in the golden folder");
-}
-
 }  // namespace
 
+// Every file of tests/golden/ stands in the first column of its README.md, and nothing else does.
+TEST_CASE("golden: the README lists the files", "[golden]") {
+    std::set<std::string> listed, there;
+    std::istringstream text(read_text_file(small_golden_dir() / "README.md"));
+    for (std::string line; std::getline(text, line);) {
+        if (!line.starts_with("| a/") && !line.starts_with("| text/")) continue;
+        std::istringstream names(line.substr(2, line.find(" |", 2) - 2));
+        for (std::string name; names >> name;) listed.insert(name.ends_with(',') ? name.substr(0, name.size() - 1) : name);
+    }
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(small_golden_dir()))
+        if (entry.is_regular_file()) there.insert(entry.path().lexically_relative(small_golden_dir()).generic_string());
+    REQUIRE(there.erase("README.md") == 1);
+    CHECK(listed == there);
+}
+
+TEMPLATE_LIST_TEST_CASE("golden: operators", "[golden]", targets) { for_each_golden("operators.safetensors", check_operators<TestType>); }
 TEMPLATE_LIST_TEST_CASE("golden: threshold routing", "[golden]", targets) { for_each_golden("chiar_threshold.safetensors", check_language_model<TestType, chiar>); }
-TEMPLATE_LIST_TEST_CASE("golden: soft routing", "[golden]", targets) { for_each_golden("chiar_soft.safetensors", check_language_model<TestType, chiar>); }
+TEMPLATE_LIST_TEST_CASE("golden: soft routing", "[golden]", targets) { for_each_full_golden("chiar_soft.safetensors", check_language_model<TestType, chiar>); }
 TEMPLATE_LIST_TEST_CASE("golden: hard routing", "[golden]", targets) { for_each_golden("chiar_hard.safetensors", check_language_model<TestType, chiar>); }
-TEMPLATE_LIST_TEST_CASE("golden: soft routing, collapse regulariser", "[golden]", targets) { for_each_golden("chiar_soft_reg.safetensors", check_language_model<TestType, chiar>); }
-TEMPLATE_LIST_TEST_CASE("golden: full attention", "[golden]", targets) { for_each_golden("baseline_full_attention.safetensors", check_language_model<TestType, baseline>); }
-TEMPLATE_LIST_TEST_CASE("golden: classifier", "[golden]", targets) { for_each_golden("chiar_classifier.safetensors", check_classifier<TestType>); }
+TEMPLATE_LIST_TEST_CASE("golden: soft routing, collapse regulariser", "[golden]", targets) { for_each_full_golden("chiar_soft_reg.safetensors", check_language_model<TestType, chiar>); }
+TEMPLATE_LIST_TEST_CASE("golden: full attention", "[golden]", targets) { for_each_full_golden("baseline_full_attention.safetensors", check_language_model<TestType, baseline>); }
+TEMPLATE_LIST_TEST_CASE("golden: classifier", "[golden]", targets) { for_each_full_golden("chiar_classifier.safetensors", check_classifier<TestType>); }
 TEMPLATE_LIST_TEST_CASE("golden: DCT mixer of v1", "[golden]", targets) {
     for_each_golden("dct_mix_v1.safetensors", check_mixer<TestType, dct_mixer<typename TestType::executor, typename TestType::scalar>>);
 }

@@ -7,7 +7,9 @@
 #include "support/executors.hpp"
 #include "support/golden.hpp"
 
-#include <spectral/io/peft.hpp>
+#include <spectral/io/model_files.hpp>
+#include <spectral/io/weight_files.hpp>
+#include <spectral/models/qwen2.hpp>
 
 namespace spectral::test {
 namespace {
@@ -60,16 +62,13 @@ struct loaded {
     }
 };
 
+// f(folder, file): they are in the full set alone
 template <class F>
-void for_each_golden(const char* file, F&& check) {
-    int found = 0;
-    for (const char* part : {"a", "b"})
-        if (const auto dir = golden_dir(part); dir && std::filesystem::exists(*dir / file)) {
-            INFO((*dir / file).string());
-            check(*dir, safetensors_file(*dir / file));
-            ++found;
-        }
-    if (!found) WARN("skipped: no " << file << " in the golden folder");
+void with_golden(const std::string& file, F&& f) {
+    for_each_full_golden(file, [&](const std::filesystem::path& path) {
+        INFO(path.string());
+        f(path.parent_path(), safetensors_file(path));
+    });
 }
 
 template <class Model>
@@ -89,7 +88,7 @@ void check_gradients(Model& model, const safetensors_file& f, double bound) {
 }  // namespace
 
 TEMPLATE_LIST_TEST_CASE("golden: Qwen2 logits", "[golden]", targets) {
-    for_each_golden("qwen2_logits.safetensors", [](const auto& folder, const safetensors_file& f) {
+    with_golden("qwen2_logits.safetensors", [](const auto& folder, const safetensors_file& f) {
         loaded<TestType> l(folder, false, nullptr);
         const batch b = next_tokens(f);
         check_close(to_host(l.ex, l.model->forward(b.ids, b.sequences())), f.read<double>("logits"), value_bound<typename TestType::scalar>, "logits");
@@ -97,7 +96,7 @@ TEMPLATE_LIST_TEST_CASE("golden: Qwen2 logits", "[golden]", targets) {
 }
 
 TEMPLATE_LIST_TEST_CASE("golden: PEFT adapter", "[golden]", targets) {
-    for_each_golden("peft_lora.safetensors", [](const auto& folder, const safetensors_file& f) {
+    with_golden("peft_lora.safetensors", [](const auto& folder, const safetensors_file& f) {
         using T = typename TestType::scalar;
         loaded<TestType> l(folder, true, nullptr);
         const batch b = next_tokens(f);
@@ -108,7 +107,7 @@ TEMPLATE_LIST_TEST_CASE("golden: PEFT adapter", "[golden]", targets) {
 }
 
 TEMPLATE_LIST_TEST_CASE("golden: LayerRoute", "[golden]", targets) {
-    for_each_golden("layerroute.safetensors", [](const auto& folder, const safetensors_file& f) {
+    with_golden("layerroute.safetensors", [](const auto& folder, const safetensors_file& f) {
         using T = typename TestType::scalar;
         loaded<TestType> l(folder, true, &f);
         l.model->stack.objective = mean_gate_objective(std::stod(f.metadata().at("gate_reg_weight")));

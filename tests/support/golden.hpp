@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // tests/support/golden.hpp: where expected values lie, and temporary files
 //
-// tests/golden/ is part of the repository. The full set (folders a/, b/, text/) is too large for it: its folder comes
-// from the environment variable SPECTRAL_GOLDEN_DIR or the macro of that name, and tests that need it say so and pass
-// where it is absent.
+// tests/golden/ is part of the repository: a test fails where a file of it is missing. The full set (folders a/, b/,
+// text/) is too large for it: its folder comes from the environment variable SPECTRAL_GOLDEN_DIR or the macro of that
+// name, and tests that need more than the repository has say so and pass where it is absent.
 #pragma once
 #include "support/catch.hpp"
 
@@ -30,6 +30,28 @@ inline std::optional<std::filesystem::path> golden_dir(const std::string& part) 
 #endif
     if (!root || !std::filesystem::is_directory(std::filesystem::path(root) / part)) return std::nullopt;
     return std::filesystem::path(root) / part;
+}
+
+// f(path) for a file that tests/golden/a/ holds, and for its twin of another shape in the full set's b/.
+template <class F>
+void for_each_golden(const std::string& file, F&& f) {
+    const auto own = small_golden_dir() / "a" / file;
+    INFO(own.string() << " is part of the repository");
+    REQUIRE(std::filesystem::exists(own));
+    f(own);
+    if (const auto dir = golden_dir("b"); dir && std::filesystem::exists(*dir / file)) f(*dir / file);
+}
+
+// f(path) for every shape of a file that the full set alone has.
+template <class F>
+void for_each_full_golden(const std::string& file, F&& f) {
+    int found = 0;
+    for (const char* part : {"a", "b"})
+        if (const auto dir = golden_dir(part); dir && std::filesystem::exists(*dir / file)) {
+            f(*dir / file);
+            ++found;
+        }
+    if (!found) WARN("skipped: " << file << " is in the full set of golden numbers alone");
 }
 
 // A directory that is removed with all it holds.
