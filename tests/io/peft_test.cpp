@@ -64,7 +64,7 @@ TEST_CASE("peft: ranks and alphas by module", "[io][peft]") {
         ++n;
     }
     r.lora_by_module["model.layers.3.self_attn.v_proj"] = lora_options{.rank = 1, .alpha = 8};  // its rank alone
-    r.lora_by_module["model.layers.4.self_attn.v_proj"] = lora_options{.rank = 4, .alpha = 99};  // its alpha alone
+    r.lora_by_module["model.layers.4.self_attn.v_proj"] = lora_options{.rank = 7, .alpha = 99};  // its alpha alone
     const auto back = read_back(r, backbone());
     CHECK(back.size() == 48);
     CHECK(same(back, adapters_of(r, backbone())));
@@ -106,6 +106,8 @@ TEST_CASE("peft: what PEFT writes", "[io][peft]") {
     CHECK(by_pattern.at("model.layers.1.self_attn.v_proj").rank == 2);
     CHECK(by_pattern.at("model.layers.1.self_attn.v_proj").alpha == 3);
     CHECK(by_pattern.at("model.layers.0.self_attn.v_proj").alpha == 8);
+    const auto inside = parsed(R"(, "target_modules": ["q_proj"], "rank_pattern": {"self_attn": 5, "proj": 6})");
+    CHECK(inside.begin()->second.rank == 8);  // a pattern means the end of a path, from a dot on
 }
 
 TEST_CASE("peft: sentences", "[io][peft]") {
