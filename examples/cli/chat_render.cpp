@@ -1,29 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // examples/cli/chat_render.cpp: conversations to text and ids, as `spectral chat --render --jsonl` does
 #include "chat_render.hpp"
+#include "text_files.hpp"
 
 #include <spectral/text/chat_template.hpp>
-
-#include <cstring>
-#include <fstream>
-#include <iostream>
 
 namespace spectral::cli {
 
 void render_chats(const std::string& tokenizer_file, const std::string& input) {
     check(!tokenizer_file.empty(), "chat --render", "expected --tokenizer, which gives the ids, found none");
     const auto tok = tokenizer::from_file(tokenizer_file);
-    std::ifstream file;
-    if (!input.empty()) {
-        file.open(input, std::ios::binary);
-        check(file.good(), input, "the file cannot be opened: ", std::strerror(errno));
-    }
-    std::istream& in = input.empty() ? std::cin : file;
-    const std::string name = input.empty() ? "standard input" : input;
-    std::string line;
-    for (index number = 1; std::getline(in, line); ++number) {
-        if (line.find_first_not_of(" \t\r") == line.npos) continue;
-        const std::string where = name + ": line " + std::to_string(number);
+    for_each_line(input, [&](const std::string& line, const std::string& where) {
         const chat_json json = parse_chat_json(line, where);
         check(json.is_object() && json.contains("messages"), where, "expected an object with the field \"messages\"");
         bool prompt = false;
@@ -38,7 +25,7 @@ void render_chats(const std::string& tokenizer_file, const std::string& input) {
         out["text"] = chat.text;
         out["ids"] = encode_chat(tok, chat);
         std::cout << python_json(out) << '\n';
-    }
+    });
 }
 
 }  // namespace spectral::cli

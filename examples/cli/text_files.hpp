@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// examples/cli/text_files.hpp: text files to tokenizers and token streams, encoded once
+// examples/cli/text_files.hpp: text files by line, and to tokenizers and token streams, encoded once
 #pragma once
 #include "options.hpp"
 
@@ -7,7 +7,10 @@
 #include <spectral/data/token_stream.hpp>
 #include <spectral/text/bpe_trainer.hpp>
 
+#include <cerrno>
+#include <cstring>
 #include <fstream>
+#include <iostream>
 
 namespace spectral::cli {
 
@@ -26,6 +29,21 @@ private:
 
 // Bytes, and words as WikiText counts them: one <eos> a line.
 inline text_size size_of(std::string_view text) { return {static_cast<index>(text.size()), count_words(text, true)}; }
+
+// f(line, where) for every line of a file, or of standard input if the name is empty; blank lines are left out.
+template <class F>
+void for_each_line(const std::string& input, F&& f) {
+    std::ifstream file;
+    if (!input.empty()) {
+        file.open(input, std::ios::binary);
+        check(file.good(), input, "the file cannot be opened: ", std::strerror(errno));
+    }
+    std::istream& in = input.empty() ? std::cin : file;
+    const std::string name = input.empty() ? "standard input" : input;
+    std::string line;
+    for (index n = 1; std::getline(in, line); ++n)
+        if (line.find_first_not_of(" \t\r") != line.npos) f(line, name + ": line " + std::to_string(n));
+}
 
 // Learns a BPE from text files (of .tsv files from the last field of each line), writes it, returns its size.
 index train_tokenizer(const std::vector<std::string>& files, const bpe_training& options,

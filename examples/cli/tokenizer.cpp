@@ -15,20 +15,6 @@ struct coding_options {
     bool jsonl = false, skip_special = false;
 };
 
-// f(line, where) for every line of a file or of standard input
-template <class F>
-void for_each_line(const std::string& input, F&& f) {
-    std::ifstream file;
-    if (!input.empty()) {
-        file.open(input, std::ios::binary);
-        check(file.good(), input, "the file cannot be opened: ", std::strerror(errno));
-    }
-    std::istream& in = input.empty() ? std::cin : file;
-    const std::string name = input.empty() ? "standard input" : input;
-    std::string line;
-    for (index n = 1; std::getline(in, line); ++n)
-        if (!line.empty()) f(line, name + ": line " + std::to_string(n));
-}
 std::string all_of(const std::string& input) {
     if (!input.empty()) return read_text_file(input);
     return {std::istreambuf_iterator<char>(std::cin), {}};

@@ -42,6 +42,18 @@ TEMPLATE_LIST_TEST_CASE("pack_rows: nothing, and negative lengths", "[core][rows
     CHECK(to_host(ex, even.end) == list{2, 4});
 }
 
+TEMPLATE_LIST_TEST_CASE("select_list: row numbers and their count", "[core][rows]", targets) {
+    auto& ex = TestType::instance();
+    arena_scope scope(ex);
+    for (const list& rows : {list{0, 2, 5}, list{5}, list{}}) {
+        const selection s = select_list(ex, rows, 6);
+        CHECK(!s.is_all());
+        CHECK(s.capacity == 6);
+        REQUIRE(selected_rows(ex, s) == static_cast<index>(rows.size()));
+        CHECK(to_host(ex, view<const row_index, 1>{s.rows, {static_cast<index>(rows.size())}}) == rows);
+    }
+}
+
 TEMPLATE_LIST_TEST_CASE("selection: all rows, or a counted list", "[core][rows]", targets) {
     auto& ex = TestType::instance();
     CHECK(selection::all(5).is_all());

@@ -72,7 +72,7 @@ TEST_CASE("malformed lines are named", "[data]") {
     CHECK(problem("1\t9\t4\tok\n1\t11\t4\tx\n") ==
           "a.tsv: line 2: rating: expected a number from 1 to 10, found \"11\"");
     CHECK(problem("1\t9\tseven\tx\n").find("a.tsv: line 1: id: expected a number from 0 to") == 0);
-    CHECK(problem("1\tab\xFFz\n") == "a.tsv: line 1: text: expected UTF-8, found the byte 255 at byte 2 of the text");
+    CHECK(problem("1\tab\xFFz\n") == "a.tsv: line 1: the text is not valid UTF-8 at byte offset 2");
     CHECK(problem("0\tok\n1\t\n") == "a.tsv: line 2: text: expected at least one token, found none");
     CHECK(problem("0\tok\n", {.classes = 1}).find("options: expected at least 2 classes") != std::string::npos);
     CHECK(sentence([] { spectral::read_classification("/nonexistent/a.tsv", bytes, {}); }) ==
@@ -80,15 +80,15 @@ TEST_CASE("malformed lines are named", "[data]") {
 }
 
 TEST_CASE("UTF-8 is what Unicode calls well-formed", "[data]") {
-    using spectral::detail::invalid_utf8;
     for (const char* good : {"", "abc", "\xC2\x80", "\xDF\xBF", "\xE0\xA0\x80", "\xED\x9F\xBF", "\xEE\x80\x80",
                              "\xF0\x90\x80\x80", "\xF4\x8F\xBF\xBF"})
-        CHECK(invalid_utf8(good) == std::string_view::npos);
+        CHECK_NOTHROW(spectral::check_utf8(good, "text"));
     // overlong, surrogate, above U+10FFFF, stray, cut short
     for (const char* bad :
          {"\xC0\x80", "\xC1\xBF", "\xE0\x9F\xBF", "\xED\xA0\x80", "\xF0\x8F\xBF\xBF", "\xF4\x90\x80\x80",
           "\xF5\x80\x80\x80", "\x80", "\xC2", "\xE2\x82", "\xF0\x9F\x98", "\xE2\x28\xA1"})
-        CHECK(invalid_utf8(std::string("ok") + bad) == 2);
+        CHECK(sentence([&] { spectral::check_utf8(std::string("ok") + bad, "text"); }) ==
+              "text: the text is not valid UTF-8 at byte offset 2");
 }
 
 TEST_CASE("a file is read", "[data]") {

@@ -69,6 +69,16 @@ struct selection {
     index row(index i) const { return rows ? rows[i] : i; }
 };
 
+// These ascending row numbers out of 0 .. capacity-1, copied to the executor's memory.
+template <executor Exec>
+selection select_list(Exec& ex, std::span<const row_index> rows, index capacity) {
+    const auto count = static_cast<row_index>(rows.size());
+    auto memory = ex.memory().template vector<row_index>(count + 1);
+    if (count) ex.copy_from_host(memory.data, rows.data(), rows.size_bytes());
+    ex.copy_from_host(memory.data + count, &count, sizeof count);
+    return {memory.data, memory.data + count, capacity};
+}
+
 // Number of rows the host sizes buffers and launches for: exact where counts are readable by the host (reference, cpu).
 template <executor Exec>
 index selected_rows(Exec& ex, const selection& s) {

@@ -8,6 +8,8 @@
 #pragma once
 #include <spectral/data/batch.hpp>
 #include <spectral/io/mapped_file.hpp>
+#include <spectral/io/names.hpp>
+#include <spectral/text/utf8.hpp>
 
 #include <algorithm>
 #include <charconv>
@@ -38,34 +40,6 @@ struct classification_data {
 };
 
 namespace detail {
-// Position of the first byte that is not part of well-formed UTF-8 (no surrogates, no overlong forms), or npos.
-inline std::size_t invalid_utf8(std::string_view text) {
-    for (std::size_t i = 0; i < text.size();) {
-        const auto byte = [&](std::size_t k) { return k < text.size() ? static_cast<unsigned char>(text[k]) : 0u; };
-        const unsigned lead = byte(i);
-        if (lead < 0x80) {
-            ++i;
-            continue;
-        }
-        if (lead < 0xC2 || lead > 0xF4) return i;
-        const std::size_t length = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
-        const unsigned low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
-        const unsigned high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
-        if (byte(i + 1) < low || byte(i + 1) > high) return i;
-        for (std::size_t k = 2; k < length; ++k)
-            if (byte(i + k) >> 6 != 2) return i;
-        i += length;
-    }
-    return std::string_view::npos;
-}
-
-// What an error sentence may show of a field: short and printable.
-inline std::string shown(std::string_view field) {
-    std::string out = "\"";
-    for (char c : field.substr(0, 20)) out += c >= 0x20 && c < 0x7F ? c : '?';
-    return out + (field.size() > 20 ? "...\"" : "\"");
-}
-
 inline std::optional<index> whole_number(std::string_view field) {
     index value = 0;
     const auto [end, problem] = std::from_chars(field.data(), field.data() + field.size(), value);
@@ -77,7 +51,7 @@ inline index number_in_field(std::string_view field, index low, index high, cons
                              const char* what) {
     const auto value = whole_number(field);
     check(value && *value >= low && *value <= high, where, what, ": expected a number from ", low, " to ", high,
-          ", found ", shown(field));
+          ", found ", in_quotes(field, 20));
     return *value;
 }
 }  // namespace detail
@@ -120,10 +94,7 @@ inline classification_data parse_classification(std::string_view text, const std
             detail::number_in_field(fields[2], 0, index{1} << 53, where, "id");
         }
         const std::string_view content = fields.back();
-        const std::size_t bad = detail::invalid_utf8(content);
-        if (bad != std::string_view::npos)
-            fail(where, "text: expected UTF-8, found the byte ",
-                 static_cast<unsigned>(static_cast<unsigned char>(content[bad])), " at byte ", bad, " of the text");
+        check_utf8(content, where);
         labelled_tokens example{encode(content), static_cast<row_index>(label)};
         check(!example.ids.empty(), where, "text: expected at least one token, found none");
         if (static_cast<index>(example.ids.size()) > options.max_length) {

@@ -113,11 +113,8 @@ private:
             if (gate[static_cast<std::size_t>(g)] >= options.skip_below) open.push_back(static_cast<row_index>(n));
         }
         if (open.empty()) return;
-        const auto count = static_cast<row_index>(open.size());
-        auto list = p.memory().template vector<row_index>(count + 1);
-        p.ex.copy_from_host(list.data, open.data(), open.size() * sizeof(row_index));
-        p.ex.copy_from_host(list.data + count, &count, sizeof count);
-        const selection rows{list.data, list.data + count, x.rows()};
+        const auto count = static_cast<index>(open.size());
+        const selection rows = select_list(p.ex, open, x.rows());
 
         pass<Exec, T> part = p;
         part.rows = select_rows(p.ex, p.rows, rows);

@@ -164,14 +164,10 @@ private:
             if (marks[s] == wanted)
                 for (row_index n = first[s]; n < last[s]; ++n) list.push_back(n);
         if (list.empty()) return;
-        const auto count = static_cast<row_index>(list.size());
-        auto memory = p.memory().template vector<row_index>(count + 1);
-        p.ex.copy_from_host(memory.data, list.data(), list.size() * sizeof(row_index));
-        p.ex.copy_from_host(memory.data + count, &count, sizeof count);
-        const selection rows{memory.data, memory.data + count, x.rows()};
+        const selection rows = select_list(p.ex, list, x.rows());
         pass<Exec, T> part = p;
         part.rows = select_rows(p.ex, p.rows, rows);
-        auto packed = p.matrix(count, x.width());
+        auto packed = p.matrix(static_cast<index>(list.size()), x.width());
         gather_rows(p.ex, x, rows, packed);
         f(part, packed, rows);
     }
