@@ -1,13 +1,61 @@
 // SPDX-License-Identifier: Apache-2.0
 // backends/cuda/spectral/cuda/pool.hpp: means over rows, running means, and their gradients
 //
-// A thread owns a column of one run of rows and walks down it; sums are kept in double: a causal mean of thousands of rows
-// is a small difference of large sums. The batch mean is a column sum.
+// Sums are kept in double: a causal mean of thousands of rows is a small difference of large sums. The batch mean is a
+// column sum; running sums go through chunks of rows, so that one long sequence keeps the device busy too.
 #pragma once
 #include <spectral/cuda/detail/reduce.hpp>
 #include <spectral/ops/pool.hpp>
 
 namespace spectral::cuda {
+
+namespace detail {
+
+inline constexpr index running_chunk = 64;
+
+// Running sums down (Backward: up) the rows of a matrix, restarted where a sequence begins (ends):
+//   sum(n) = value(n, c) + (starts(n) ? start(n, c) : sum of the row before);   emit(n, c, sum)
+// First the sum of every chunk, then what enters each, then the rows.
+template <bool Backward, class Starts, class Start, class Value, class Emit>
+void running_sums(executor& ex, const char* what, index rows, index width, Starts starts, Start start, Value value, Emit emit) {
+    const index chunks = divide_up(rows, running_chunk);
+    if (rows == 0 || width == 0) return;
+    arena_scope scratch(ex);
+    double* part = ex.memory().template vector<double>(chunks * width).data;
+    double* entering = ex.memory().template vector<double>(chunks * width).data;
+    row_index* restarts = ex.memory().template vector<row_index>(chunks).data;
+    for_each_element(ex, what, chunks, width, [=] __device__(index j, index c) {
+        double sum = 0;
+        bool restarted = false;
+        const index last = min((j + 1) * running_chunk, rows);
+        for (index i = j * running_chunk; i < last; ++i) {
+            const index n = Backward ? rows - 1 - i : i;
+            if (starts(n)) sum = start(n, c), restarted = true;
+            sum += value(n, c);
+        }
+        part[j * width + c] = sum;
+        if (c == 0) restarts[j] = restarted;
+    });
+    for_each(ex, what, width, [=] __device__(index c) {
+        double carry = 0;
+        for (index j = 0; j < chunks; ++j) {
+            entering[j * width + c] = carry;
+            carry = (restarts[j] ? 0 : carry) + part[j * width + c];
+        }
+    });
+    for_each_element(ex, what, chunks, width, [=] __device__(index j, index c) {
+        double sum = entering[j * width + c];
+        const index last = min((j + 1) * running_chunk, rows);
+        for (index i = j * running_chunk; i < last; ++i) {
+            const index n = Backward ? rows - 1 - i : i;
+            if (starts(n)) sum = start(n, c);
+            sum += value(n, c);
+            emit(n, c, sum);
+        }
+    });
+}
+
+}  // namespace detail
 
 template <class T>
 void mean_pool_forward_kernel(executor& ex, const_matrix<T> x, const row_map& map, pool_scope scope, matrix_view<T> pooled,
@@ -23,17 +71,28 @@ void mean_pool_forward_kernel(executor& ex, const_matrix<T> x, const row_map& ma
             [=] __device__(index n, index c, double(&sum)[1]) { sum[0] += detail::widen(in(n)[c]); },
             [=] __device__(index c, const double(&total)[1]) { out(0)[c] = detail::narrow<T>(static_cast<A>(total[0] * share)); });
     }
-    const row_index *begin = map.begin.data, *end = map.end.data, *position = map.position.data;
-    const bool causal = scope == pool_scope::causal;
+    const row_index *begin = map.begin.data, *end = map.end.data, *position = map.position.data, *sequence = map.sequence.data;
+    if (scope == pool_scope::causal) {
+        // the row that ends a sequence writes its history, while the row that begins it may not have read it yet: a copy
+        arena_scope scratch(ex);
+        const index C = x.width(), S = before.data ? map.sequences() : 0;
+        double* known = ex.memory().template vector<double>(S * C).data;
+        detail::for_each_element(ex, "mean_pool_forward", S, C,
+                                 [=] __device__(index s, index c) { known[s * C + c] = detail::widen(before(s)[c]); });
+        return detail::running_sums<false>(
+            ex, "mean_pool_forward", N, C, [=] __device__(index n) { return n == begin[sequence[n]]; },
+            [=] __device__(index n, index c) { return before.data ? known[sequence[n] * C + c] : 0.0; },
+            [=] __device__(index n, index c) { return static_cast<double>(detail::widen(in(n)[c])); },
+            [=] __device__(index n, index c, double sum) {
+                out(n)[c] = detail::narrow<T>(static_cast<A>(sum / (static_cast<double>(position[n]) + 1)));
+                if (before.data && n == end[sequence[n]] - 1) before(sequence[n])[c] = detail::narrow<T>(static_cast<A>(sum));
+            });
+    }
     detail::for_each_element(ex, "mean_pool_forward", map.sequences(), x.width(), [=] __device__(index s, index c) {
-        double sum = before.data ? static_cast<double>(detail::widen(before(s)[c])) : 0;
+        double sum = 0;
         const index first = begin[s], last = end[s];
-        for (index n = first; n < last; ++n) {
-            sum += detail::widen(in(n)[c]);
-            if (causal) out(n)[c] = detail::narrow<T>(static_cast<A>(sum / (static_cast<double>(position[n]) + 1)));
-        }
-        if (before.data) before(s)[c] = detail::narrow<T>(static_cast<A>(sum));
-        if (!causal) out(s)[c] = detail::narrow<T>(static_cast<A>(last > first ? sum / static_cast<double>(last - first) : 0));
+        for (index n = first; n < last; ++n) sum += detail::widen(in(n)[c]);
+        out(s)[c] = detail::narrow<T>(static_cast<A>(last > first ? sum / static_cast<double>(last - first) : 0));
     });
 }
 
@@ -51,14 +110,13 @@ void mean_pool_backward_kernel(executor& ex, const_matrix<T> dL_dpooled, const r
             out(n)[c] = detail::narrow<T>(static_cast<A>(detail::widen(out(n)[c]) + detail::widen(in(s)[c]) / static_cast<double>(rows)));
         });
     }
-    detail::for_each_element(ex, "mean_pool_backward", map.sequences(), dL_dx.width(), [=] __device__(index s, index c) {
-        double sum = 0;   // what a row receives: gathered from the end of the sequence
-        const index first = begin[s];
-        for (index n = end[s]; n-- > first;) {
-            sum += detail::widen(in(n)[c]) / static_cast<double>(n - first + 1);
+    detail::running_sums<true>(   // what a row receives: gathered from the end of the sequence
+        ex, "mean_pool_backward", N, dL_dx.width(), [=] __device__(index n) { return n == end[sequence[n]] - 1; },
+        [=] __device__(index, index) { return 0.0; },
+        [=] __device__(index n, index c) { return detail::widen(in(n)[c]) / static_cast<double>(n - begin[sequence[n]] + 1); },
+        [=] __device__(index n, index c, double sum) {
             out(n)[c] = detail::narrow<T>(static_cast<A>(detail::widen(out(n)[c]) + sum));
-        }
-    });
+        });
 }
 
 }  // namespace spectral::cuda
