@@ -155,6 +155,43 @@ TEST_CASE("config: every wrong value has its sentence", "[models][config]") {
     odd.validate();
 }
 
+// A model's operators are fixed where it is compiled: a configuration of others must not run as if it had them.
+TEST_CASE("models: layer_variant says what the model is built of", "[models][config]") {
+    using Exec = reference::executor;
+    auto& ex = oracle::instance();
+    const auto with = [](layer_variant v) {
+        auto c = tiny_config();
+        c.layer_variant = v;
+        return c;
+    };
+    using enum layer_variant;
+    for (layer_variant v : {dct_attn, identity_attn, dct_rbf_attn}) with_model<oracle>(with(v), [](auto&) {});
+    check_throws(
+        [&] {
+            chiar_former<Exec, double>{ex, with(identity_attn)};
+        },
+        {"chiar_former", "layer_variant", "expected dct_attn", "found identity_attn"});
+    check_throws(
+        [&] {
+            chiar_former<Exec, double>{ex, with(dct_rbf_attn)};
+        },
+        {"layer_variant", "expected dct_attn", "found dct_rbf_attn"});
+    check_throws(
+        [&] {
+            chiar_former<Exec, double, identity_or_attention<Exec, double>>{ex, with(dct_attn)};
+        },
+        {"layer_variant", "expected identity_attn", "found dct_attn"});
+    check_throws(
+        [&] {
+            chiar_former<Exec, double, three_way<Exec, double>>{ex, with(dct_attn)};
+        },
+        {"layer_variant", "expected dct_rbf_attn", "found dct_attn"});
+    // a choice that no variant names is free
+    using own = routed<Exec, double, any_router<Exec, double>, dct_mixer<Exec, double>, identity_mixer<Exec, double>>;
+    chiar_former<Exec, double, own> model{ex, with(dct_attn)};
+    CHECK(model.stack.middle.size() == 2);
+}
+
 TEST_CASE("models: inputs that cannot be have their sentence", "[models][config]") {
     auto c = tiny_config();
     with_model<oracle>(c, [&](auto& model) {

@@ -21,6 +21,19 @@ namespace spectral {
 template <class Exec, class T>
 using dct_or_attention = routed<Exec, T, any_router<Exec, T>, dct_mixer<Exec, T>, self_attention<Exec, T>>;
 
+namespace detail {
+// What layer_variant says against what the model is built of; operators that have no variant are their author's concern.
+template <class... Operators>
+void check_variant(layer_variant said, std::type_identity<std::tuple<Operators...>>) {
+    static constexpr std::array<std::pair<const char*, const char*>, 3> variants{
+        {{"dct_attn", "dct_mix attn "}, {"identity_attn", "identity_mix attn "}, {"dct_rbf_attn", "dct_mix rbf_mix attn "}}};
+    const std::string built = (std::string{} + ... + (std::string(Operators::name) + " "));
+    for (std::size_t v = 0; v < variants.size(); ++v)
+        check(built != variants[v].second || said == static_cast<layer_variant>(v), "chiar_former", "layer_variant: expected ",
+              variants[v].first, ", which this model is built of, found ", variants[static_cast<std::size_t>(said)].first);
+}
+}  // namespace detail
+
 template <executor Exec, class T, class Middle = dct_or_attention<Exec, T>>
 struct chiar_stack {
     using config_type = chiar_config;
@@ -41,6 +54,7 @@ struct chiar_stack {
         : config((c.validate(), c)), rotary(make_rotary<Exec, T>(ex, c)),
           embedding(c.vocab_size, c.d_model, c.has_positions() ? c.max_seq_len : 0, c.dropout),
           first(at(0), at(0)), last(at(c.n_layers - 1), at(c.n_layers - 1)), norm(c.d_model) {
+        detail::check_variant(c.layer_variant, std::type_identity<decltype(Middle::operators)>{});
         if (c.has_meta_router()) gate.emplace(c.d_model, meta_options{c.meta_pool, c.meta_gate_value.value_or(1), c.meta_gate_threshold});
         for (index l = 1; l + 1 < c.n_layers; ++l) middle.emplace_back(at(l), ex, at(l), router_at(l));
     }
