@@ -5,6 +5,7 @@
 // source is compiled as CUDA and the list is that of the GPU (Eigen stays out of .cu files, so the cpu pairs are not in
 // it). A further executor: one more entry, and a specialisation of make_executor if it is not made from a thread count.
 #pragma once
+#include <spectral/core/half.hpp>
 #include <spectral/reference.hpp>
 
 #ifndef SPECTRAL_TEST_CUDA
@@ -12,6 +13,9 @@
 #endif
 #ifndef SPECTRAL_TEST_CPU
 #define SPECTRAL_TEST_CPU !SPECTRAL_TEST_CUDA
+#endif
+#ifndef SPECTRAL_TEST_BFLOAT16
+#define SPECTRAL_TEST_BFLOAT16 0   // 1: the CUDA executor in bfloat16 alone, for the tests that hold in it
 #endif
 #if SPECTRAL_TEST_CUDA
 #include <spectral/cuda.hpp>
@@ -21,8 +25,14 @@
 #endif
 
 #include <concepts>
+#include <limits>
 #include <string>
 #include <tuple>
+
+template <>
+struct std::numeric_limits<spectral::bfloat16> {   // what tolerances ask for
+    static constexpr double epsilon() { return 0x1p-7; }
+};
 
 namespace spectral::test {
 
@@ -40,6 +50,8 @@ template <>
 inline constexpr const char* scalar_name<float> = "float";
 template <>
 inline constexpr const char* scalar_name<double> = "double";
+template <>
+inline constexpr const char* scalar_name<bfloat16> = "bfloat16";
 
 // One pair under test; the executor lives as long as the test program, as it does in a training run.
 template <class Exec, class T, int Threads = 1>
@@ -55,7 +67,9 @@ struct target {
 
 using oracle = target<reference::executor, double>;
 
-#if SPECTRAL_TEST_CUDA
+#if SPECTRAL_TEST_CUDA && SPECTRAL_TEST_BFLOAT16
+using targets = std::tuple<target<cuda::executor, bfloat16>>;
+#elif SPECTRAL_TEST_CUDA
 using targets = std::tuple<target<cuda::executor, float>, target<cuda::executor, double>>;
 #elif SPECTRAL_TEST_CPU
 using targets = std::tuple<target<reference::executor, float>, oracle, target<cpu::executor, float, 1>,
