@@ -13,6 +13,8 @@ void add_route(CLI::App& app);
 void add_tokenizer(CLI::App& app);
 void add_info(CLI::App& app);
 void add_dumps(CLI::App& app);  // logits and gradients
+void add_finetune(CLI::App& app);
+void add_merge(CLI::App& app);
 void add_chat(CLI::App& app);
 void add_convert(CLI::App& app);  // public data sets to conversations
 

@@ -2,6 +2,7 @@
 // examples/cli/eval.cpp: `spectral eval`: perplexity, bits per byte, n-gram figures, executed work, accuracy
 #include "commands.hpp"
 #include "data_options.hpp"
+#include "eval_steps.hpp"
 #include "runners.hpp"
 #include "saved_options.hpp"
 
@@ -21,6 +22,8 @@ struct eval_options {
     runner_choice runner;
     route_files route;
     bool json = false;
+    std::string by;
+    step_evaluation steps;
 };
 
 // What evaluation found, with what ran.
@@ -223,7 +226,22 @@ void add_eval(CLI::App& app) {
     c->add_flag("--json", o->json, "JSON instead of lines");
     add_route_options(*c, o->route);
     add_runner_options(*c, o->runner);
-    c->callback([o, c] { run_eval(*o, *c); });
+    const char* group = "LayerRoute";
+    choice(*c, "--by", o->by, {"step_type"}, "conversations (--data, JSON lines) by step type: skip share, gates, "
+           "perplexity with and without adapters and gates")->group(group);
+    option(*c, "--runs", o->steps.runs, "RUN...", "--by: runs of finetune, one a seed, instead of --adapter and --router")
+        ->group(group);
+    option(*c, "--samples", o->steps.samples, "N", "--by: samples of each step type; 0: all")->group(group);
+    option(*c, "--resamples", o->steps.resamples, "N", "--by: of the bootstrap")->group(group);
+    option(*c, "--side", o->steps.side, "SIDE", "--by: held_out, training or all conversations")->group(group);
+    option(*c, "--held-out", o->steps.held_out, "SHARE", "--by: kept from training")->group(group);
+    add_conversation_options(*c, o->steps.data);
+    c->callback([o, c] {
+        if (o->by.empty()) return run_eval(*o, *c);
+        o->steps.model = o->model, o->steps.files = o->data.valid, o->steps.route = o->route, o->steps.runner = o->runner;
+        o->steps.json = o->json, o->steps.batch = c->get_option("--batch")->count() ? o->data.batch : 8;
+        evaluate_steps(o->steps);
+    });
 }
 
 }  // namespace spectral::cli

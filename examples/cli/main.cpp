@@ -42,7 +42,9 @@ void add_commands(CLI::App& app) {
     add_tokenizer(app);
     add_info(app);
     add_dumps(app);
+    add_finetune(app);
     add_chat(app);
+    add_merge(app);
     add_convert(app);
 }
 

@@ -16,8 +16,8 @@
 
 namespace spectral {
 
-using index = std::int64_t;       // sizes and offsets
-using row_index = std::int32_t;   // a row number, a position or a token id, as kept in device memory
+using index = std::int64_t;  // sizes and offsets
+using row_index = std::int32_t;  // a row number, a position or a token id, as kept in device memory
 
 template <std::size_t Rank>
 struct shape_text {
@@ -40,7 +40,8 @@ struct view {
     index row_stride = 0;
 
     constexpr view() = default;
-    constexpr view(T* data_, std::array<index, Rank> shape_) : data(data_), shape(shape_), row_stride(shape_[Rank - 1]) {}
+    constexpr view(T* data_, std::array<index, Rank> shape_)
+        : data(data_), shape(shape_), row_stride(shape_[Rank - 1]) {}
     constexpr view(T* data_, std::array<index, Rank> shape_, index row_stride_)
         : data(data_), shape(shape_), row_stride(row_stride_) {}
 
@@ -79,19 +80,27 @@ struct view {
     constexpr view<T, 2> matrix() const { return {data, {rows(), width()}, row_stride}; }
 };
 
-template <class T> using vector_view = view<T, 1>;
-template <class T> using matrix_view = view<T, 2>;
+template <class T>
+using vector_view = view<T, 1>;
+template <class T>
+using matrix_view = view<T, 2>;
 
 // Inputs of operators: never deduced, so that a view<T> argument converts to view<const T>.
-template <class T> using const_vector = std::type_identity_t<view<const T, 1>>;
-template <class T> using const_matrix = std::type_identity_t<view<const T, 2>>;
-template <class T> using out_vector = std::type_identity_t<view<T, 1>>;
-template <class T> using out_matrix = std::type_identity_t<view<T, 2>>;
+template <class T>
+using const_vector = std::type_identity_t<view<const T, 1>>;
+template <class T>
+using const_matrix = std::type_identity_t<view<const T, 2>>;
+template <class T>
+using out_vector = std::type_identity_t<view<T, 1>>;
+template <class T>
+using out_matrix = std::type_identity_t<view<T, 2>>;
 
 template <class T, std::size_t Rank>
-void check_shape(const view<T, Rank>& v, std::array<index, Rank> expected, std::string_view where, std::string_view what) {
+void check_shape(const view<T, Rank>& v, std::array<index, Rank> expected, std::string_view where,
+                 std::string_view what) {
     if (v.shape != expected) [[unlikely]]
-        fail(where, "shape of ", what, ": expected ", shape_text<Rank>{expected}, ", found ", shape_text<Rank>{v.shape});
+        fail(where, "shape of ", what, ": expected ", shape_text<Rank>{expected}, ", found ",
+             shape_text<Rank>{v.shape});
 }
 
 }  // namespace spectral

@@ -26,10 +26,12 @@ inline constexpr std::array routing_mode_names{
 inline constexpr std::array layer_variant_names{std::pair{layer_variant::dct_attn, "dct_attn"},
                                                 std::pair{layer_variant::identity_attn, "identity_attn"},
                                                 std::pair{layer_variant::dct_rbf_attn, "dct_rbf_attn"}};
-inline constexpr std::array dct_norm_names{std::pair{dct_norm::ortho, "ortho"}, std::pair{dct_norm::reference, "reference"}};
+inline constexpr std::array dct_norm_names{std::pair{dct_norm::ortho, "ortho"},
+                                           std::pair{dct_norm::reference, "reference"}};
 inline constexpr std::array kv_scope_names{std::pair{kv_scope::all, "all"}, std::pair{kv_scope::routed, "routed"}};
-inline constexpr std::array meta_pool_names{std::pair{meta_pool::batch, "batch"}, std::pair{meta_pool::sequence, "sequence"},
-                                            std::pair{meta_pool::causal, "causal"}, std::pair{meta_pool::fixed, "fixed"}};
+inline constexpr std::array meta_pool_names{
+    std::pair{meta_pool::batch, "batch"}, std::pair{meta_pool::sequence, "sequence"},
+    std::pair{meta_pool::causal, "causal"}, std::pair{meta_pool::fixed, "fixed"}};
 inline constexpr std::array estimator_names{std::pair{estimator::straight_through, "straight_through"},
                                             std::pair{estimator::selected_only, "selected_only"}};
 inline constexpr std::array architecture_names{std::pair{architecture::v1, "v1"}, std::pair{architecture::v2, "v2"},
@@ -102,9 +104,12 @@ struct config_reader {
     std::string_view where, key;
 
     [[noreturn]] void wrong(const char* expected) const {
-        fail(where, key, ": expected ", expected, ", found ", value.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace).substr(0, 80));
+        fail(where, key, ": expected ", expected, ", found ",
+             value.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace).substr(0, 80));
     }
-    void operator()(std::string& out) const { value.is_string() ? void(out = value.get<std::string>()) : wrong("a string"); }
+    void operator()(std::string& out) const {
+        value.is_string() ? void(out = value.get<std::string>()) : wrong("a string");
+    }
     void operator()(bool& out) const { value.is_boolean() ? void(out = value.get<bool>()) : wrong("true or false"); }
     void operator()(double& out) const { value.is_number() ? void(out = value.get<double>()) : wrong("a number"); }
     void operator()(std::optional<double>& out) const {
@@ -113,11 +118,15 @@ struct config_reader {
         (*this)(*out);
     }
     void operator()(index& out) const {
-        if (!value.is_number_integer() || (value.is_number_unsigned() && value.get<std::uint64_t>() > 1000000000000)) wrong("a whole number");
+        if (!value.is_number_integer() || (value.is_number_unsigned() && value.get<std::uint64_t>() > 1000000000000))
+            wrong("a whole number");
         out = value.get<index>();
     }
-    void operator()(std::uint64_t& out) const { value.is_number_unsigned() ? void(out = value.get<std::uint64_t>()) : wrong("a whole number of at least 0"); }
-    template <class Enum> requires std::is_enum_v<Enum>
+    void operator()(std::uint64_t& out) const {
+        value.is_number_unsigned() ? void(out = value.get<std::uint64_t>()) : wrong("a whole number of at least 0");
+    }
+    template <class Enum>
+        requires std::is_enum_v<Enum>
     void operator()(Enum& out) const {
         if (!value.is_string()) wrong("a string");
         out = value_of<Enum>(value.get<std::string>(), where, key);
@@ -129,7 +138,7 @@ struct config_reader {
             return v.get<double>();
         };
         out.clear();
-        if (value.is_null()) return;   // from tau_low and tau_high
+        if (value.is_null()) return;  // from tau_low and tau_high
         if (!value.is_array()) return out.push_back(entry(value));
         for (const auto& v : value) out.push_back(entry(v));
     }
@@ -137,7 +146,8 @@ struct config_reader {
         if (!value.is_object()) wrong("an object of task: classes");
         out.clear();
         for (const auto& [task, classes] : value.items()) {
-            if (!classes.is_number_integer() || classes.get<index>() < 1) wrong("an object of task: classes (at least 1)");
+            if (!classes.is_number_integer() || classes.get<index>() < 1)
+                wrong("an object of task: classes (at least 1)");
             out.emplace_back(task, classes.get<index>());
         }
     }
@@ -146,12 +156,18 @@ struct config_reader {
 struct config_writer {
     template <class V>
     nlohmann::ordered_json operator()(const V& v) const {
-        if constexpr (std::is_enum_v<V>) return name_of(v);
-        else return v;
+        if constexpr (std::is_enum_v<V>)
+            return name_of(v);
+        else
+            return v;
     }
-    nlohmann::ordered_json operator()(const std::optional<double>& v) const { return v ? nlohmann::ordered_json(*v) : nlohmann::ordered_json(); }
+    nlohmann::ordered_json operator()(const std::optional<double>& v) const {
+        return v ? nlohmann::ordered_json(*v) : nlohmann::ordered_json();
+    }
     nlohmann::ordered_json operator()(const std::vector<std::optional<double>>& tau) const {
-        const auto entry = [](const std::optional<double>& t) { return t ? nlohmann::ordered_json(*t) : nlohmann::ordered_json(); };
+        const auto entry = [](const std::optional<double>& t) {
+            return t ? nlohmann::ordered_json(*t) : nlohmann::ordered_json();
+        };
         if (tau.empty()) return nullptr;
         if (tau.size() == 1) return entry(tau[0]);
         auto list = nlohmann::ordered_json::array();
@@ -177,7 +193,8 @@ inline chiar_config parse_chiar_config(const nlohmann::json& json, std::string_v
         if (const auto found = json.find(key); found != json.end()) detail::config_reader{*found, where, key}(member);
     });
     for (const auto& [key, value] : json.items())
-        if (std::find(known.begin(), known.end(), key) == known.end()) fail(where, "unknown key ", in_quotes(key), suggestion(key, known));
+        if (std::find(known.begin(), known.end(), key) == known.end())
+            fail(where, "unknown key ", in_quotes(key), suggestion(key, known));
     if (config.meta_gate_value && !json.contains("meta_pool")) config.meta_pool = meta_pool::fixed;
     try {
         config.validate();
@@ -186,11 +203,14 @@ inline chiar_config parse_chiar_config(const nlohmann::json& json, std::string_v
     }
     return config;
 }
-inline chiar_config read_chiar_config(const std::filesystem::path& file) { return parse_chiar_config(read_json_file(file), file.string()); }
+inline chiar_config read_chiar_config(const std::filesystem::path& file) {
+    return parse_chiar_config(read_json_file(file), file.string());
+}
 
 inline std::string write_chiar_config(const chiar_config& config) {
     nlohmann::ordered_json json;
-    detail::for_each_key(config, [&](const char* key, const auto& member) { json[key] = detail::config_writer{}(member); });
+    detail::for_each_key(config,
+                         [&](const char* key, const auto& member) { json[key] = detail::config_writer{}(member); });
     return json.dump(2) + "\n";
 }
 

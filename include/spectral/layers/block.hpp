@@ -18,7 +18,10 @@ struct block {
 
     template <class... MixerArguments>
     explicit block(const operator_config<Exec, T>& c, MixerArguments&&... arguments)
-        : mix(std::forward<MixerArguments>(arguments)...), ffn(c.width, c.dropout, c.layer, 1), ffn_norm(c.width), layer(c.layer) {}
+        : mix(std::forward<MixerArguments>(arguments)...),
+          ffn(c.width, c.dropout, c.layer, 1),
+          ffn_norm(c.width),
+          layer(c.layer) {}
 
     struct saved {
         matrix_view<T> mixed;

@@ -14,8 +14,8 @@ namespace spectral {
 template <executor Exec, class T>
 struct dct_mixer {
     static constexpr const char* name = "dct_mix";
-    parameter<T> w;                 // (C) one factor per frequency
-    feed_forward<Exec, T> ffn;      // v1 only
+    parameter<T> w;  // (C) one factor per frequency
+    feed_forward<Exec, T> ffn;  // v1 only
     layer_norm<Exec, T> norm;
     spectral::dct_norm dct_norm;
     index layer;
@@ -28,8 +28,8 @@ struct dct_mixer {
     struct saved {
         const_matrix<T> x;
         selection rows;
-        norm_statistics<T> stats;                               // of the fused form
-        matrix_view<T> packed, filtered;                        // v1: (n, C) selected rows of x and of filter(x)
+        norm_statistics<T> stats;  // of the fused form
+        matrix_view<T> packed, filtered;  // v1: (n, C) selected rows of x and of filter(x)
         typename feed_forward<Exec, T>::saved ffn;
         typename layer_norm<Exec, T>::saved norm;
     };
@@ -40,7 +40,8 @@ struct dct_mixer {
         if (p.trace) p.trace->counts[layer].work.dct_rows += selected_rows(p.ex, rows);
         if (ffn.used()) return forward_with_feed_forward(p, x, rows, y, s);
         s.stats = {p.vector(x.rows()), p.vector(x.rows())};
-        spectral_mix_forward(p.ex, x, rows, w.vector(), dct_norm, norm.weight.vector(), norm.bias.vector(), layer_norm_eps, y, s.stats);
+        spectral_mix_forward(p.ex, x, rows, w.vector(), dct_norm, norm.weight.vector(), norm.bias.vector(),
+                             layer_norm_eps, y, s.stats);
     }
 
     void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s) {
@@ -57,7 +58,8 @@ struct dct_mixer {
     }
 
 private:
-    void forward_with_feed_forward(pass<Exec, T>& p, const_matrix<T> x, const selection& rows, matrix_view<T> y, saved& s) {
+    void forward_with_feed_forward(pass<Exec, T>& p, const_matrix<T> x, const selection& rows, matrix_view<T> y,
+                                   saved& s) {
         const index n = selected_rows(p.ex, rows), C = x.width();
         s.packed = p.matrix(n, C);
         s.filtered = p.matrix(n, C);

@@ -14,10 +14,14 @@ struct gated_feed_forward {
     index layer;
 
     gated_feed_forward(index width, index inner, double eps, index layer_)
-        : norm(width, eps), gate_proj(width, inner, false), up_proj(width, inner, false), down_proj(inner, width, false), layer(layer_) {}
+        : norm(width, eps),
+          gate_proj(width, inner, false),
+          up_proj(width, inner, false),
+          down_proj(inner, width, false),
+          layer(layer_) {}
 
     struct saved {
-        matrix_view<T> x_hat, gate, up, hidden;   // (N, C), (N, F) three times
+        matrix_view<T> x_hat, gate, up, hidden;  // (N, C), (N, F) three times
         typename rms_norm<Exec, T>::saved norm;
     };
 
@@ -40,7 +44,8 @@ struct gated_feed_forward {
     void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s) {
         arena_scope scratch(p.ex);
         const index n = dL_dy.rows(), F = up_proj.out();
-        auto dL_dhidden = p.matrix(n, F), dL_dgate = p.matrix(n, F), dL_dup = p.matrix(n, F), dL_dx_hat = p.matrix(n, dL_dx.width());
+        auto dL_dhidden = p.matrix(n, F), dL_dgate = p.matrix(n, F), dL_dup = p.matrix(n, F),
+             dL_dx_hat = p.matrix(n, dL_dx.width());
         down_proj.backward(p, dL_dy, s.hidden, dL_dhidden);
         silu_gate_backward(p.ex, dL_dhidden, s.gate, s.up, dL_dgate, dL_dup);
         gate_proj.backward(p, dL_dgate, s.x_hat, dL_dx_hat);

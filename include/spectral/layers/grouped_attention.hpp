@@ -20,11 +20,18 @@ struct grouped_attention {
 
     grouped_attention(index width, index heads_, index kv_heads_, index head_width, double eps, index layer_,
                       std::shared_ptr<tensor<Exec, T, 2>> table)
-        : norm(width, eps), q_proj(width, heads_ * head_width), k_proj(width, kv_heads_ * head_width), v_proj(width, kv_heads_ * head_width),
-          o_proj(heads_ * head_width, width, false), heads(heads_), kv_heads(kv_heads_), layer(layer_), rotary_table(std::move(table)) {}
+        : norm(width, eps),
+          q_proj(width, heads_ * head_width),
+          k_proj(width, kv_heads_ * head_width),
+          v_proj(width, kv_heads_ * head_width),
+          o_proj(heads_ * head_width, width, false),
+          heads(heads_),
+          kv_heads(kv_heads_),
+          layer(layer_),
+          rotary_table(std::move(table)) {}
 
     struct saved {
-        matrix_view<T> x_hat, q, k, v, out, lse;   // (N, C), (N, H·D), (N, Hkv·D) twice, (N, H·D), (N, H)
+        matrix_view<T> x_hat, q, k, v, out, lse;  // (N, C), (N, H·D), (N, Hkv·D) twice, (N, H·D), (N, H)
         typename rms_norm<Exec, T>::saved norm;
     };
 
@@ -68,7 +75,8 @@ struct grouped_attention {
         arena_scope scratch(p.ex);
         const index n = dL_dy.rows();
         auto dL_dout = p.matrix(n, q_proj.out()), dL_dq = p.matrix(n, q_proj.out());
-        auto dL_dk = p.matrix(n, k_proj.out()), dL_dv = p.matrix(n, v_proj.out()), dL_dx_hat = p.matrix(n, dL_dx.width());
+        auto dL_dk = p.matrix(n, k_proj.out()), dL_dv = p.matrix(n, v_proj.out()),
+             dL_dx_hat = p.matrix(n, dL_dx.width());
         o_proj.backward(p, dL_dy, s.out, dL_dout);
         attention_backward(p.ex, dL_dout, s.q, s.k, s.v, s.out, s.lse, p.rows, p.rows, options(), dL_dq, dL_dk, dL_dv);
         rotary(p.ex, dL_dq, p.rows.position, rotary_table->view(), rotation::inverse);

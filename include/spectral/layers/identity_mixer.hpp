@@ -35,14 +35,17 @@ struct identity_mixer {
 
     void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s) {
         arena_scope scratch(p.ex);
-        auto gradient = p.matrix(s.packed.rows(), s.packed.width()), dL_ds = p.matrix(s.packed.rows(), s.packed.width());
+        auto gradient = p.matrix(s.packed.rows(), s.packed.width()),
+             dL_ds = p.matrix(s.packed.rows(), s.packed.width());
         gather_rows(p.ex, dL_dy, s.rows, gradient);
         norm.backward(p, gradient, dL_ds, s.norm);
         scatter_rows<Exec, T>(p.ex, dL_ds, s.rows, dL_dx, write::accumulate);
     }
 
     template <class F>
-    void visit_parameters(F&& f, const std::string& prefix) { norm.visit_parameters(f, prefix + "norm."); }
+    void visit_parameters(F&& f, const std::string& prefix) {
+        norm.visit_parameters(f, prefix + "norm.");
+    }
 };
 
 }  // namespace spectral

@@ -10,14 +10,14 @@ inline constexpr double layer_norm_eps = 1e-5;
 
 template <executor Exec, class T>
 struct layer_norm {
-    parameter<T> weight, bias;   // (C)
+    parameter<T> weight, bias;  // (C)
 
     layer_norm() = default;
     explicit layer_norm(index width) : weight({width}, initializer::ones()), bias({width}, initializer::zeros()) {}
 
     struct saved {
-        const_matrix<T> s;            // (N, C) what was normalised
-        vector_view<T> mean, rstd;    // (N)
+        const_matrix<T> s;  // (N, C) what was normalised
+        vector_view<T> mean, rstd;  // (N)
     };
 
     // y = LN(x)
@@ -31,8 +31,10 @@ struct layer_norm {
         add_layer_norm_forward(p.ex, x, r, weight.vector(), bias.vector(), layer_norm_eps, r, y, s.mean, s.rstd);
     }
     // dL_ds: gradient of what was normalised, so of x and of r alike
-    void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, matrix_view<T> dL_ds, saved& s, write mode = write::overwrite) {
-        layer_norm_backward(p.ex, dL_dy, s.s, weight.vector(), s.mean, s.rstd, dL_ds, weight.grad_vector(), bias.grad_vector(), mode);
+    void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, matrix_view<T> dL_ds, saved& s,
+                  write mode = write::overwrite) {
+        layer_norm_backward(p.ex, dL_dy, s.s, weight.vector(), s.mean, s.rstd, dL_ds, weight.grad_vector(),
+                            bias.grad_vector(), mode);
     }
 
     template <class F>

@@ -17,13 +17,13 @@ enum class meta_pool { batch, sequence, causal, fixed };
 
 struct meta_options {
     meta_pool pool = meta_pool::batch;
-    double fixed_gate = 1;       // of meta_pool::fixed
-    double skip_below = 0;       // hard gating at evaluation; 0: never skip
+    double fixed_gate = 1;  // of meta_pool::fixed
+    double skip_below = 0;  // hard gating at evaluation; 0: never skip
 };
 
 template <executor Exec, class T>
 struct meta_router {
-    parameter<T> weight, bias;   // gate_proj: u (1, C), b (1); unused with a fixed gate
+    parameter<T> weight, bias;  // gate_proj: u (1, C), b (1); unused with a fixed gate
     meta_options options;
 
     meta_router(index width, const meta_options& o) : options(o) {
@@ -35,8 +35,8 @@ struct meta_router {
     template <class Layer>
     struct saved {
         const_matrix<T> x;
-        matrix_view<T> inner, pooled;            // L1(x) (N, C), mean (G, C)
-        vector_view<T> gate;                     // (G)
+        matrix_view<T> inner, pooled;  // L1(x) (N, C), mean (G, C)
+        vector_view<T> gate;  // (G)
         typename Layer::saved layer;
     };
 
@@ -62,7 +62,8 @@ struct meta_router {
         add(p.ex, direct, dL_dx);
         if (options.pool != meta_pool::fixed) {
             auto dL_dpooled = p.matrix(s.pooled.rows(), s.pooled.width());
-            sigmoid_gate_backward(p.ex, dL_dgate, s.gate, s.pooled, weight.matrix(), dL_dpooled, weight.grad, bias.grad_vector());
+            sigmoid_gate_backward(p.ex, dL_dgate, s.gate, s.pooled, weight.matrix(), dL_dpooled, weight.grad,
+                                  bias.grad_vector());
             mean_pool_backward(p.ex, dL_dpooled, p.rows, scope(), dL_dx);
         }
         first.backward(p, dL_dinner, dL_dx, s.layer);
@@ -76,7 +77,9 @@ struct meta_router {
 
 private:
     pool_scope scope() const {
-        return options.pool == meta_pool::causal ? pool_scope::causal : options.pool == meta_pool::sequence ? pool_scope::sequence : pool_scope::batch;
+        return options.pool == meta_pool::causal     ? pool_scope::causal
+               : options.pool == meta_pool::sequence ? pool_scope::sequence
+                                                     : pool_scope::batch;
     }
 
     void make_gate(pass<Exec, T>& p, const_matrix<T> x, matrix_view<T>& pooled, vector_view<T>& gate) {
@@ -85,13 +88,15 @@ private:
             const T g = static_cast<T>(options.fixed_gate);
             p.ex.copy_from_host(gate.data, &g, sizeof g);
         } else if (p.decode && options.pool != meta_pool::causal && p.decode->prefilled()) {
-            gate = p.decode->frozen_gate.view();   // fixed at prefill: an answer cannot change its own prompt's gate
+            gate = p.decode->frozen_gate.view();  // fixed at prefill: an answer cannot change its own prompt's gate
         } else {
             pooled = p.matrix(gate.size(), x.width());
             const bool continues = p.decode && options.pool == meta_pool::causal;
-            mean_pool_forward(p.ex, x, p.rows, scope(), pooled, continues ? p.decode->pool_history.view() : out_matrix<T>{});
+            mean_pool_forward(p.ex, x, p.rows, scope(), pooled,
+                              continues ? p.decode->pool_history.view() : out_matrix<T>{});
             sigmoid_gate_forward(p.ex, pooled, weight.matrix(), bias.vector(), gate);
-            if (p.decode && !continues) p.decode->frozen_gate = tensor<Exec, T>(p.ex, {gate.size()}, to_host(p.ex, gate));
+            if (p.decode && !continues)
+                p.decode->frozen_gate = tensor<Exec, T>(p.ex, {gate.size()}, to_host(p.ex, gate));
         }
         if (!p.trace) return;
         const auto host = to_host(p.ex, gate);
@@ -109,7 +114,9 @@ private:
         const auto sequence = to_host(p.ex, p.rows.sequence);
         std::vector<row_index> open;
         for (index n = 0; n < x.rows(); ++n) {
-            const index g = scope() == pool_scope::batch ? 0 : scope() == pool_scope::sequence ? sequence[static_cast<std::size_t>(n)] : n;
+            const index g = scope() == pool_scope::batch      ? 0
+                            : scope() == pool_scope::sequence ? sequence[static_cast<std::size_t>(n)]
+                                                              : n;
             if (gate[static_cast<std::size_t>(g)] >= options.skip_below) open.push_back(static_cast<row_index>(n));
         }
         if (open.empty()) return;

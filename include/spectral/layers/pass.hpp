@@ -8,7 +8,7 @@
 
 namespace spectral {
 
-enum class phase { training, evaluation };   // training keeps what backward needs and runs what its gradients need
+enum class phase { training, evaluation };  // training keeps what backward needs and runs what its gradients need
 
 // What decoding carries from one call to the next, for the sequences of one batch. A model makes it.
 template <executor Exec, class T>
@@ -20,13 +20,13 @@ struct decode_state {
 
         kv_cache<T> view() const { return {k.view(), v.view(), begin.view(), end.view(), position.view(), capacity}; }
     };
-    std::vector<layer_cache> layers;        // of attention, by layer number; empty where a layer keeps nothing
-    std::vector<layer_cache> features;      // of RBF mixers: a layer may have both
-    index capacity = 0;                     // rows that each sequence has room for
-    tensor<Exec, T> frozen_gate;            // MetaRouter with batch or sequence pooling: fixed at prefill
-    tensor<Exec, T, 2> pool_history;        // MetaRouter with causal pooling: (S, C) sums
-    std::vector<index> length;              // rows seen so far of each sequence
-    std::vector<std::vector<char>> open;    // skip gates, by layer and sequence: decided at prefill, then frozen
+    std::vector<layer_cache> layers;  // of attention, by layer number; empty where a layer keeps nothing
+    std::vector<layer_cache> features;  // of RBF mixers: a layer may have both
+    index capacity = 0;  // rows that each sequence has room for
+    tensor<Exec, T> frozen_gate;  // MetaRouter with batch or sequence pooling: fixed at prefill
+    tensor<Exec, T, 2> pool_history;  // MetaRouter with causal pooling: (S, C) sums
+    std::vector<index> length;  // rows seen so far of each sequence
+    std::vector<std::vector<char>> open;  // skip gates, by layer and sequence: decided at prefill, then frozen
 
     bool prefilled() const {
         for (index n : length)
@@ -54,20 +54,21 @@ struct decode_state {
 template <executor Exec, class T>
 struct pass {
     Exec& ex;
-    row_map rows;                               // of the activations: packed sequences
+    row_map rows;  // of the activations: packed sequences
     spectral::phase phase = phase::evaluation;
-    double loss_weight = 1;                     // share of this micro-batch in the step's loss: scales auxiliary losses
-    std::uint64_t seed = 0, step = 0;           // of dropout: (seed, step) name the masks
-    double auxiliary_loss = 0;                  // regularisers add their value here
-    route_trace* trace = nullptr;               // records routes, or replays recorded ones
-    decode_state<Exec, T>* decode = nullptr;    // key/value caches of a generation
-    std::span<const index> prompt_lengths{};    // rows of each sequence that skip gates may read; empty: all
+    double loss_weight = 1;  // share of this micro-batch in the step's loss: scales auxiliary losses
+    std::uint64_t seed = 0, step = 0;  // of dropout: (seed, step) name the masks
+    double auxiliary_loss = 0;  // regularisers add their value here
+    route_trace* trace = nullptr;  // records routes, or replays recorded ones
+    decode_state<Exec, T>* decode = nullptr;  // key/value caches of a generation
+    std::span<const index> prompt_lengths{};  // rows of each sequence that skip gates may read; empty: all
     std::span<const std::string> step_types{};  // of each sequence, for the gates' objective; may be empty
 
     bool training() const { return phase == phase::training; }
     // the random numbers of one dropout site
     random_stream draw(index layer, index site) const {
-        return {seed, substream(substream(stream_of("dropout", step + 1), static_cast<std::uint64_t>(layer)), static_cast<std::uint64_t>(site))};
+        return {seed, substream(substream(stream_of("dropout", step + 1), static_cast<std::uint64_t>(layer)),
+                                static_cast<std::uint64_t>(site))};
     }
     arena<Exec>& memory() const { return ex.memory(); }
     matrix_view<T> matrix(index n, index c) const { return ex.memory().template matrix<T>(n, c); }

@@ -17,22 +17,25 @@ namespace spectral {
 template <executor Exec, class T>
 struct rbf_mixer {
     static constexpr const char* name = "rbf_mix";
-    parameter<T> omega;              // (C, R), fixed: entries of variance 2 γ
-    linear<Exec, T> out_proj;        // (C, 2R)
+    parameter<T> omega;  // (C, R), fixed: entries of variance 2 γ
+    linear<Exec, T> out_proj;  // (C, 2R)
     feed_forward<Exec, T> ffn;
     layer_norm<Exec, T> norm;
     operator_config<Exec, T> config;
 
     explicit rbf_mixer(const operator_config<Exec, T>& c)
         : omega({c.width, c.n_random_features}, initializer::normal(std::sqrt(2 * c.rbf_gamma))),
-          out_proj(2 * c.n_random_features, c.width), ffn(c.width, c.dropout, c.layer, 6), norm(c.width), config(c) {
+          out_proj(2 * c.n_random_features, c.width),
+          ffn(c.width, c.dropout, c.layer, 6),
+          norm(c.width),
+          config(c) {
         omega.trainable = false;
     }
 
     struct saved {
         selection rows;
         row_map q_rows;
-        matrix_view<T> phi, q, out, lse, packed, projected;   // (N, 2R), (n, 2R), (n, 2R), (n, 1), (n, C), (n, C)
+        matrix_view<T> phi, q, out, lse, packed, projected;  // (N, 2R), (n, 2R), (n, 2R), (n, 1), (n, C), (n, C)
         typename feed_forward<Exec, T>::saved ffn;
         typename layer_norm<Exec, T>::saved norm;
     };
@@ -79,7 +82,8 @@ struct rbf_mixer {
         if (!s.phi.data) return;
         arena_scope scratch(p.ex);
         const index n = s.q.rows(), C = dL_dx.width(), features = s.q.width(), N = s.phi.rows();
-        auto dL_dsum = p.matrix(n, C), work = p.matrix(n, C), dL_dprojected = p.matrix(n, C), dL_dout = p.matrix(n, features);
+        auto dL_dsum = p.matrix(n, C), work = p.matrix(n, C), dL_dprojected = p.matrix(n, C),
+             dL_dout = p.matrix(n, features);
         gather_rows(p.ex, dL_dy, s.rows, work);
         norm.backward(p, work, dL_dsum, s.norm);
         copy(p.ex, dL_dsum, work);
@@ -87,7 +91,8 @@ struct rbf_mixer {
         out_proj.backward(p, dL_dprojected, s.out, dL_dout);
 
         auto dL_dq = p.matrix(n, features), dL_dk = p.matrix(N, features), dL_dphi = p.matrix(N, features);
-        attention_backward(p.ex, dL_dout, s.q, s.phi, s.phi, s.out, s.lse, s.q_rows, p.rows, options(), dL_dq, dL_dk, dL_dphi);
+        attention_backward(p.ex, dL_dout, s.q, s.phi, s.phi, s.out, s.lse, s.q_rows, p.rows, options(), dL_dq, dL_dk,
+                           dL_dphi);
         add(p.ex, dL_dk, dL_dphi);
         scatter_rows<Exec, T>(p.ex, dL_dq, s.rows, dL_dphi, write::accumulate);
         random_features_backward(p.ex, dL_dphi, s.phi, omega.matrix(), dL_dx);

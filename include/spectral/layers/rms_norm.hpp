@@ -8,7 +8,7 @@ namespace spectral {
 
 template <executor Exec, class T>
 struct rms_norm {
-    parameter<T> weight;   // (C)
+    parameter<T> weight;  // (C)
     double eps = 1e-6;
 
     rms_norm(index width, double eps_) : weight({width}, initializer::ones()), eps(eps_) {}
@@ -21,11 +21,14 @@ struct rms_norm {
         s = {x, p.vector(x.rows())};
         rms_norm_forward(p.ex, x, weight.vector(), eps, y, s.rstd);
     }
-    void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s, write mode = write::overwrite) {
+    void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s,
+                  write mode = write::overwrite) {
         rms_norm_backward(p.ex, dL_dy, s.x, weight.vector(), s.rstd, dL_dx, weight.grad_vector(), mode);
     }
     template <class F>
-    void visit_parameters(F&& f, const std::string& prefix) { f(prefix + "weight", weight); }
+    void visit_parameters(F&& f, const std::string& prefix) {
+        f(prefix + "weight", weight);
+    }
 };
 
 }  // namespace spectral

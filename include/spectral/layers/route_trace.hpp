@@ -16,10 +16,10 @@ inline double causal_pairs(index time) { return 0.5 * static_cast<double>(time) 
 
 // What one layer ran. A dense attention layer of B sequences of T: all_attention(B, T).
 struct layer_work {
-    index rows = 0;                // of the shared feed-forward
-    index attention_rows = 0;      // queries: selected rows, or all in a mode that runs every operator
-    index key_rows = 0;            // rows that gave keys and values
-    double attention_pairs = 0;    // visible
+    index rows = 0;  // of the shared feed-forward
+    index attention_rows = 0;  // queries: selected rows, or all in a mode that runs every operator
+    index key_rows = 0;  // rows that gave keys and values
+    double attention_pairs = 0;  // visible
     index dct_rows = 0, identity_rows = 0;
     index rbf_rows = 0, rbf_key_rows = 0;
     double rbf_pairs = 0;
@@ -39,25 +39,25 @@ struct layer_work {
 };
 
 struct layer_routes {
-    std::vector<row_index> op;      // (N) operator of each row
-    std::vector<double> entropy;    // (N)
-    std::vector<double> gates;      // (N, K)
+    std::vector<row_index> op;  // (N) operator of each row
+    std::vector<double> entropy;  // (N)
+    std::vector<double> gates;  // (N, K)
     index operators = 0;
 };
 
 struct route_trace {
     enum class mode { count, record, replay } how;
     explicit route_trace(mode m = mode::record) : how(m) {}
-    std::map<index, layer_routes> layers;       // by layer number
-    std::vector<double> meta_gate;              // the MetaRouter's gate: one value, one per sequence or one per row
+    std::map<index, layer_routes> layers;  // by layer number
+    std::vector<double> meta_gate;  // the MetaRouter's gate: one value, one per sequence or one per row
 
     // what ran, summed over passes until clear_counts()
     struct layer_count {
         layer_work work;
-        std::vector<double> routed;             // rows sent to each operator
+        std::vector<double> routed;  // rows sent to each operator
         double entropy_sum = 0, entropy_rows = 0;
     };
-    std::map<index, layer_count> counts;        // by layer number
+    std::map<index, layer_count> counts;  // by layer number
     double gate_sum = 0, gate_count = 0;
     void clear_counts() {
         counts.clear();

@@ -21,13 +21,14 @@ struct collapse_regulariser {
         for (double v : q) u -= v * std::log(v + epsilon);
         return -lambda * u;
     }
-    static double slope(double q, double lambda) { return lambda * (std::log(q + epsilon) + q / (q + epsilon)); }   // d value/dq
+    // d value/dq
+    static double slope(double q, double lambda) { return lambda * (std::log(q + epsilon) + q / (q + epsilon)); }
 };
 
 template <class Exec, class T, class Router, class... Operators>
 struct routed {
     static_assert(sizeof...(Operators) >= 2, "spectral::routed needs at least two operators to choose from");
-    static constexpr const char* name = "";          // parameters of its parts follow the layer's prefix directly
+    static constexpr const char* name = "";  // parameters of its parts follow the layer's prefix directly
     static constexpr std::size_t count = sizeof...(Operators);
     using first_operator = std::tuple_element_t<0, std::tuple<Operators...>>;
     using last_operator = std::tuple_element_t<count - 1, std::tuple<Operators...>>;
@@ -39,17 +40,23 @@ struct routed {
 
     routed(Exec& ex, const operator_config<Exec, T>& c, const router_options& o)
         : router(make_router(ex, c, o)), operators(Operators(c)...), config(c), options(o) {
-        static_assert((token_operator<Operators, Exec, T> && ...), "spectral::routed: an operator lacks forward(pass, x, rows, y, saved), backward(pass, dL_dy, dL_dx, saved), visit_parameters, name or saved");
-        static_assert(token_router<Router, Exec, T>, "spectral::routed: the router lacks forward(pass, x, route, saved), backward(pass, dL_dweight, dL_dx, saved), visit_parameters or saved");
+        static_assert(
+            (token_operator<Operators, Exec, T> && ...),
+            "spectral::routed: an operator lacks forward(pass, x, rows, y, saved), backward(pass, dL_dy, dL_dx, saved), "
+            "visit_parameters, name or saved");
+        static_assert(
+            token_router<Router, Exec, T>,
+            "spectral::routed: the router lacks forward(pass, x, route, saved), backward(pass, dL_dweight, dL_dx, saved), "
+            "visit_parameters or saved");
         check_equal(o.operators, static_cast<index>(count), "routed", "number of operators of the router's options");
     }
 
     struct saved {
         routing<T> route;
-        std::array<selection, count> rows;                    // per operator
-        std::array<matrix_view<T>, count> out;                // sum: (N, C) output of each operator
-        matrix_view<T> unscaled, picked;                      // scale: (N, C), (N, 1)
-        std::vector<double> mean_gate;                        // of the collapse regulariser
+        std::array<selection, count> rows;  // per operator
+        std::array<matrix_view<T>, count> out;  // sum: (N, C) output of each operator
+        matrix_view<T> unscaled, picked;  // scale: (N, C), (N, 1)
+        std::vector<double> mean_gate;  // of the collapse regulariser
         typename Router::saved router;
         std::tuple<typename Operators::saved...> operators;
     };
@@ -62,16 +69,20 @@ struct routed {
         router.forward(p, x, s.route, s.router);
         if (s.route.how == combine::sum) {
             s.rows.fill(selection::all(n));
-            each([&](auto& op, auto& saved_op, std::size_t o) {
-                s.out[o] = p.matrix(n, x.width());
-                op.forward(p, x, s.rows[o], s.out[o], saved_op);
-                scale_rows(p.ex, s.out[o], s.route.weight.columns(static_cast<index>(o), 1), y, o == 0 ? write::overwrite : write::accumulate);
-            }, s);
+            each(
+                [&](auto& op, auto& saved_op, std::size_t o) {
+                    s.out[o] = p.matrix(n, x.width());
+                    op.forward(p, x, s.rows[o], s.out[o], saved_op);
+                    scale_rows(p.ex, s.out[o], s.route.weight.columns(static_cast<index>(o), 1), y,
+                               o == 0 ? write::overwrite : write::accumulate);
+                },
+                s);
         } else {
             partition(p.ex, s.route.op, s.rows);
             const bool scaled = s.route.how == combine::scale;
             s.unscaled = scaled ? p.matrix(n, x.width()) : y;
-            each([&](auto& op, auto& saved_op, std::size_t o) { op.forward(p, x, s.rows[o], s.unscaled, saved_op); }, s);
+            each([&](auto& op, auto& saved_op, std::size_t o) { op.forward(p, x, s.rows[o], s.unscaled, saved_op); },
+                 s);
             if (scaled) {
                 s.picked = p.matrix(n, 1);
                 pick_columns_forward(p.ex, s.route.weight, s.route.op, s.picked);
@@ -92,12 +103,14 @@ struct routed {
         }
         auto dL_dweight = p.matrix(n, K), dL_dout = p.matrix(n, dL_dy.width());
         if (s.route.how == combine::sum) {
-            each([&](auto& op, auto& saved_op, std::size_t o) {
-                const auto weight = s.route.weight.columns(static_cast<index>(o), 1);
-                row_dot(p.ex, dL_dy, s.out[o], dL_dweight.columns(static_cast<index>(o), 1));
-                scale_rows(p.ex, dL_dy, weight, dL_dout);
-                op.backward(p, dL_dout, dL_dx, saved_op);
-            }, s);
+            each(
+                [&](auto& op, auto& saved_op, std::size_t o) {
+                    const auto weight = s.route.weight.columns(static_cast<index>(o), 1);
+                    row_dot(p.ex, dL_dy, s.out[o], dL_dweight.columns(static_cast<index>(o), 1));
+                    scale_rows(p.ex, dL_dy, weight, dL_dout);
+                    op.backward(p, dL_dout, dL_dx, saved_op);
+                },
+                s);
         } else {
             auto dL_dpicked = p.matrix(n, 1);
             row_dot(p.ex, dL_dy, s.unscaled, dL_dpicked);
@@ -107,15 +120,21 @@ struct routed {
         }
         if (options.collapse_regulariser && !options.collapse_detached && n > 0)
             for (index o = 0; o < K; ++o)
-                add_constant(p.ex, dL_dweight.columns(o, 1), p.loss_weight / static_cast<double>(n) *
-                             collapse_regulariser::slope(s.mean_gate[static_cast<std::size_t>(o)], options.collapse_lambda));
+                add_constant(
+                    p.ex, dL_dweight.columns(o, 1),
+                    p.loss_weight / static_cast<double>(n) *
+                        collapse_regulariser::slope(s.mean_gate[static_cast<std::size_t>(o)], options.collapse_lambda));
         router.backward(p, dL_dweight, dL_dx, s.router);
     }
 
     template <class F>
     void visit_parameters(F&& f, const std::string& prefix) {
         router.visit_parameters(f, prefix + "router.");
-        std::apply([&](auto&... op) { (op.visit_parameters(f, prefix + std::remove_reference_t<decltype(op)>::name + "."), ...); }, operators);
+        std::apply(
+            [&](auto&... op) {
+                (op.visit_parameters(f, prefix + std::remove_reference_t<decltype(op)>::name + "."), ...);
+            },
+            operators);
     }
 
 private:
@@ -130,7 +149,9 @@ private:
         (f(std::get<O>(operators), std::get<O>(s.operators), O), ...);
     }
     template <class F>
-    void each(F&& f, saved& s) { each(f, s, std::make_index_sequence<count>{}); }
+    void each(F&& f, saved& s) {
+        each(f, s, std::make_index_sequence<count>{});
+    }
 
     // mean gate of each operator over the rows: of the weights, or of the choices where there are none
     std::vector<double> mean_gate(pass<Exec, T>& p, const saved& s) const {
@@ -152,11 +173,12 @@ private:
         auto& c = p.trace->counts[config.layer];
         c.routed.resize(count);
         for (row_index o : to_host(p.ex, s.route.op)) c.routed[static_cast<std::size_t>(o)] += 1;
-        if (s.route.entropy.data) {   // a router that looks at spectra; gates where it also weighs
+        if (s.route.entropy.data) {  // a router that looks at spectra; gates where it also weighs
             c.work.router_rows += x.rows();
             c.work.gate_outputs = s.route.weight.data ? static_cast<index>(count) : 0;
         }
-        if (!s.route.entropy.data && p.trace->how == route_trace::mode::record) s.route.entropy = entropy_of(p, x, config.dct_norm);
+        if (!s.route.entropy.data && p.trace->how == route_trace::mode::record)
+            s.route.entropy = entropy_of(p, x, config.dct_norm);
         const auto entropy = s.route.entropy.data ? to_host(p.ex, s.route.entropy) : std::vector<T>{};
         for (T h : entropy) c.entropy_sum += h;
         c.entropy_rows += static_cast<double>(entropy.size());

@@ -23,18 +23,18 @@
 namespace spectral {
 
 enum class routing_mode { threshold, hard, soft, budget, random, permuted, attention, dct };
-enum class estimator { straight_through, selected_only };   // how a hard choice is trained
+enum class estimator { straight_through, selected_only };  // how a hard choice is trained
 
 template <class T>
 struct routing {
     enum class combine {
-        select,   // each row runs its operator
-        scale,    // each row runs its operator and is multiplied by weight[n, op[n]]
-        sum       // every operator runs on every row: y = Σ_o weight[n, o] operator_o(x)[n]
+        select,  // each row runs its operator
+        scale,  // each row runs its operator and is multiplied by weight[n, op[n]]
+        sum  // every operator runs on every row: y = Σ_o weight[n, o] operator_o(x)[n]
     } how = combine::select;
-    vector_view<row_index> op;      // (N) the chosen operator
-    vector_view<T> entropy;         // (N), empty if nobody asked
-    matrix_view<T> weight;          // (N, K), empty for select
+    vector_view<row_index> op;  // (N) the chosen operator
+    vector_view<T> entropy;  // (N), empty if nobody asked
+    matrix_view<T> weight;  // (N, K), empty for select
 };
 
 // What a routed layer tells its router.
@@ -42,8 +42,8 @@ struct router_options {
     routing_mode mode = routing_mode::threshold;
     spectral::estimator estimator = estimator::straight_through;
     index operators = 2;
-    std::vector<double> thresholds;         // ascending, one fewer than operators
-    double target_share = 0.5;              // of the last operator: random, budget
+    std::vector<double> thresholds;  // ascending, one fewer than operators
+    double target_share = 0.5;  // of the last operator: random, budget
     std::uint64_t random_seed = 0;
     bool collapse_regulariser = false, collapse_detached = false;
     double collapse_lambda = 0.01;
@@ -81,11 +81,12 @@ template <executor Exec, class T>
 struct entropy_threshold {
     operator_config<Exec, T> config;
     std::vector<double> thresholds;
-    tensor<Exec, row_index> order;   // feature order of the permuted control; empty otherwise
+    tensor<Exec, row_index> order;  // feature order of the permuted control; empty otherwise
 
     entropy_threshold(const operator_config<Exec, T>& c, const router_options& o, Exec* ex = nullptr)
         : config(c), thresholds(o.thresholds) {
-        check_equal(static_cast<index>(thresholds.size()), o.operators - 1, "entropy_threshold", "number of thresholds");
+        check_equal(static_cast<index>(thresholds.size()), o.operators - 1, "entropy_threshold",
+                    "number of thresholds");
         if (o.mode != routing_mode::permuted) return;
         std::vector<row_index> shuffled(static_cast<std::size_t>(c.width));
         const random_stream draw{o.random_seed, stream_of("feature order")};
@@ -107,8 +108,9 @@ struct entropy_threshold {
         threshold_rows(p.ex, route.entropy, thresholds, route.op);
         replay_choice(p, config.layer, route.op);
     }
-    void backward(pass<Exec, T>&, const_matrix<T>, matrix_view<T>, saved&) {}   // a threshold has no gradient
-    template <class F> void visit_parameters(F&&, const std::string&) {}
+    void backward(pass<Exec, T>&, const_matrix<T>, matrix_view<T>, saved&) {}  // a threshold has no gradient
+    template <class F>
+    void visit_parameters(F&&, const std::string&) {}
 };
 
 template <executor Exec, class T>
@@ -119,7 +121,9 @@ struct random_share {
     random_stream draw;
 
     random_share(const operator_config<Exec, T>& c, const router_options& o)
-        : config(c), share(o.target_share), last(o.operators - 1),
+        : config(c),
+          share(o.target_share),
+          last(o.operators - 1),
           draw{o.random_seed, substream(stream_of("random_share"), static_cast<std::uint64_t>(c.layer))} {
         check_equal(o.operators, index{2}, "random_share", "number of operators");
     }
@@ -130,7 +134,8 @@ struct random_share {
         replay_choice(p, config.layer, route.op);
     }
     void backward(pass<Exec, T>&, const_matrix<T>, matrix_view<T>, saved&) {}
-    template <class F> void visit_parameters(F&&, const std::string&) {}
+    template <class F>
+    void visit_parameters(F&&, const std::string&) {}
 };
 
 template <executor Exec, class T>
@@ -146,19 +151,22 @@ struct constant_choice {
         p.ex.copy_from_host(route.op.data, all.data(), all.size() * sizeof(row_index));
     }
     void backward(pass<Exec, T>&, const_matrix<T>, matrix_view<T>, saved&) {}
-    template <class F> void visit_parameters(F&&, const std::string&) {}
+    template <class F>
+    void visit_parameters(F&&, const std::string&) {}
 };
 
 template <executor Exec, class T>
 struct learned_gate {
-    parameter<T> weight, bias;     // gate_proj: (K, C + 1), (K)
-    parameter<T> multiplier;       // μ of the budget, raised by its own ascent, not by the optimizer
+    parameter<T> weight, bias;  // gate_proj: (K, C + 1), (K)
+    parameter<T> multiplier;  // μ of the budget, raised by its own ascent, not by the optimizer
     operator_config<Exec, T> config;
     router_options options;
 
     learned_gate(const operator_config<Exec, T>& c, const router_options& o)
-        : weight({o.operators, c.width + 1}, initializer::normal(0.02)), bias({o.operators}, initializer::zeros()),
-          config(c), options(o) {
+        : weight({o.operators, c.width + 1}, initializer::normal(0.02)),
+          bias({o.operators}, initializer::zeros()),
+          config(c),
+          options(o) {
         if (o.mode == routing_mode::budget) multiplier = parameter<T>({1}, initializer::zeros());
         multiplier.trainable = false;
     }
@@ -166,8 +174,8 @@ struct learned_gate {
     struct saved {
         const_matrix<T> x;
         vector_view<T> entropy;
-        matrix_view<T> s;              // (N, K) softmax
-        double pressure = 0;           // budget: d penalty / d share of the last operator
+        matrix_view<T> s;  // (N, K) softmax
+        double pressure = 0;  // budget: d penalty / d share of the last operator
     };
 
     void forward(pass<Exec, T>& p, const_matrix<T> x, routing<T>& route, saved& s) {
@@ -187,7 +195,7 @@ struct learned_gate {
         if (options.estimator == estimator::selected_only) {
             route.how = combine::scale;
             route.weight = s.s;
-        } else if (p.training()) {   // value onehot, gradient to s through every operator's output
+        } else if (p.training()) {  // value onehot, gradient to s through every operator's output
             route.how = combine::sum;
             route.weight = p.matrix(x.rows(), options.operators);
             one_hot_rows(p.ex, route.op, route.weight);
@@ -203,7 +211,8 @@ struct learned_gate {
         if (options.mode == routing_mode::budget && n > 0)
             add_constant(p.ex, dL_ds.columns(K - 1, 1), p.loss_weight * s.pressure / static_cast<double>(n));
         auto dL_dentropy = p.vector(n);
-        token_gate_backward(p.ex, dL_ds, s.s, s.x, s.entropy, weight.matrix(), dL_dx, dL_dentropy, weight.grad, bias.grad_vector());
+        token_gate_backward(p.ex, dL_ds, s.s, s.x, s.entropy, weight.matrix(), dL_dx, dL_dentropy, weight.grad,
+                            bias.grad_vector());
         spectral_entropy_backward(p.ex, dL_dentropy, s.x, config.dct_norm, dL_dx);
     }
 
@@ -227,7 +236,7 @@ private:
         for (row_index o : chosen) share += o == options.operators - 1;
         const double off = share / static_cast<double>(chosen.size()) - options.target_share;
         T mu = to_host(p.ex, multiplier.value)[0];
-        s.pressure = mu + damping * off;   // of the multiplier that this pass's loss holds
+        s.pressure = mu + damping * off;  // of the multiplier that this pass's loss holds
         p.auxiliary_loss += p.loss_weight * (mu * off + damping / 2 * off * off);
         mu = static_cast<T>(mu + ascent_rate * p.loss_weight * off);
         p.ex.copy_from_host(multiplier.value.data, &mu, sizeof mu);
@@ -237,17 +246,19 @@ private:
 // A router chosen by a configuration.
 template <executor Exec, class T>
 struct any_router {
-    using choices = std::variant<entropy_threshold<Exec, T>, learned_gate<Exec, T>, random_share<Exec, T>, constant_choice<Exec, T>>;
+    using choices = std::variant<entropy_threshold<Exec, T>, learned_gate<Exec, T>, random_share<Exec, T>,
+                                 constant_choice<Exec, T>>;
     choices router;
 
     any_router(Exec& ex, const operator_config<Exec, T>& c, const router_options& o) : router(make(ex, c, o)) {}
 
-    using saved = typename learned_gate<Exec, T>::saved;   // the others keep nothing
+    using saved = typename learned_gate<Exec, T>::saved;  // the others keep nothing
     void forward(pass<Exec, T>& p, const_matrix<T> x, routing<T>& route, saved& s) {
         std::visit([&](auto& r) { with_saved(r, s, [&](auto& its) { r.forward(p, x, route, its); }); }, router);
     }
     void backward(pass<Exec, T>& p, const_matrix<T> dL_dweight, matrix_view<T> dL_dx, saved& s) {
-        std::visit([&](auto& r) { with_saved(r, s, [&](auto& its) { r.backward(p, dL_dweight, dL_dx, its); }); }, router);
+        std::visit([&](auto& r) { with_saved(r, s, [&](auto& its) { r.backward(p, dL_dweight, dL_dx, its); }); },
+                   router);
     }
     template <class F>
     void visit_parameters(F&& f, const std::string& prefix) {

@@ -17,29 +17,31 @@ namespace spectral {
 template <executor Exec, class T>
 struct self_attention {
     static constexpr const char* name = "attn";
-    linear<Exec, T> qkv, out_proj;   // qkv: rows of q, then k, then v
+    linear<Exec, T> qkv, out_proj;  // qkv: rows of q, then k, then v
     layer_norm<Exec, T> norm;
     operator_config<Exec, T> config;
 
     explicit self_attention(const operator_config<Exec, T>& c)
         : qkv(c.width, 3 * c.width), out_proj(c.width, c.width), norm(c.width), config(c) {
-        check(c.heads > 0 && c.width % c.heads == 0, "self_attention", "width ", c.width, " must be a multiple of heads ", c.heads);
+        check(c.heads > 0 && c.width % c.heads == 0, "self_attention", "width ", c.width,
+              " must be a multiple of heads ", c.heads);
     }
 
     struct saved {
-        selection rows;                      // queries
+        selection rows;  // queries
         row_map q_rows, k_rows;
-        const_matrix<T> x_q, x_kv;           // (n, C) rows that give queries, (m, C) rows that give keys and values
-        matrix_view<T> q, kv, out, lse;      // (n, C), (m, 2C), (n, C), (n, H)
+        const_matrix<T> x_q, x_kv;  // (n, C) rows that give queries, (m, C) rows that give keys and values
+        matrix_view<T> q, kv, out, lse;  // (n, C), (m, 2C), (n, C), (n, H)
         typename layer_norm<Exec, T>::saved norm;
     };
 
     void forward(pass<Exec, T>& p, const_matrix<T> x, const selection& rows, matrix_view<T> y, saved& s) {
         const index n = selected_rows(p.ex, rows), C = x.width();
         const bool routed_keys = config.kv_scope == kv_scope::routed;
-        s = {};   // of an earlier pass: backward must not take its rows for this one's
+        s = {};  // of an earlier pass: backward must not take its rows for this one's
         s.rows = rows;
-        if (n == 0 && (!p.decode || routed_keys)) return count(p, 0, s);   // nobody asks, and nobody will: no keys either
+        // nobody asks, and nobody will: no keys either
+        if (n == 0 && (!p.decode || routed_keys)) return count(p, 0, s);
 
         s.q_rows = select_rows(p.ex, p.rows, rows);
         s.k_rows = routed_keys ? s.q_rows : p.rows;
@@ -54,7 +56,7 @@ struct self_attention {
             rotary(p.ex, s.q, s.q_rows.position, config.rotary->view(), rotation::forward);
             rotary(p.ex, k, s.k_rows.position, config.rotary->view(), rotation::forward);
         }
-        if (p.decode) {   // keys of this call join those of earlier ones
+        if (p.decode) {  // keys of this call join those of earlier ones
             auto cache = p.decode->layers[static_cast<std::size_t>(config.layer)].view();
             kv_append(p.ex, k, v, s.k_rows, cache);
             k = cache.k;
@@ -106,8 +108,12 @@ struct self_attention {
 
 private:
     attention_options options(const pass<Exec, T>& p) const {
-        return {config.heads, config.heads, 1 / std::sqrt(static_cast<double>(config.width / config.heads)), config.causal,
-                p.training() ? config.dropout : 0, p.draw(config.layer, 0)};
+        return {config.heads,
+                config.heads,
+                1 / std::sqrt(static_cast<double>(config.width / config.heads)),
+                config.causal,
+                p.training() ? config.dropout : 0,
+                p.draw(config.layer, 0)};
     }
     // the selected rows of x in memory of their own; x itself if that is all of them
     static const_matrix<T> packed(pass<Exec, T>& p, const_matrix<T> x, const selection& rows, index n) {

@@ -17,16 +17,17 @@ namespace spectral {
 
 enum class gate_pool { sequence, prompt, last_prompt_token };
 enum class gate_kind { straight_through, hard_concrete };
-enum class gate_scope { block, attention, feed_forward };   // what a closed gate leaves out
+enum class gate_scope { block, attention, feed_forward };  // what a closed gate leaves out
 
 struct skip_gate_options {
     gate_pool pool = gate_pool::prompt;
     gate_kind kind = gate_kind::straight_through;
     gate_scope scope = gate_scope::block;
     double threshold = 0.5;
-    bool skip_first_position = false;   // leave the first row out of the mean: its activations are huge and near constant
-    bool write_kv = false;              // a closed block still writes keys and values
-    double bias = 1;                    // at the start
+    // leave the first row out of the mean: its activations are huge and near constant
+    bool skip_first_position = false;
+    bool write_kv = false;  // a closed block still writes keys and values
+    double bias = 1;  // at the start
 };
 
 // The rows each gate reads: a row map whose ranges are the pooled rows of each sequence.
@@ -37,11 +38,14 @@ row_map gate_rows(Exec& ex, const row_map& map, std::span<const index> prompt_le
     std::vector<row_index> range(2 * first.size());
     for (std::size_t s = 0; s < first.size(); ++s) {
         const index length = prompt_lengths.empty() ? last[s] - first[s] : prompt_lengths[s];
-        check(length >= 0 && length <= last[s] - first[s], "gate_rows", "prompt length of sequence ", s, ": expected 0 to ", last[s] - first[s], ", found ", length);
+        check(length >= 0 && length <= last[s] - first[s], "gate_rows", "prompt length of sequence ", s,
+              ": expected 0 to ", last[s] - first[s], ", found ", length);
         row_index& begin = range[s];
         row_index& end = range[first.size() + s];
         end = static_cast<row_index>(first[s] + length);
-        begin = o.pool == gate_pool::last_prompt_token ? std::max(first[s], end - 1) : o.skip_first_position && length > 1 ? first[s] + 1 : first[s];
+        begin = o.pool == gate_pool::last_prompt_token ? std::max(first[s], end - 1)
+                : o.skip_first_position && length > 1  ? first[s] + 1
+                                                       : first[s];
     }
     auto memory = ex.memory().template vector<row_index>(static_cast<index>(range.size()));
     ex.copy_from_host(memory.data, range.data(), range.size() * sizeof(row_index));
@@ -51,20 +55,23 @@ row_map gate_rows(Exec& ex, const row_map& map, std::span<const index> prompt_le
 
 template <executor Exec, class T>
 struct skip_gate {
-    parameter<T> weight, bias;   // (1, C), (1)
+    parameter<T> weight, bias;  // (1, C), (1)
     skip_gate_options options;
     index layer;
-    tensor<Exec, T> ones;        // γ of the norm without parameters
+    tensor<Exec, T> ones;  // γ of the norm without parameters
 
     skip_gate(Exec& ex, index width, index layer_, const skip_gate_options& o)
-        : weight({1, width}, initializer::zeros()), bias({1}, initializer::constant(o.bias)), options(o), layer(layer_),
+        : weight({1, width}, initializer::zeros()),
+          bias({1}, initializer::constant(o.bias)),
+          options(o),
+          layer(layer_),
           ones(ex, {width}, std::vector<T>(static_cast<std::size_t>(width), T(1))) {}
 
     struct saved {
         const_matrix<T> x;
-        matrix_view<T> hat, pooled, inner;    // (N, C) normalised, (S, C), (N, C) what the block made of x
-        vector_view<T> rstd, soft, gate;      // (N), (S) σ, (S) value in the blend
-        std::vector<double> slope;            // d gate / d σ of each sequence: 1, or the hard concrete's
+        matrix_view<T> hat, pooled, inner;  // (N, C) normalised, (S, C), (N, C) what the block made of x
+        vector_view<T> rstd, soft, gate;  // (N), (S) σ, (S) value in the blend
+        std::vector<double> slope;  // d gate / d σ of each sequence: 1, or the hard concrete's
     };
 
     // s.soft and s.gate of every sequence of `pooled_from`
@@ -86,7 +93,8 @@ struct skip_gate {
         const auto soft = to_host(p.ex, s.soft);
         std::vector<T> gate(soft.size());
         s.slope.assign(soft.size(), 1);
-        for (std::size_t i = 0; i < soft.size(); ++i) gate[i] = gate_value(p, static_cast<double>(soft[i]), i, s.slope[i]);
+        for (std::size_t i = 0; i < soft.size(); ++i)
+            gate[i] = gate_value(p, static_cast<double>(soft[i]), i, s.slope[i]);
         if (!gate.empty()) p.ex.copy_from_host(s.gate.data, gate.data(), gate.size() * sizeof(T));
     }
 
@@ -100,7 +108,8 @@ struct skip_gate {
 
     // Evaluation: inner on the open sequences; the others keep x. `closed(part, rows)` sees what is left out (write_kv).
     template <class Inner, class Closed>
-    static void run_open(pass<Exec, T>& p, const std::vector<char>& open, Inner&& inner, Closed&& closed, const_matrix<T> x, matrix_view<T> y) {
+    static void run_open(pass<Exec, T>& p, const std::vector<char>& open, Inner&& inner, Closed&& closed,
+                         const_matrix<T> x, matrix_view<T> y) {
         const auto count = std::count(open.begin(), open.end(), char(1));
         if (count == static_cast<std::ptrdiff_t>(open.size())) return inner(p, x, y);
         copy<Exec, T>(p.ex, x, y);
@@ -109,13 +118,14 @@ struct skip_gate {
             inner(part, packed, out);
             scatter_rows<Exec, T>(p.ex, out, rows, y, write::overwrite);
         });
-        on_sequences(p, open, 0, x, [&](pass<Exec, T>& part, const_matrix<T> packed, const selection&) { closed(part, packed); });
+        on_sequences(p, open, 0, x,
+                     [&](pass<Exec, T>& part, const_matrix<T> packed, const selection&) { closed(part, packed); });
     }
 
     // dL_dsoft: what the objective asks of each gate (S, host). Adds to dL_dx; inner_backward(dL_dinner, dL_dx) adds too.
     template <class InnerBackward>
-    void backward(pass<Exec, T>& p, InnerBackward&& inner_backward, const row_map& pooled_from, std::span<const double> dL_dsoft,
-                  const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s) {
+    void backward(pass<Exec, T>& p, InnerBackward&& inner_backward, const row_map& pooled_from,
+                  std::span<const double> dL_dsoft, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s) {
         arena_scope scratch(p.ex);
         const index n = dL_dy.rows(), sequences = s.soft.size();
         auto dL_dinner = p.matrix(n, dL_dy.width()), direct = p.matrix(n, dL_dy.width());
@@ -130,8 +140,10 @@ struct skip_gate {
             gradient[i] = static_cast<T>(gradient[i] * s.slope[i] + (dL_dsoft.empty() ? 0.0 : dL_dsoft[i]));
         if (!gradient.empty()) p.ex.copy_from_host(dL_dgate.data, gradient.data(), gradient.size() * sizeof(T));
         auto dL_dpooled = p.matrix(sequences, dL_dy.width());
-        sigmoid_gate_backward(p.ex, dL_dgate, s.soft, s.pooled, weight.matrix(), dL_dpooled, weight.grad, bias.grad_vector());
-        if (options.pool == gate_pool::sequence) return mean_pool_backward(p.ex, dL_dpooled, pooled_from, pool_scope::sequence, dL_dx);
+        sigmoid_gate_backward(p.ex, dL_dgate, s.soft, s.pooled, weight.matrix(), dL_dpooled, weight.grad,
+                              bias.grad_vector());
+        if (options.pool == gate_pool::sequence)
+            return mean_pool_backward(p.ex, dL_dpooled, pooled_from, pool_scope::sequence, dL_dx);
         auto dL_dhat = p.zeros(n, dL_dy.width());
         mean_pool_backward(p.ex, dL_dpooled, pooled_from, pool_scope::sequence, dL_dhat);
         rms_norm_backward<Exec, T>(p.ex, dL_dhat, s.x, ones.view(), s.rstd, dL_dx, {}, write::accumulate);
@@ -148,7 +160,8 @@ private:
     // evaluation, and straight-through always: [s > threshold]. slope = dz/ds.
     T gate_value(const pass<Exec, T>& p, double soft, std::size_t sequence, double& slope) const {
         if (options.kind == gate_kind::straight_through || !p.training()) return soft > options.threshold ? T(1) : T(0);
-        const double beta = 2.0 / 3, u = std::clamp(p.draw(layer, 7).uniform(sequence), 1e-6, 1 - 1e-6), s = std::clamp(soft, 1e-6, 1 - 1e-6);
+        const double beta = 2.0 / 3, u = std::clamp(p.draw(layer, 7).uniform(sequence), 1e-6, 1 - 1e-6),
+                     s = std::clamp(soft, 1e-6, 1 - 1e-6);
         const double v = 1 / (1 + std::exp(-(std::log(u / (1 - u)) + std::log(s / (1 - s))) / beta)), z = 1.2 * v - 0.1;
         slope = z > 0 && z < 1 ? 1.2 * v * (1 - v) / beta / (s * (1 - s)) : 0;
         return static_cast<T>(std::clamp(z, 0.0, 1.0));

@@ -10,11 +10,12 @@ namespace spectral {
 
 template <executor Exec, class T>
 struct token_embedding {
-    parameter<T> tokens;      // (V, C), tied with the output head
-    parameter<T> positions;   // (max T, C) or unused
+    parameter<T> tokens;  // (V, C), tied with the output head
+    parameter<T> positions;  // (max T, C) or unused
     double drop;
 
-    token_embedding(index vocabulary, index width, index learned_positions, double dropout) : tokens({vocabulary, width}, {}), drop(dropout) {
+    token_embedding(index vocabulary, index width, index learned_positions, double dropout)
+        : tokens({vocabulary, width}, {}), drop(dropout) {
         if (learned_positions) positions = parameter<T>({learned_positions, width}, {});
     }
 

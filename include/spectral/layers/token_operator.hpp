@@ -13,7 +13,8 @@
 
 namespace spectral {
 
-enum class kv_scope { all, routed };   // whose keys and values a routed attention reads: every token's, or the routed ones'
+// whose keys and values a routed attention reads: every token's, or the routed ones'
+enum class kv_scope { all, routed };
 
 // Everything an operator or router may want to know about its model and its place in it.
 template <executor Exec, class T>
@@ -22,8 +23,9 @@ struct operator_config {
     double dropout = 0;
     spectral::dct_norm dct_norm = dct_norm::ortho;
     spectral::kv_scope kv_scope = kv_scope::all;
-    std::shared_ptr<tensor<Exec, T, 2>> rotary = nullptr;   // (positions, D) table shared by all layers; null without rotation
-    bool own_feed_forward = false;                // v1: the DCT and RBF mixers have a feed-forward inside
+    // (positions, D) table shared by all layers; null without rotation
+    std::shared_ptr<tensor<Exec, T, 2>> rotary = nullptr;
+    bool own_feed_forward = false;  // v1: the DCT and RBF mixers have a feed-forward inside
     bool causal = true, rbf_causal = true;
     double rbf_gamma = 1;
     index n_random_features = 64;
@@ -32,7 +34,7 @@ struct operator_config {
 template <class Op, class Exec, class T>
 concept token_operator = requires(Op& op, pass<Exec, T>& p, const_matrix<T> x, const selection& rows, matrix_view<T> y,
                                   typename Op::saved& s, void (*visitor)(const std::string&, parameter<T>&)) {
-    { Op::name } -> std::convertible_to<const char*>;   // its parameters' prefix in files
+    { Op::name } -> std::convertible_to<const char*>;  // its parameters' prefix in files
     op.forward(p, x, rows, y, s);
     op.backward(p, x, y, s);
     op.visit_parameters(visitor, std::string{});

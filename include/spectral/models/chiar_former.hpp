@@ -26,11 +26,14 @@ namespace detail {
 template <class... Operators>
 void check_variant(layer_variant said, std::type_identity<std::tuple<Operators...>>) {
     static constexpr std::array<std::pair<const char*, const char*>, 3> variants{
-        {{"dct_attn", "dct_mix attn "}, {"identity_attn", "identity_mix attn "}, {"dct_rbf_attn", "dct_mix rbf_mix attn "}}};
+        {{"dct_attn", "dct_mix attn "},
+         {"identity_attn", "identity_mix attn "},
+         {"dct_rbf_attn", "dct_mix rbf_mix attn "}}};
     const std::string built = (std::string{} + ... + (std::string(Operators::name) + " "));
     for (std::size_t v = 0; v < variants.size(); ++v)
-        check(built != variants[v].second || said == static_cast<layer_variant>(v), "chiar_former", "layer_variant: expected ",
-              variants[v].first, ", which this model is built of, found ", variants[static_cast<std::size_t>(said)].first);
+        check(built != variants[v].second || said == static_cast<layer_variant>(v), "chiar_former",
+              "layer_variant: expected ", variants[v].first, ", which this model is built of, found ",
+              variants[static_cast<std::size_t>(said)].first);
 }
 }  // namespace detail
 
@@ -51,11 +54,15 @@ struct chiar_stack {
     layer_norm<Exec, T> norm;
 
     chiar_stack(Exec& ex, const chiar_config& c)
-        : config((c.validate(), c)), rotary(make_rotary<Exec, T>(ex, c)),
+        : config((c.validate(), c)),
+          rotary(make_rotary<Exec, T>(ex, c)),
           embedding(c.vocab_size, c.d_model, c.has_positions() ? c.max_seq_len : 0, c.dropout),
-          first(at(0), at(0)), last(at(c.n_layers - 1), at(c.n_layers - 1)), norm(c.d_model) {
+          first(at(0), at(0)),
+          last(at(c.n_layers - 1), at(c.n_layers - 1)),
+          norm(c.d_model) {
         detail::check_variant(c.layer_variant, std::type_identity<decltype(Middle::operators)>{});
-        if (c.has_meta_router()) gate.emplace(c.d_model, meta_options{c.meta_pool, c.meta_gate_value.value_or(1), c.meta_gate_threshold});
+        if (c.has_meta_router())
+            gate.emplace(c.d_model, meta_options{c.meta_pool, c.meta_gate_value.value_or(1), c.meta_gate_threshold});
         for (index l = 1; l + 1 < c.n_layers; ++l) middle.emplace_back(at(l), ex, at(l), router_at(l));
     }
 
@@ -74,8 +81,10 @@ struct chiar_stack {
         s.middle.resize(middle.size());
         activation_chain<Exec, T> x(p, ids.size(), config.d_model);
         x.start([&](auto y) { embedding.forward(p, ids, y); });
-        if (gate) x.apply([&](auto in, auto y) { gate->forward(p, first, in, y, s.gate); });
-        else x.apply([&](auto in, auto y) { first.forward(p, in, y, s.first); });
+        if (gate)
+            x.apply([&](auto in, auto y) { gate->forward(p, first, in, y, s.gate); });
+        else
+            x.apply([&](auto in, auto y) { first.forward(p, in, y, s.first); });
         for (std::size_t i = 0; i < middle.size(); ++i)
             x.apply([&](auto in, auto y) { middle[i].forward(p, in, y, s.middle[i]); });
         x.apply([&](auto in, auto y) { last.forward(p, in, y, s.last); });
@@ -89,8 +98,10 @@ struct chiar_stack {
         dL_dx.apply([&](auto dy, auto out) { last.backward(p, dy, out, s.last); });
         for (std::size_t i = middle.size(); i-- > 0;)
             dL_dx.apply([&](auto dy, auto out) { middle[i].backward(p, dy, out, s.middle[i]); });
-        if (gate) dL_dx.apply([&](auto dy, auto out) { gate->backward(p, first, dy, out, s.gate); });
-        else dL_dx.apply([&](auto dy, auto out) { first.backward(p, dy, out, s.first); });
+        if (gate)
+            dL_dx.apply([&](auto dy, auto out) { gate->backward(p, first, dy, out, s.gate); });
+        else
+            dL_dx.apply([&](auto dy, auto out) { first.backward(p, dy, out, s.first); });
         embedding.backward(p, s.ids, dL_dx.value());
     }
 
@@ -99,7 +110,8 @@ struct chiar_stack {
         embedding.visit_parameters(f, prefix);
         if (gate) gate->visit_parameters(f, prefix + "meta_router.");
         first.visit_parameters(f, prefix + "layers.0.");
-        for (std::size_t i = 0; i < middle.size(); ++i) middle[i].visit_parameters(f, prefix + "layers." + std::to_string(i + 1) + ".");
+        for (std::size_t i = 0; i < middle.size(); ++i)
+            middle[i].visit_parameters(f, prefix + "layers." + std::to_string(i + 1) + ".");
         last.visit_parameters(f, prefix + "layers." + std::to_string(config.n_layers - 1) + ".");
         norm.visit_parameters(f, prefix + "norm.");
     }
@@ -115,9 +127,11 @@ struct chiar_stack {
         decode_state<Exec, T> state;
         state.length.assign(static_cast<std::size_t>(sequences), 0);
         state.layers.resize(static_cast<std::size_t>(config.n_layers));
-        if (gate && config.meta_pool == meta_pool::causal) state.pool_history = tensor<Exec, T, 2>(ex, {sequences, config.d_model});
+        if (gate && config.meta_pool == meta_pool::causal)
+            state.pool_history = tensor<Exec, T, 2>(ex, {sequences, config.d_model});
         const auto cache = [&](auto& op, index layer) {
-            if constexpr (requires { op.cache_width(); }) state.make_cache(ex, layer, sequences, capacity, op.cache_width(), op.cache);
+            if constexpr (requires { op.cache_width(); })
+                state.make_cache(ex, layer, sequences, capacity, op.cache_width(), op.cache);
         };
         cache(first.mix, 0);
         for (std::size_t i = 0; i < middle.size(); ++i)
@@ -129,9 +143,14 @@ struct chiar_stack {
 private:
     operator_config<Exec, T> at(index layer) const { return make_operator_config<Exec, T>(config, rotary, layer); }
     router_options router_at(index layer) const {
-        return {.mode = config.routing_mode, .estimator = config.estimator, .operators = static_cast<index>(Middle::count),
-                .thresholds = config.thresholds(layer), .target_share = config.target_share, .random_seed = config.random_seed,
-                .collapse_regulariser = config.use_collapse_reg, .collapse_detached = config.collapse_reg_detached,
+        return {.mode = config.routing_mode,
+                .estimator = config.estimator,
+                .operators = static_cast<index>(Middle::count),
+                .thresholds = config.thresholds(layer),
+                .target_share = config.target_share,
+                .random_seed = config.random_seed,
+                .collapse_regulariser = config.use_collapse_reg,
+                .collapse_detached = config.collapse_reg_detached,
                 .collapse_lambda = config.lambda_reg};
     }
 };

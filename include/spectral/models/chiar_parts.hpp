@@ -15,10 +15,20 @@ std::shared_ptr<tensor<Exec, T, 2>> make_rotary(Exec& ex, const chiar_config& c)
 }
 
 template <executor Exec, class T>
-operator_config<Exec, T> make_operator_config(const chiar_config& c, std::shared_ptr<tensor<Exec, T, 2>> rotary, index layer) {
-    return {.width = c.d_model, .heads = c.n_heads, .layer = layer, .dropout = c.dropout, .dct_norm = c.dct_norm,
-            .kv_scope = c.kv_scope, .rotary = std::move(rotary), .own_feed_forward = c.architecture == architecture::v1,
-            .causal = true, .rbf_causal = c.rbf_causal, .rbf_gamma = c.rbf_gamma, .n_random_features = c.n_random_features};
+operator_config<Exec, T> make_operator_config(const chiar_config& c, std::shared_ptr<tensor<Exec, T, 2>> rotary,
+                                              index layer) {
+    return {.width = c.d_model,
+            .heads = c.n_heads,
+            .layer = layer,
+            .dropout = c.dropout,
+            .dct_norm = c.dct_norm,
+            .kv_scope = c.kv_scope,
+            .rotary = std::move(rotary),
+            .own_feed_forward = c.architecture == architecture::v1,
+            .causal = true,
+            .rbf_causal = c.rbf_causal,
+            .rbf_gamma = c.rbf_gamma,
+            .n_random_features = c.n_random_features};
 }
 
 // heads of a classifier (one, without a name) and of mixed training (one a task): (task, classes)

@@ -23,7 +23,10 @@ struct attention_stack {
     layer_norm<Exec, T> norm;
 
     attention_stack(Exec& ex, const chiar_config& c)
-        : config((c.validate(), c)), rotary(make_rotary<Exec, T>(ex, c)), embedding(c.vocab_size, c.d_model, 0, c.dropout), norm(c.d_model) {
+        : config((c.validate(), c)),
+          rotary(make_rotary<Exec, T>(ex, c)),
+          embedding(c.vocab_size, c.d_model, 0, c.dropout),
+          norm(c.d_model) {
         for (index l = 0; l < c.n_layers; ++l) {
             const auto at = make_operator_config<Exec, T>(c, rotary, l);
             blocks.emplace_back(at, at);
@@ -43,8 +46,10 @@ struct attention_stack {
         x.start([&](auto y) { embedding.forward(p, ids, y); });
         for (std::size_t i = 0; i < blocks.size(); ++i)
             x.apply([&](auto in, auto y) {
-                if (p.trace && p.trace->how == route_trace::mode::record)   // what a router would read here: for calibration
-                    p.trace->layers[static_cast<index>(i)] = {{}, widened(to_host(p.ex, entropy_of(p, in, config.dct_norm))), {}, 0};
+                if (p.trace &&
+                    p.trace->how == route_trace::mode::record)  // what a router would read here: for calibration
+                    p.trace->layers[static_cast<index>(i)] = {
+                        {}, widened(to_host(p.ex, entropy_of(p, in, config.dct_norm))), {}, 0};
                 blocks[i].forward(p, in, y, s.blocks[i]);
             });
         norm.forward(p, x.value(), h, s.norm);
@@ -61,7 +66,7 @@ struct attention_stack {
     template <class F>
     void visit_parameters(F&& f, const std::string& prefix) {
         embedding.visit_parameters(f, prefix);
-        for (std::size_t i = 0; i < blocks.size(); ++i) {   // the reference keeps three lists
+        for (std::size_t i = 0; i < blocks.size(); ++i) {  // the reference keeps three lists
             const std::string n = std::to_string(i) + ".";
             blocks[i].mix.visit_parameters(f, prefix + "attns." + n);
             blocks[i].ffn.visit_parameters(f, prefix + "ffns." + n);

@@ -11,8 +11,9 @@ namespace spectral {
 struct generation_options {
     index max_new_tokens = 100;
     sampling_options sampling = {};
-    std::vector<row_index> end_ids = {};   // any of these ends a sequence
-    index known_ids = 0;                   // ids from here on are padding of the vocabulary and never drawn; 0: none are
+    std::vector<row_index> end_ids = {};  // any of these ends a sequence
+    // ids from here on are padding of the vocabulary and never drawn; 0: none are
+    index known_ids = 0;
 };
 
 // on_token(sequence, id) sees each new token as it comes and returns false to end its sequence (a stop string).
@@ -54,7 +55,10 @@ std::vector<std::vector<row_index>> continue_prompts(index most_tokens, bool cla
         for (std::size_t s = 0; s < count; ++s) {
             lengths[s] = 0;
             if (!open[s]) continue;
-            const row_index id = sample_token(std::span(logits).subspan(s * V, o.known_ids > 0 ? std::min(V, static_cast<std::size_t>(o.known_ids)) : V), seen[s], o.sampling, static_cast<std::uint64_t>(n) * count + s);
+            const row_index id =
+                sample_token(std::span(logits).subspan(
+                                 s * V, o.known_ids > 0 ? std::min(V, static_cast<std::size_t>(o.known_ids)) : V),
+                             seen[s], o.sampling, static_cast<std::uint64_t>(n) * count + s);
             const bool ends = std::find(o.end_ids.begin(), o.end_ids.end(), id) != o.end_ids.end();
             if (!ends) {
                 out[s].push_back(id);
@@ -73,7 +77,8 @@ std::vector<std::vector<row_index>> continue_prompts(index most_tokens, bool cla
 
 // Continues every prompt. Ended sequences are dropped from the batch's work but keep their cache.
 template <executor Exec, class T, class Stack>
-std::vector<std::vector<row_index>> generate(task_model<Exec, T, Stack>& model, const std::vector<std::vector<row_index>>& prompts,
+std::vector<std::vector<row_index>> generate(task_model<Exec, T, Stack>& model,
+                                             const std::vector<std::vector<row_index>>& prompts,
                                              const generation_options& o, const token_callback& on_token = {}) {
     decode_state<Exec, T> state;
     return detail::continue_prompts(
@@ -88,8 +93,8 @@ std::vector<std::vector<row_index>> generate(task_model<Exec, T, Stack>& model, 
 // The same of a runner (models/runner.hpp), which keeps the state itself.
 template <class Runner>
     requires requires(Runner& r, index n) { r.start_decoding(n, n); }
-std::vector<std::vector<row_index>> generate(Runner& r, const std::vector<std::vector<row_index>>& prompts, const generation_options& o,
-                                             const token_callback& on_token = {}) {
+std::vector<std::vector<row_index>> generate(Runner& r, const std::vector<std::vector<row_index>>& prompts,
+                                             const generation_options& o, const token_callback& on_token = {}) {
     return detail::continue_prompts(
         r.facts().longest, r.facts().classifies, prompts, o, on_token,
         [&](index sequences, index capacity) { r.start_decoding(sequences, capacity); },

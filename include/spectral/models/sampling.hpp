@@ -19,20 +19,23 @@ namespace spectral {
 
 struct sampling_options {
     double temperature = 1, top_p = 1, min_p = 0, repetition_penalty = 1;
-    index top_k = 0;   // 0: all
+    index top_k = 0;  // 0: all
     std::uint64_t seed = 0;
 
     void validate() const {
-        check(temperature >= 0 && std::isfinite(temperature), "sampling", "temperature: expected at least 0, found ", temperature);
+        check(temperature >= 0 && std::isfinite(temperature), "sampling", "temperature: expected at least 0, found ",
+              temperature);
         check(top_k >= 0, "sampling", "top_k: expected at least 0, found ", top_k);
         check(top_p > 0 && top_p <= 1, "sampling", "top_p: expected a number in (0, 1], found ", top_p);
         check(min_p >= 0 && min_p <= 1, "sampling", "min_p: expected a number in [0, 1], found ", min_p);
-        check(repetition_penalty > 0, "sampling", "repetition_penalty: expected more than 0, found ", repetition_penalty);
+        check(repetition_penalty > 0, "sampling", "repetition_penalty: expected more than 0, found ",
+              repetition_penalty);
     }
 };
 
 // `seen`: the tokens of the prompt and of the answer so far; `draw_number`: which token of which sequence this is.
-inline row_index sample_token(std::span<const float> logits, std::span<const row_index> seen, const sampling_options& o, std::uint64_t draw_number) {
+inline row_index sample_token(std::span<const float> logits, std::span<const row_index> seen, const sampling_options& o,
+                              std::uint64_t draw_number) {
     check(!logits.empty(), "sample_token", "no logits");
     std::vector<double> z(logits.begin(), logits.end());
     for (double& v : z)
@@ -50,7 +53,7 @@ inline row_index sample_token(std::span<const float> logits, std::span<const row
 
     std::vector<row_index> order(z.size());
     std::iota(order.begin(), order.end(), 0);
-    const auto more_likely = [&](row_index a, row_index b) {   // ties by id: the same choice everywhere
+    const auto more_likely = [&](row_index a, row_index b) {  // ties by id: the same choice everywhere
         const double za = z[static_cast<std::size_t>(a)], zb = z[static_cast<std::size_t>(b)];
         return za != zb ? za > zb : a < b;
     };
@@ -62,7 +65,8 @@ inline row_index sample_token(std::span<const float> logits, std::span<const row
     std::vector<double> p(order.size());
     const double largest = z[static_cast<std::size_t>(order[0])];
     double total = 0;
-    for (std::size_t i = 0; i < p.size(); ++i) total += p[i] = std::exp((z[static_cast<std::size_t>(order[i])] - largest) / o.temperature);
+    for (std::size_t i = 0; i < p.size(); ++i)
+        total += p[i] = std::exp((z[static_cast<std::size_t>(order[i])] - largest) / o.temperature);
     std::size_t kept = 0;
     double mass = 0;
     while (kept < p.size() && (kept == 0 || (mass < o.top_p * total && p[kept] >= o.min_p * p[0]))) mass += p[kept++];

@@ -16,8 +16,8 @@ struct attention_options {
     index heads = 1, kv_heads = 1;
     double scale = 1;
     bool causal = true;
-    double dropout = 0;        // on the weights, after softmax
-    random_stream draw{};      // element ((query row · H + head) · Nk + key row)
+    double dropout = 0;  // on the weights, after softmax
+    random_stream draw{};  // element ((query row · H + head) · Nk + key row)
 };
 
 // Number of (query, key) pairs that attention looks at: for reports; copies the maps to the host.
@@ -27,9 +27,10 @@ double visible_pairs(Exec& ex, const row_map& q_rows, const row_map& k_rows, boo
     const auto k_begin = to_host(ex, k_rows.begin), k_end = to_host(ex, k_rows.end), k = to_host(ex, k_rows.position);
     double pairs = 0;
     for (std::size_t s = 0; s < q_begin.size(); ++s) {
-        row_index key = k_begin[s];   // positions ascend on both sides
+        row_index key = k_begin[s];  // positions ascend on both sides
         for (row_index n = q_begin[s]; n < q_end[s]; ++n) {
-            while (key < k_end[s] && (!causal || k[static_cast<std::size_t>(key)] <= q[static_cast<std::size_t>(n)])) ++key;
+            while (key < k_end[s] && (!causal || k[static_cast<std::size_t>(key)] <= q[static_cast<std::size_t>(n)]))
+                ++key;
             pairs += key - k_begin[s];
         }
     }
@@ -38,8 +39,8 @@ double visible_pairs(Exec& ex, const row_map& q_rows, const row_map& k_rows, boo
 
 namespace detail {
 template <class T>
-void check_attention(const_matrix<T> q, const_matrix<T> k, const_matrix<T> v, const row_map& q_rows, const row_map& k_rows,
-                     const attention_options& o, const char* where) {
+void check_attention(const_matrix<T> q, const_matrix<T> k, const_matrix<T> v, const row_map& q_rows,
+                     const row_map& k_rows, const attention_options& o, const char* where) {
     check(o.heads > 0 && o.kv_heads > 0 && o.heads % o.kv_heads == 0, where, "heads (", o.heads,
           ") must be a multiple of key/value heads (", o.kv_heads, ")");
     check(q.width() % o.heads == 0, where, "width of q: expected a multiple of ", o.heads, " heads, found ", q.width());
@@ -52,7 +53,8 @@ void check_attention(const_matrix<T> q, const_matrix<T> k, const_matrix<T> v, co
 
 template <executor Exec, class T>
 void attention_forward(Exec& ex, const_matrix<T> q, const_matrix<T> k, const_matrix<T> v, const row_map& q_rows,
-                       const row_map& k_rows, const attention_options& options, matrix_view<T> out, matrix_view<T> lse) {
+                       const row_map& k_rows, const attention_options& options, matrix_view<T> out,
+                       matrix_view<T> lse) {
     detail::check_attention<T>(q, k, v, q_rows, k_rows, options, "attention_forward");
     check_shape(out, {q.rows(), q.width()}, "attention_forward", "out");
     check_shape(lse, {q.rows(), options.heads}, "attention_forward", "lse");

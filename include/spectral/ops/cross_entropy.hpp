@@ -22,7 +22,8 @@ void cross_entropy(Exec& ex, const_matrix<T> logits, const_vector<row_index> tar
 // dL_dx is overwritten, dL_dw accumulates; both empty: loss only.
 template <executor Exec, class T>
 void linear_cross_entropy(Exec& ex, const_matrix<T> x, const_matrix<T> w, const_vector<row_index> target,
-                          vector_view<T> loss, double dL_dloss = 0, out_matrix<T> dL_dx = {}, out_matrix<T> dL_dw = {}) {
+                          vector_view<T> loss, double dL_dloss = 0, out_matrix<T> dL_dx = {},
+                          out_matrix<T> dL_dw = {}) {
     check_equal(w.width(), x.width(), "linear_cross_entropy", "width of the weight against the width of x");
     check_shape(target, {x.rows()}, "linear_cross_entropy", "target");
     check_shape(loss, {x.rows()}, "linear_cross_entropy", "loss");

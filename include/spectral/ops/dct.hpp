@@ -19,8 +19,12 @@ struct dct_scale {
     double first, rest;
 };
 constexpr double sqrt2 = 1.41421356237309504880;
-constexpr dct_scale forward_scale(dct_norm n) { return n == dct_norm::ortho ? dct_scale{1, 1} : dct_scale{2 * sqrt2, 2}; }
-constexpr dct_scale inverse_scale(dct_norm n) { return n == dct_norm::ortho ? dct_scale{1, 1} : dct_scale{1 / sqrt2, 1}; }
+constexpr dct_scale forward_scale(dct_norm n) {
+    return n == dct_norm::ortho ? dct_scale{1, 1} : dct_scale{2 * sqrt2, 2};
+}
+constexpr dct_scale inverse_scale(dct_norm n) {
+    return n == dct_norm::ortho ? dct_scale{1, 1} : dct_scale{1 / sqrt2, 1};
+}
 constexpr double filter_gain(dct_norm n) { return n == dct_norm::ortho ? 1.0 : 2.0; }
 
 namespace detail {
@@ -44,7 +48,7 @@ void dct_forward(Exec& ex, const_matrix<T> x, dct_norm norm, matrix_view<T> y) {
 }
 template <executor Exec, class T>
 void dct_backward(Exec& ex, const_matrix<T> dL_dy, dct_norm norm, matrix_view<T> dL_dx) {
-    detail::scaled_idct(ex, dL_dy, forward_scale(norm), dL_dx, "dct_backward");   // (S C)ᵀ = Cᵀ S
+    detail::scaled_idct(ex, dL_dy, forward_scale(norm), dL_dx, "dct_backward");  // (S C)ᵀ = Cᵀ S
 }
 
 template <executor Exec, class T>

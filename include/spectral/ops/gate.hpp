@@ -14,7 +14,7 @@
 
 namespace spectral {
 
-inline constexpr index max_gate_operators = 8;   // kernels keep a row's logits on the stack
+inline constexpr index max_gate_operators = 8;  // kernels keep a row's logits on the stack
 
 template <executor Exec, class T>
 void token_gate_forward(Exec& ex, const_matrix<T> x, const_vector<T> entropy, const_matrix<T> w, const_vector<T> b,
@@ -23,7 +23,8 @@ void token_gate_forward(Exec& ex, const_matrix<T> x, const_vector<T> entropy, co
     check_shape(w, {s.width(), x.width() + 1}, "token_gate_forward", "w");
     check_shape(b, {s.width()}, "token_gate_forward", "b");
     check_equal(s.rows(), x.rows(), "token_gate_forward", "rows of s");
-    check(s.width() <= max_gate_operators, "token_gate_forward", "at most ", max_gate_operators, " operators, found ", s.width());
+    check(s.width() <= max_gate_operators, "token_gate_forward", "at most ", max_gate_operators, " operators, found ",
+          s.width());
     SPECTRAL_CALL_KERNEL(token_gate_forward_kernel, ex, x, entropy, w, b, s);
 }
 
@@ -134,7 +135,8 @@ void one_hot_rows(Exec& ex, const_vector<row_index> op, matrix_view<T> y) {
 
 // op[n] = 1 if draw.bits(position[n]) < probability_threshold(share), else 0
 template <executor Exec>
-void random_rows(Exec& ex, const_vector<row_index> position, random_stream draw, double share, vector_view<row_index> op) {
+void random_rows(Exec& ex, const_vector<row_index> position, random_stream draw, double share,
+                 vector_view<row_index> op) {
     check(share >= 0 && share <= 1, "random_rows", "share must be in [0, 1], found ", share);
     check_shape(op, {position.size()}, "random_rows", "op");
     SPECTRAL_CALL_KERNEL(random_rows_kernel, ex, position, draw, share, op);

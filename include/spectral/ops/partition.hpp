@@ -17,7 +17,8 @@ void partition(Exec& ex, const_vector<row_index> op, std::span<selection> select
     auto rows = ex.memory().template matrix<row_index>(operators, op.size());
     auto counts = ex.memory().template vector<row_index>(operators);
     SPECTRAL_CALL_KERNEL(partition_kernel, ex, op, rows, counts);
-    for (index o = 0; o < operators; ++o) selections[static_cast<std::size_t>(o)] = {rows.row(o), counts.data + o, op.size()};
+    for (index o = 0; o < operators; ++o)
+        selections[static_cast<std::size_t>(o)] = {rows.row(o), counts.data + o, op.size()};
 }
 
 // packed[i] = x[rows[i]]

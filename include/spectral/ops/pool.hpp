@@ -27,7 +27,8 @@ void mean_pool_forward(Exec& ex, const_matrix<T> x, const row_map& map, pool_sco
 
 // dL_dx += the share of every mean that a row is part of
 template <executor Exec, class T>
-void mean_pool_backward(Exec& ex, const_matrix<T> dL_dpooled, const row_map& map, pool_scope scope, matrix_view<T> dL_dx) {
+void mean_pool_backward(Exec& ex, const_matrix<T> dL_dpooled, const row_map& map, pool_scope scope,
+                        matrix_view<T> dL_dx) {
     check_equal(dL_dx.rows(), map.rows(), "mean_pool_backward", "rows of dL_dx against its row map");
     check_shape(dL_dpooled, {pooled_rows(map, scope), dL_dx.width()}, "mean_pool_backward", "dL_dpooled");
     SPECTRAL_CALL_KERNEL(mean_pool_backward_kernel, ex, dL_dpooled, map, scope, dL_dx);

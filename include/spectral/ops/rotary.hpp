@@ -22,7 +22,8 @@ std::vector<T> rotary_table(index positions, index head_width, double base) {
     const index half = head_width / 2;
     for (index p = 0; p < positions; ++p)
         for (index i = 0; i < half; ++i) {
-            const double angle = static_cast<double>(p) * std::pow(base, -2.0 * static_cast<double>(i) / static_cast<double>(head_width));
+            const double angle = static_cast<double>(p) *
+                                 std::pow(base, -2.0 * static_cast<double>(i) / static_cast<double>(head_width));
             table[static_cast<std::size_t>(p * head_width + i)] = static_cast<T>(std::cos(angle));
             table[static_cast<std::size_t>(p * head_width + half + i)] = static_cast<T>(std::sin(angle));
         }
