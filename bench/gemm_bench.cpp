@@ -5,8 +5,8 @@
 // ratios of neighbouring runs.
 #include <spectral/cpu/detail/gemm.hpp>
 
-#include <Eigen/Core>
 #include <benchmark/benchmark.h>
+#include <Eigen/Core>
 
 #include <algorithm>
 #include <chrono>
@@ -37,9 +37,15 @@ void product(benchmark::State& state) {
     if (which == 1) c = d = rows::Zero(n, in);
     if (which == 2) c = d = rows::Zero(out, in);
     const auto ours = [&] {
-        if (which == 0) cpu::detail::gemm<float>(ex, transpose::no, transpose::yes, 1.0f, view_of(x), view_of(w), write::overwrite, view_of(c));
-        if (which == 1) cpu::detail::gemm<float>(ex, transpose::no, transpose::no, 1.0f, view_of(y), view_of(w), write::overwrite, view_of(c));
-        if (which == 2) cpu::detail::gemm<float>(ex, transpose::yes, transpose::no, 1.0f, view_of(y), view_of(x), write::overwrite, view_of(c));
+        if (which == 0)
+            cpu::detail::gemm<float>(ex, transpose::no, transpose::yes, 1.0f, view_of(x), view_of(w), write::overwrite,
+                                     view_of(c));
+        if (which == 1)
+            cpu::detail::gemm<float>(ex, transpose::no, transpose::no, 1.0f, view_of(y), view_of(w), write::overwrite,
+                                     view_of(c));
+        if (which == 2)
+            cpu::detail::gemm<float>(ex, transpose::yes, transpose::no, 1.0f, view_of(y), view_of(x), write::overwrite,
+                                     view_of(c));
     };
     const auto eigens = [&] {
         if (which == 0) d.noalias() = x * w.transpose();
@@ -60,10 +66,15 @@ void product(benchmark::State& state) {
         ratio.push_back((t2 - t1) / (t1 - t0));
         state.SetIterationTime(t1 - t0);
     }
-    state.counters["GFLOP/s"] = 2e-9 * static_cast<double>(n) * static_cast<double>(in) * static_cast<double>(out) / median(own);
+    state.counters["GFLOP/s"] =
+        2e-9 * static_cast<double>(n) * static_cast<double>(in) * static_cast<double>(out) / median(own);
     state.counters["over_eigen"] = median(ratio);
 }
-BENCHMARK(product)->ArgNames({"rows", "in", "out", "which", "threads"})->UseManualTime()->Iterations(9)->Unit(benchmark::kMillisecond)
+BENCHMARK(product)
+    ->ArgNames({"rows", "in", "out", "which", "threads"})
+    ->UseManualTime()
+    ->Iterations(9)
+    ->Unit(benchmark::kMillisecond)
     ->ArgsProduct({{8192}, {256}, {768, 1024}, {0, 1, 2}, {1, 2}})
     ->ArgsProduct({{8192}, {1024}, {256}, {0, 1, 2}, {1, 2}})
     ->ArgsProduct({{8192}, {256}, {8192}, {0, 1, 2}, {1, 2}});

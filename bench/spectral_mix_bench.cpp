@@ -13,8 +13,8 @@
 #include <spectral/ops/spectral_filter.hpp>
 #include <spectral/reference/dct.hpp>
 
-#include <Eigen/Core>
 #include <benchmark/benchmark.h>
+#include <Eigen/Core>
 
 #include <algorithm>
 #include <chrono>
@@ -43,10 +43,23 @@ struct workload {
     eigen_rows C, M;
 
     workload(index d, int threads)
-        : ex(threads), x(ex, {N, d}), y(ex, {N, d}), dx(ex, {N, d}), w(ex, {d}), gamma(ex, {d}), beta(ex, {d}), mean(ex, {N}), rstd(ex, {N}),
-          dw(ex, {d}), dgamma(ex, {d}), dbeta(ex, {d}), entropy(ex, {N}), C(d, d) {
+        : ex(threads),
+          x(ex, {N, d}),
+          y(ex, {N, d}),
+          dx(ex, {N, d}),
+          w(ex, {d}),
+          gamma(ex, {d}),
+          beta(ex, {d}),
+          mean(ex, {N}),
+          rstd(ex, {N}),
+          dw(ex, {d}),
+          dgamma(ex, {d}),
+          dbeta(ex, {d}),
+          entropy(ex, {N}),
+          C(d, d) {
         const random_stream draw{1, 2};
-        for (index i = 0; i < x.size(); ++i) x.data()[i] = static_cast<float>(draw.uniform(static_cast<std::uint64_t>(i)) - 0.5);
+        for (index i = 0; i < x.size(); ++i)
+            x.data()[i] = static_cast<float>(draw.uniform(static_cast<std::uint64_t>(i)) - 0.5);
         for (index k = 0; k < d; ++k) {
             w.data()[k] = static_cast<float>(0.5 + draw.uniform(static_cast<std::uint64_t>(k)));
             gamma.data()[k] = 1;
@@ -59,12 +72,13 @@ struct workload {
     index d() const { return w.size(); }
 
     void fused() {
-        spectral_mix_forward<executor_t, float>(ex, x.view(), selection::all(N), w.view(), dct_norm::ortho, gamma.view(), beta.view(), 1e-5,
-                                                y.view(), {mean.view(), rstd.view()});
+        spectral_mix_forward<executor_t, float>(ex, x.view(), selection::all(N), w.view(), dct_norm::ortho,
+                                                gamma.view(), beta.view(), 1e-5, y.view(), {mean.view(), rstd.view()});
     }
     void backward() {
-        spectral_mix_backward<executor_t, float>(ex, y.view(), x.view(), selection::all(N), w.view(), dct_norm::ortho, gamma.view(),
-                                                 {mean.view(), rstd.view()}, dx.view(), dw.view(), dgamma.view(), dbeta.view());
+        spectral_mix_backward<executor_t, float>(ex, y.view(), x.view(), selection::all(N), w.view(), dct_norm::ortho,
+                                                 gamma.view(), {mean.view(), rstd.view()}, dx.view(), dw.view(),
+                                                 dgamma.view(), dbeta.view());
     }
     void folded() { eigen_map(dx.data(), N, d()).noalias() = eigen_map(x.data(), N, d()) * M; }
     void two_products() {
@@ -82,7 +96,8 @@ struct workload {
             difference += std::pow(double(y.data()[i]) - dx.data()[i], 2);
             size += std::pow(double(dx.data()[i]), 2);
         }
-        check(std::sqrt(difference / size) < 1e-5, "spectral_mix_bench", "the filter and the folded product differ by ", std::sqrt(difference / size));
+        check(std::sqrt(difference / size) < 1e-5, "spectral_mix_bench", "the filter and the folded product differ by ",
+              std::sqrt(difference / size));
     }
 };
 
@@ -115,14 +130,25 @@ void fused(benchmark::State& state) {
     state.counters["over_two_products"] = median(over_two);
     report(state, w);
 }
-BENCHMARK(fused)->ArgsProduct({{256, 768, 896, 1024}, {1, 2}})->ArgNames({"d", "threads"})->UseManualTime()->Iterations(7)->Unit(benchmark::kMillisecond);
+BENCHMARK(fused)
+    ->ArgsProduct({{256, 768, 896, 1024}, {1, 2}})
+    ->ArgNames({"d", "threads"})
+    ->UseManualTime()
+    ->Iterations(7)
+    ->Unit(benchmark::kMillisecond);
 
 void entropy(benchmark::State& state) {
     workload w(state.range(0), static_cast<int>(state.range(1)));
-    for (auto _ : state) spectral_entropy_forward<executor_t, float>(w.ex, w.x.view(), dct_norm::ortho, w.entropy.view());
+    for (auto _ : state)
+        spectral_entropy_forward<executor_t, float>(w.ex, w.x.view(), dct_norm::ortho, w.entropy.view());
     report(state, w);
 }
-BENCHMARK(entropy)->ArgsProduct({{256, 1024}, {1, 2}})->ArgNames({"d", "threads"})->UseRealTime()->Iterations(5)->Unit(benchmark::kMillisecond);
+BENCHMARK(entropy)
+    ->ArgsProduct({{256, 1024}, {1, 2}})
+    ->ArgNames({"d", "threads"})
+    ->UseRealTime()
+    ->Iterations(5)
+    ->Unit(benchmark::kMillisecond);
 
 void backward(benchmark::State& state) {
     workload w(state.range(0), static_cast<int>(state.range(1)));
@@ -130,14 +156,24 @@ void backward(benchmark::State& state) {
     for (auto _ : state) w.backward();
     report(state, w);
 }
-BENCHMARK(backward)->ArgsProduct({{256, 1024}, {1, 2}})->ArgNames({"d", "threads"})->UseRealTime()->Iterations(5)->Unit(benchmark::kMillisecond);
+BENCHMARK(backward)
+    ->ArgsProduct({{256, 1024}, {1, 2}})
+    ->ArgNames({"d", "threads"})
+    ->UseRealTime()
+    ->Iterations(5)
+    ->Unit(benchmark::kMillisecond);
 
 void copy_memory(benchmark::State& state) {
     workload w(state.range(0), static_cast<int>(state.range(1)));
     for (auto _ : state) copy<executor_t, float>(w.ex, w.x.view(), w.y.view());
     report(state, w);
 }
-BENCHMARK(copy_memory)->ArgsProduct({{1024}, {1, 2}})->ArgNames({"d", "threads"})->UseRealTime()->Iterations(5)->Unit(benchmark::kMillisecond);
+BENCHMARK(copy_memory)
+    ->ArgsProduct({{1024}, {1, 2}})
+    ->ArgNames({"d", "threads"})
+    ->UseRealTime()
+    ->Iterations(5)
+    ->Unit(benchmark::kMillisecond);
 
 }  // namespace
 }  // namespace spectral::bench

@@ -41,7 +41,8 @@ std::string processor() {
 
 // Eigen's seconds for y = x Wᵀ and its two gradients: (n, in) -> (n, out)
 double eigen_linear(index n, index in, index out) {
-    static std::map<std::array<index, 3>, std::array<rows, 5>> operands;   // kept: no page is touched for the first time
+    // kept: no page is touched for the first time
+    static std::map<std::array<index, 3>, std::array<rows, 5>> operands;
     auto& [x, w, y, dx, dw] = operands[{n, in, out}];
     if (x.size() == 0) x = rows::Random(n, in), w = rows::Random(out, in), y = rows::Random(n, out), dx = x, dw = w;
     const double start = seconds();
@@ -86,12 +87,14 @@ void measure(const char* name, chiar_config config, const shape& s, int threads,
     b.lengths.assign(static_cast<std::size_t>(s.batch), s.time);
     const random_stream draw{7, 7};
     for (index i = 0; i < s.batch * s.time; ++i) {
-        b.ids.push_back(static_cast<row_index>(draw.bits(static_cast<std::uint64_t>(2 * i)) % static_cast<std::uint32_t>(s.vocabulary)));
-        b.targets.push_back(static_cast<row_index>(draw.bits(static_cast<std::uint64_t>(2 * i + 1)) % static_cast<std::uint32_t>(s.vocabulary)));
+        b.ids.push_back(static_cast<row_index>(draw.bits(static_cast<std::uint64_t>(2 * i)) %
+                                               static_cast<std::uint32_t>(s.vocabulary)));
+        b.targets.push_back(static_cast<row_index>(draw.bits(static_cast<std::uint64_t>(2 * i + 1)) %
+                                                   static_cast<std::uint32_t>(s.vocabulary)));
     }
     route_trace trace(route_trace::mode::count);
     model.trace = &trace;
-    step(model, optimizer, b);   // the arena grows, plans are made
+    step(model, optimizer, b);  // the arena grows, plans are made
     model.trace = nullptr;
     step(model, optimizer, b);
     const auto allocations = ex.allocations();
@@ -108,19 +111,22 @@ void measure(const char* name, chiar_config config, const shape& s, int threads,
         for (const auto& [layer, count] : trace.counts) {
             const layer_work& w = count.work;
             products += eigen_linear(n, d, 4 * d) + eigen_linear(n, 4 * d, d);
-            if (w.attention_rows) products += 2 * eigen_linear(w.attention_rows, d, d) + eigen_linear(w.key_rows, d, 2 * d);
-            products += eigen_attention(s.time, d / config.n_heads, w.attention_pairs * static_cast<double>(config.n_heads));
+            if (w.attention_rows)
+                products += 2 * eigen_linear(w.attention_rows, d, d) + eigen_linear(w.key_rows, d, 2 * d);
+            products +=
+                eigen_attention(s.time, d / config.n_heads, w.attention_pairs * static_cast<double>(config.n_heads));
             if (!count.routed.empty()) share += count.routed.back() / static_cast<double>(n), ++routed_layers;
         }
         eigen.push_back(products);
     }
     check(ex.allocations() == allocations, "training_step_bench", "the executor allocated after the second step");
     const double t = median(ours);
-    std::printf("{\"model\": \"%s\", \"threads\": %d, \"batch\": %lld, \"time\": %lld, \"vocabulary\": %lld, \"attention_share\": %.3f, "
-                "\"ms\": %.1f, \"tokens_per_s\": %.0f, \"eigen_ms\": %.1f, \"of_eigen\": %.3f, \"processor\": \"%s\"}\n",
-                name, threads, static_cast<long long>(s.batch), static_cast<long long>(s.time), static_cast<long long>(s.vocabulary),
-                routed_layers ? share / routed_layers : 1.0, 1e3 * t, static_cast<double>(n) / t, 1e3 * median(eigen), median(eigen) / t,
-                processor().c_str());
+    std::printf(
+        "{\"model\": \"%s\", \"threads\": %d, \"batch\": %lld, \"time\": %lld, \"vocabulary\": %lld, "
+        "\"attention_share\": %.3f, \"ms\": %.1f, \"tokens_per_s\": %.0f, \"eigen_ms\": %.1f, \"of_eigen\": %.3f, \"processor\": \"%s\"}\n",
+        name, threads, static_cast<long long>(s.batch), static_cast<long long>(s.time),
+        static_cast<long long>(s.vocabulary), routed_layers ? share / routed_layers : 1.0, 1e3 * t,
+        static_cast<double>(n) / t, 1e3 * median(eigen), median(eigen) / t, processor().c_str());
     std::fflush(stdout);
 }
 

@@ -24,8 +24,8 @@ struct tiny_run {
     std::string arguments(const std::string& name, int steps) const {
         return "train --quiet --out " + quoted(dir / name) + " --train " + quoted(dir / "text.txt") + " --valid " +
                quoted(dir / "valid.txt") +
-               " --train-tokenizer 300 --d-model 16 --heads 2 --layers 3 --time 16 --batch 2 --threads 1 --log-every 1 --eval-every 20 --save-every 5"
-               " --warmup 5 --steps " +
+               " --train-tokenizer 300 --d-model 16 --heads 2 --layers 3 --time 16 --batch 2 --threads 1"
+               " --log-every 1 --eval-every 20 --save-every 5 --warmup 5 --steps " +
                std::to_string(steps);
     }
     // step -> loss, as written

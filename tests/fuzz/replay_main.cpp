@@ -28,18 +28,24 @@ void run(const bytes& input) {
 
 // one to four edits: cut, flip a bit, overwrite, insert, repeat a part
 bytes mutated(bytes b, std::mt19937& random) {
-    static constexpr std::uint8_t telling[] = {0, 1, 0x7f, 0x80, 0xff, '{', '}', '[', ']', '"', '\\', ':', ',', '-', '9', ' '};
+    static constexpr std::uint8_t telling[] = {0,   1,   0x7f, 0x80, 0xff, '{', '}', '[',
+                                               ']', '"', '\\', ':',  ',',  '-', '9', ' '};
     const auto draw = [&](std::size_t n) { return n == 0 ? std::size_t{0} : std::size_t{random()} % n; };
     for (std::size_t edits = 1 + draw(4); edits > 0; --edits) {
         const std::size_t at = draw(b.size());
         const auto place = b.begin() + static_cast<std::ptrdiff_t>(at);
         switch (draw(5)) {
             case 0: b.resize(at); break;
-            case 1: if (!b.empty()) b[at] ^= static_cast<std::uint8_t>(1u << draw(8)); break;
-            case 2: if (!b.empty()) b[at] = telling[draw(std::size(telling))]; break;
+            case 1:
+                if (!b.empty()) b[at] ^= static_cast<std::uint8_t>(1u << draw(8));
+                break;
+            case 2:
+                if (!b.empty()) b[at] = telling[draw(std::size(telling))];
+                break;
             case 3: b.insert(place, telling[draw(std::size(telling))]); break;
             default: {
-                const bytes part(place, place + static_cast<std::ptrdiff_t>(draw(std::min<std::size_t>(b.size() - at, 64))));
+                const bytes part(place,
+                                 place + static_cast<std::ptrdiff_t>(draw(std::min<std::size_t>(b.size() - at, 64))));
                 b.insert(b.begin() + static_cast<std::ptrdiff_t>(draw(b.size())), part.begin(), part.end());
             }
         }
@@ -68,7 +74,7 @@ int main(int argc, char** argv) {
         std::fprintf(stderr, "%s: no corpus files in the arguments\n", argv[0]);
         return 2;
     }
-    std::mt19937 random(20240601);   // fixed: a failure comes back
+    std::mt19937 random(20240601);  // fixed: a failure comes back
     run({});
     for (const auto& file : files) {
         std::ifstream in(file, std::ios::binary);

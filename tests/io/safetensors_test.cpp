@@ -130,8 +130,7 @@ TEST_CASE("safetensors: broken files are refused with a sentence") {
     CHECK_SENTENCE(open(file_of("{}x", 0)), "not valid JSON");
     CHECK_SENTENCE(open(file_of("{\"a\xff\":{}}", 0)), "ill-formed UTF-8");
     const std::string w = entry("w", "U8", "[1]", "[0,1]");
-    CHECK_SENTENCE(open(file_of("{" + w + "," + w + "}", 1)),
-                   "key \"w\" appears twice in one JSON object");
+    CHECK_SENTENCE(open(file_of("{" + w + "," + w + "}", 1)), "key \"w\" appears twice in one JSON object");
     CHECK_SENTENCE(open(file_of(R"({"w":{"dtype":"U8","dtype":"I8","shape":[1],"data_offsets":[0,1]}})", 1)),
                    "key \"dtype\" appears twice");
     CHECK_SENTENCE(open(file_of("{\"w\":" + std::string(5000, '[') + std::string(5000, ']') + "}", 0)),
@@ -240,10 +239,14 @@ TEST_CASE("half types: all patterns survive, rounding is to nearest even") {
         const auto raw = static_cast<std::uint16_t>(bits);
         const float h = static_cast<float>(float16::from_bits(raw)), b = static_cast<float>(bfloat16::from_bits(raw));
         // a signalling NaN may come back quiet; everything else comes back
-        if (std::isnan(h)) CHECK(std::isnan(static_cast<float>(float16(h))));
-        else if (float16(h).bits != raw) FAIL("float16 " << bits);
-        if (std::isnan(b)) CHECK(std::isnan(static_cast<float>(bfloat16(b))));
-        else if (bfloat16(b).bits != raw) FAIL("bfloat16 " << bits);
+        if (std::isnan(h))
+            CHECK(std::isnan(static_cast<float>(float16(h))));
+        else if (float16(h).bits != raw)
+            FAIL("float16 " << bits);
+        if (std::isnan(b))
+            CHECK(std::isnan(static_cast<float>(bfloat16(b))));
+        else if (bfloat16(b).bits != raw)
+            FAIL("bfloat16 " << bits);
     }
     // between two neighbours: the nearer one, and the even one in the middle
     for (std::uint16_t raw = 0; raw < 0x7bff; ++raw) {
@@ -257,14 +260,15 @@ TEST_CASE("half types: all patterns survive, rounding is to nearest even") {
     }
     CHECK(float16(65519.996f).bits == 0x7bff);
     CHECK(float16(65520.0f).bits == 0x7c00);
-    CHECK(bfloat16(1.00390625f).bits == 0x3f80);              // 1 + 2^-8: tie, to even
-    CHECK(bfloat16(1.01171875f).bits == 0x3f82);              // 1 + 3 * 2^-8: tie, to even
-    CHECK(bfloat16(3.4e38f).bits == 0x7f80);                  // overflow
+    CHECK(bfloat16(1.00390625f).bits == 0x3f80);  // 1 + 2^-8: tie, to even
+    CHECK(bfloat16(1.01171875f).bits == 0x3f82);  // 1 + 3 * 2^-8: tie, to even
+    CHECK(bfloat16(3.4e38f).bits == 0x7f80);  // overflow
 }
 
 TEST_CASE("safetensors: the golden files are read") {
     int files = 0;
-    const auto dir = test::golden_dir("a").value_or(test::small_golden_dir() / "a");  // the full set holds the repository's
+    // the full set holds the repository's
+    const auto dir = test::golden_dir("a").value_or(test::small_golden_dir() / "a");
     for (const auto& found : std::filesystem::recursive_directory_iterator(dir)) {
         if (found.path().extension() != ".safetensors") continue;
         const safetensors_file file(found.path());

@@ -3,8 +3,8 @@
 //
 // The operators by themselves; of models logits, loss, every gradient, gates and routes, the losses of three AdamW steps and the parameters after them.
 // ‖difference‖ / ‖value‖ per tensor: 1e-9 in double, 1e-4 in float. The files are described in tests/golden/README.md.
-#include "support/executors.hpp"
 #include "support/golden.hpp"
+#include "support/executors.hpp"
 
 #include <spectral/io/json.hpp>
 #include <spectral/io/mapped_file.hpp>
@@ -18,12 +18,14 @@
 namespace spectral::test {
 namespace {
 
-template <class T> constexpr double tolerance = std::is_same_v<T, float> ? 1e-4 : 1e-9;
+template <class T>
+constexpr double tolerance = std::is_same_v<T, float> ? 1e-4 : 1e-9;
 
 std::vector<double> widen(const auto& v) { return {v.begin(), v.end()}; }
 
 // ‖got − want‖ / ‖want‖; a tensor that is all rounding (dct_mix.w[0]: the norm removes it) is held against `floor`.
-void check_close(const std::vector<double>& got, const std::vector<double>& want, double bound, const std::string& what, double floor = 0) {
+void check_close(const std::vector<double>& got, const std::vector<double>& want, double bound, const std::string& what,
+                 double floor = 0) {
     INFO(what);
     REQUIRE(got.size() == want.size());
     double difference = 0, size = floor * floor;
@@ -46,13 +48,17 @@ chiar_config config_of(const safetensors_file& f) {
     c.dropout = 0;
     c.dct_norm = dct_norm::reference;
     const std::string mode = m.at("routing");
-    c.routing_mode = mode == "soft" ? routing_mode::soft : mode == "hard" ? routing_mode::hard : routing_mode::threshold;
+    c.routing_mode = mode == "soft"   ? routing_mode::soft
+                     : mode == "hard" ? routing_mode::hard
+                                      : routing_mode::threshold;
     if (mode == "none") c.model_type = "full_attention";
     if (m.count("tau")) {
         const auto tau = parse_json(m.at("tau"), f.name());
         if (tau.is_array())
-            for (const auto& t : tau) c.tau.push_back(t.is_null() ? std::nullopt : std::optional<double>(t.get<double>()));
-        else c.tau = {tau.get<double>()};
+            for (const auto& t : tau)
+                c.tau.push_back(t.is_null() ? std::nullopt : std::optional<double>(t.get<double>()));
+        else
+            c.tau = {tau.get<double>()};
     }
     if (m.count("lambda_reg")) c.lambda_reg = std::stod(m.at("lambda_reg"));
     c.use_collapse_reg = m.count("collapse_reg") && m.at("collapse_reg") == "True";
@@ -89,7 +95,8 @@ void check_gradients(Model& model, const safetensors_file& f, double bound) {
         largest_norm = std::max(largest_norm, std::sqrt(n));
     }
     for (const auto& [name, p] : model.parameters.named())
-        check_close(widen(to_host(model.ex, p->grad)), f.read<double>("grad." + name), bound, "gradient of " + name, 1e-3 * largest_norm);
+        check_close(widen(to_host(model.ex, p->grad)), f.read<double>("grad." + name), bound, "gradient of " + name,
+                    1e-3 * largest_norm);
 }
 
 template <class Target, template <class, class> class Model>
@@ -117,7 +124,7 @@ void check_language_model(const std::filesystem::path& path) {
     if (f.contains("meta_gate")) CHECK(trace.meta_gate.at(0) == Approx(f.read<double>("meta_gate")[0]).epsilon(bound));
     for (const auto& [layer, routes] : trace.layers) {
         const std::string prefix = "routing." + std::to_string(layer) + ".";
-        if (model.config.baseline()) continue;   // its trace holds entropies for calibration only
+        if (model.config.baseline()) continue;  // its trace holds entropies for calibration only
         check_close(routes.entropy, f.read<double>(prefix + "entropy"), bound, prefix + "entropy");
         check_close(routes.gates, f.read<double>(prefix + "gates"), bound, prefix + "gates");
         CHECK(routes.op == ids_of(f, (prefix + "op").c_str()));
@@ -134,9 +141,11 @@ void check_language_model(const std::filesystem::path& path) {
         const double norm = optimizer.step(options, 1.0);
         if (i == 0) CHECK(norm == Approx(f.read<double>("grad_norm")[0]).epsilon(bound));
     }
-    if (f.contains("after3.norm.weight") && std::is_same_v<T, double>)   // float: rounding of tiny gradients decides Adam's sign
+    if (f.contains("after3.norm.weight") &&
+        std::is_same_v<T, double>)  // float: rounding of tiny gradients decides Adam's sign
         for (const auto& [name, p] : model.parameters.named())
-            check_close(widen(to_host(ex, p->value)), f.read<double>("after3." + name), 1e-8, "after three steps: " + name);
+            check_close(widen(to_host(ex, p->value)), f.read<double>("after3." + name), 1e-8,
+                        "after three steps: " + name);
 }
 
 template <class Target>
@@ -151,7 +160,8 @@ void check_classifier(const std::filesystem::path& path) {
     b.lengths.assign(static_cast<std::size_t>(f.at("ids").shape[0]), f.at("ids").shape[1]);
     b.ids = ids_of(f, "ids");
     b.labels = ids_of(f, "labels");
-    check_close(widen(to_host(ex, model.forward(b.ids, b.sequences()))), f.read<double>("logits"), tolerance<T>, "logits");
+    check_close(widen(to_host(ex, model.forward(b.ids, b.sequences()))), f.read<double>("logits"), tolerance<T>,
+                "logits");
     model.parameters.zero_gradients();
     CHECK(model.run(b, phase::training).loss == Approx(f.read<double>("loss")[0]).epsilon(tolerance<T>));
     check_gradients(model, f, tolerance<T>);
@@ -166,7 +176,8 @@ void check_mixer(const std::filesystem::path& path) {
     const safetensors_file f(path);
     auto& ex = Target::instance();
     const index B = f.at("x").shape[0], time = f.at("x").shape[1], C = f.at("x").shape[2];
-    Op op(operator_config<Exec, T>{.width = C, .heads = 1, .dct_norm = dct_norm::reference, .own_feed_forward = true, .rbf_causal = false});
+    Op op(operator_config<Exec, T>{
+        .width = C, .heads = 1, .dct_norm = dct_norm::reference, .own_feed_forward = true, .rbf_causal = false});
     parameter_store<Exec, T> store(ex, op);
     load_weights(ex, store, f, weight_selection::prefixed("param."));
 
@@ -185,7 +196,9 @@ void check_mixer(const std::filesystem::path& path) {
     check_close(widen(to_host(ex, y)), f.read<double>("y"), tolerance<T>, "y");
     check_close(widen(to_host(ex, dx)), f.read<double>("dx"), tolerance<T>, "dx");
     for (const auto& [name, q] : store.named())
-        if (q->trainable) check_close(widen(to_host(ex, q->grad)), f.read<double>("grad." + name), tolerance<T>, "gradient of " + name);
+        if (q->trainable)
+            check_close(widen(to_host(ex, q->grad)), f.read<double>("grad." + name), tolerance<T>,
+                        "gradient of " + name);
 }
 
 // The transform, the filter and the entropy, forward and backward, under both conventions
@@ -211,7 +224,8 @@ void check_operators(const std::filesystem::path& path) {
     };
     const auto x = matrix("x"), dy = matrix("dy");
     const auto w = vector("w", C), dH = vector("dH", N);
-    for (const auto& [prefix, norm] : {std::pair<std::string, dct_norm>{"reference.", dct_norm::reference}, {"ortho.", dct_norm::ortho}}) {
+    for (const auto& [prefix, norm] :
+         {std::pair<std::string, dct_norm>{"reference.", dct_norm::reference}, {"ortho.", dct_norm::ortho}}) {
         auto y = ex.memory().template matrix<T>(N, C), dx = ex.memory().template zeros<T, 2>({N, C});
         auto dw = ex.memory().template zeros<T, 1>({C}), entropy = ex.memory().template vector<T>(N);
         const auto same = [&](auto got, const std::string& name) {
@@ -232,8 +246,10 @@ void check_operators(const std::filesystem::path& path) {
     }
 }
 
-template <class Exec, class T> using chiar = chiar_former<Exec, T>;
-template <class Exec, class T> using baseline = full_attention<Exec, T>;
+template <class Exec, class T>
+using chiar = chiar_former<Exec, T>;
+template <class Exec, class T>
+using baseline = full_attention<Exec, T>;
 
 }  // namespace
 
@@ -244,7 +260,8 @@ TEST_CASE("golden: the README lists the files", "[golden]") {
     for (std::string line; std::getline(text, line);) {
         if (!line.starts_with("| a/") && !line.starts_with("| text/")) continue;
         std::istringstream names(line.substr(2, line.find(" |", 2) - 2));
-        for (std::string name; names >> name;) listed.insert(name.ends_with(',') ? name.substr(0, name.size() - 1) : name);
+        for (std::string name; names >> name;)
+            listed.insert(name.ends_with(',') ? name.substr(0, name.size() - 1) : name);
     }
     for (const auto& entry : std::filesystem::recursive_directory_iterator(small_golden_dir()))
         if (entry.is_regular_file()) there.insert(entry.path().lexically_relative(small_golden_dir()).generic_string());
@@ -252,18 +269,34 @@ TEST_CASE("golden: the README lists the files", "[golden]") {
     CHECK(listed == there);
 }
 
-TEMPLATE_LIST_TEST_CASE("golden: operators", "[golden]", targets) { for_each_golden("operators.safetensors", check_operators<TestType>); }
-TEMPLATE_LIST_TEST_CASE("golden: threshold routing", "[golden]", targets) { for_each_golden("chiar_threshold.safetensors", check_language_model<TestType, chiar>); }
-TEMPLATE_LIST_TEST_CASE("golden: soft routing", "[golden]", targets) { for_each_full_golden("chiar_soft.safetensors", check_language_model<TestType, chiar>); }
-TEMPLATE_LIST_TEST_CASE("golden: hard routing", "[golden]", targets) { for_each_golden("chiar_hard.safetensors", check_language_model<TestType, chiar>); }
-TEMPLATE_LIST_TEST_CASE("golden: soft routing, collapse regulariser", "[golden]", targets) { for_each_full_golden("chiar_soft_reg.safetensors", check_language_model<TestType, chiar>); }
-TEMPLATE_LIST_TEST_CASE("golden: full attention", "[golden]", targets) { for_each_full_golden("baseline_full_attention.safetensors", check_language_model<TestType, baseline>); }
-TEMPLATE_LIST_TEST_CASE("golden: classifier", "[golden]", targets) { for_each_full_golden("chiar_classifier.safetensors", check_classifier<TestType>); }
+TEMPLATE_LIST_TEST_CASE("golden: operators", "[golden]", targets) {
+    for_each_golden("operators.safetensors", check_operators<TestType>);
+}
+TEMPLATE_LIST_TEST_CASE("golden: threshold routing", "[golden]", targets) {
+    for_each_golden("chiar_threshold.safetensors", check_language_model<TestType, chiar>);
+}
+TEMPLATE_LIST_TEST_CASE("golden: soft routing", "[golden]", targets) {
+    for_each_full_golden("chiar_soft.safetensors", check_language_model<TestType, chiar>);
+}
+TEMPLATE_LIST_TEST_CASE("golden: hard routing", "[golden]", targets) {
+    for_each_golden("chiar_hard.safetensors", check_language_model<TestType, chiar>);
+}
+TEMPLATE_LIST_TEST_CASE("golden: soft routing, collapse regulariser", "[golden]", targets) {
+    for_each_full_golden("chiar_soft_reg.safetensors", check_language_model<TestType, chiar>);
+}
+TEMPLATE_LIST_TEST_CASE("golden: full attention", "[golden]", targets) {
+    for_each_full_golden("baseline_full_attention.safetensors", check_language_model<TestType, baseline>);
+}
+TEMPLATE_LIST_TEST_CASE("golden: classifier", "[golden]", targets) {
+    for_each_full_golden("chiar_classifier.safetensors", check_classifier<TestType>);
+}
 TEMPLATE_LIST_TEST_CASE("golden: DCT mixer of v1", "[golden]", targets) {
-    for_each_golden("dct_mix_v1.safetensors", check_mixer<TestType, dct_mixer<typename TestType::executor, typename TestType::scalar>>);
+    for_each_golden("dct_mix_v1.safetensors",
+                    check_mixer<TestType, dct_mixer<typename TestType::executor, typename TestType::scalar>>);
 }
 TEMPLATE_LIST_TEST_CASE("golden: RBF mixer of v1", "[golden]", targets) {
-    for_each_golden("rbf_mix_v1.safetensors", check_mixer<TestType, rbf_mixer<typename TestType::executor, typename TestType::scalar>>);
+    for_each_golden("rbf_mix_v1.safetensors",
+                    check_mixer<TestType, rbf_mixer<typename TestType::executor, typename TestType::scalar>>);
 }
 
 }  // namespace spectral::test

@@ -14,15 +14,18 @@
 namespace spectral::test {
 namespace {
 
-template <class T> constexpr double value_bound = std::is_same_v<T, float> ? 1e-4 : 1e-6;
-template <class T> constexpr double gradient_bound = std::is_same_v<T, float> ? 1e-3 : 1e-5;
+template <class T>
+constexpr double value_bound = std::is_same_v<T, float> ? 1e-4 : 1e-6;
+template <class T>
+constexpr double gradient_bound = std::is_same_v<T, float> ? 1e-3 : 1e-5;
 
 double norm_of(const std::vector<double>& v) {
     double sum = 0;
     for (double x : v) sum += x * x;
     return std::sqrt(sum);
 }
-void check_close(const auto& got, const std::vector<double>& want, double bound, const std::string& what, double floor = 0) {
+void check_close(const auto& got, const std::vector<double>& want, double bound, const std::string& what,
+                 double floor = 0) {
     INFO(what);
     REQUIRE(got.size() == want.size());
     std::vector<double> difference(want);
@@ -37,7 +40,8 @@ batch next_tokens(const safetensors_file& f) {
     b.ids = f.read<row_index>("ids");
     const index B = f.at("ids").shape[0], time = f.at("ids").shape[1];
     b.lengths.assign(static_cast<std::size_t>(B), time);
-    for (index i = 0; i < B * time; ++i) b.targets.push_back(i % time + 1 < time ? b.ids[static_cast<std::size_t>(i + 1)] : -1);
+    for (index i = 0; i < B * time; ++i)
+        b.targets.push_back(i % time + 1 < time ? b.ids[static_cast<std::size_t>(i + 1)] : -1);
     return b;
 }
 
@@ -50,14 +54,19 @@ struct loaded {
 
     loaded(const std::filesystem::path& folder, bool adapter, const safetensors_file* router) {
         typename qwen2_stack<Exec, T>::config_type c{read_qwen2_config(folder / "qwen2_tiny" / "config.json"), {}};
-        if (adapter) c.route.lora_by_module = parse_peft_config(read_json_file(folder / "qwen2_tiny_lora" / "adapter_config.json"), "adapter_config.json", c.backbone);
+        if (adapter)
+            c.route.lora_by_module = parse_peft_config(
+                read_json_file(folder / "qwen2_tiny_lora" / "adapter_config.json"), "adapter_config.json", c.backbone);
         if (adapter) c.route.lora = lora_options{};
         if (router) c.route.gates = skip_gate_options{.pool = gate_pool::sequence};
         model = std::make_unique<qwen2<Exec, T>>(ex, c);
-        weight_selection backbone{.holds = is_backbone}, adapters{.holds = is_adapter, .stored_as = peft_name}, routers{.holds = is_router};
+        weight_selection backbone{.holds = is_backbone}, adapters{.holds = is_adapter, .stored_as = peft_name},
+            routers{.holds = is_router};
         routers.only = false;
         load_weights(ex, model->parameters, weight_files(folder / "qwen2_tiny"), backbone);
-        if (adapter) load_weights(ex, model->parameters, safetensors_file(folder / "qwen2_tiny_lora" / "adapter_model.safetensors"), adapters);
+        if (adapter)
+            load_weights(ex, model->parameters,
+                         safetensors_file(folder / "qwen2_tiny_lora" / "adapter_model.safetensors"), adapters);
         if (router) load_weights(ex, model->parameters, *router, routers);
     }
 };
@@ -75,13 +84,15 @@ template <class Model>
 void check_gradients(Model& model, const safetensors_file& f, double bound) {
     double largest = 0;
     for (const auto& [name, p] : model.parameters.named())
-        if (p->trainable) largest = std::max(largest, norm_of(f.read<double>("grad." + (is_adapter(name) ? peft_name(name) : name))));
+        if (p->trainable)
+            largest = std::max(largest, norm_of(f.read<double>("grad." + (is_adapter(name) ? peft_name(name) : name))));
     for (const auto& [name, p] : model.parameters.named()) {
         if (!p->trainable) {
-            CHECK(p->grad.data == nullptr);   // a frozen weight has no gradient
+            CHECK(p->grad.data == nullptr);  // a frozen weight has no gradient
             continue;
         }
-        check_close(to_host(model.ex, p->grad), f.read<double>("grad." + (is_adapter(name) ? peft_name(name) : name)), bound, "gradient of " + name, 1e-2 * largest);
+        check_close(to_host(model.ex, p->grad), f.read<double>("grad." + (is_adapter(name) ? peft_name(name) : name)),
+                    bound, "gradient of " + name, 1e-2 * largest);
     }
 }
 
@@ -91,7 +102,8 @@ TEMPLATE_LIST_TEST_CASE("golden: Qwen2 logits", "[golden]", targets) {
     with_golden("qwen2_logits.safetensors", [](const auto& folder, const safetensors_file& f) {
         loaded<TestType> l(folder, false, nullptr);
         const batch b = next_tokens(f);
-        check_close(to_host(l.ex, l.model->forward(b.ids, b.sequences())), f.read<double>("logits"), value_bound<typename TestType::scalar>, "logits");
+        check_close(to_host(l.ex, l.model->forward(b.ids, b.sequences())), f.read<double>("logits"),
+                    value_bound<typename TestType::scalar>, "logits");
     });
 }
 
@@ -100,7 +112,8 @@ TEMPLATE_LIST_TEST_CASE("golden: PEFT adapter", "[golden]", targets) {
         using T = typename TestType::scalar;
         loaded<TestType> l(folder, true, nullptr);
         const batch b = next_tokens(f);
-        check_close(to_host(l.ex, l.model->forward(b.ids, b.sequences())), f.read<double>("logits"), value_bound<T>, "logits");
+        check_close(to_host(l.ex, l.model->forward(b.ids, b.sequences())), f.read<double>("logits"), value_bound<T>,
+                    "logits");
         CHECK(l.model->run(b, phase::training).loss == Approx(f.read<double>("loss")[0]).epsilon(value_bound<T>));
         check_gradients(*l.model, f, gradient_bound<T>);
     });
@@ -112,7 +125,8 @@ TEMPLATE_LIST_TEST_CASE("golden: LayerRoute", "[golden]", targets) {
         loaded<TestType> l(folder, true, &f);
         l.model->stack.objective = mean_gate_objective(std::stod(f.metadata().at("gate_reg_weight")));
         const batch b = next_tokens(f);
-        check_close(to_host(l.ex, l.model->forward(b.ids, b.sequences())), f.read<double>("logits"), value_bound<T>, "logits");
+        check_close(to_host(l.ex, l.model->forward(b.ids, b.sequences())), f.read<double>("logits"), value_bound<T>,
+                    "logits");
         const batch_result r = l.model->run(b, phase::training);
         CHECK(r.nats / static_cast<double>(r.targets) == Approx(f.read<double>("lm_loss")[0]).epsilon(value_bound<T>));
         CHECK(r.loss == Approx(f.read<double>("loss")[0]).epsilon(value_bound<T>));

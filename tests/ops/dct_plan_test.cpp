@@ -23,7 +23,7 @@ namespace sv = spectral::cpu::detail;
 using count_t = std::int64_t;
 using numbers = std::vector<double>;
 
-constexpr count_t widths[] = {1,  2,  3,  4,   5,   6,   7,   8,   10,  12,  14,  16,  17,  18,  24,  30,   31,  32,
+constexpr count_t widths[] = {1,  2,  3,  4,  5,   6,   7,   8,   10,  12,  14,  16,  17,  18,  24,   30,   31,  32,
                               42, 48, 64, 97, 100, 128, 255, 256, 257, 384, 500, 512, 768, 896, 1000, 1022, 1024};
 
 template <class T>
@@ -32,13 +32,13 @@ double allowed(count_t n, double norm) {
     return 4 * eps * std::sqrt(1 + std::log2(static_cast<double>(n))) * norm;
 }
 
-numbers cosines(count_t n) {   // C, row-major
+numbers cosines(count_t n) {  // C, row-major
     numbers c(static_cast<std::size_t>(n * n));
     for (count_t k = 0; k < n; ++k)
         for (count_t i = 0; i < n; ++i)
-            c[static_cast<std::size_t>(k * n + i)] =
-                std::sqrt((k == 0 ? 1.0 : 2.0) / static_cast<double>(n)) *
-                std::cos(std::numbers::pi / static_cast<double>(2 * n) * static_cast<double>((2 * i + 1) * k % (4 * n)));
+            c[static_cast<std::size_t>(k * n + i)] = std::sqrt((k == 0 ? 1.0 : 2.0) / static_cast<double>(n)) *
+                                                     std::cos(std::numbers::pi / static_cast<double>(2 * n) *
+                                                              static_cast<double>((2 * i + 1) * k % (4 * n)));
     return c;
 }
 numbers dct(const numbers& c, const numbers& x) {
@@ -252,17 +252,17 @@ TEMPLATE_TEST_CASE("spectral_tile: a row's bits do not depend on its neighbours"
         plan.filter_table(w.data(), 1, 1, true, table.get());
         T* const none = nullptr;
         const auto run = [&](sv::listed_rows<const T> in, count_t count, sv::listed_rows<T> out) {
-            sv::filter_norm_tile<T>(plan, table.get(), in, count, gamma.data(), beta.data(), 1e-5, out,
-                                    none, none, work.get());
+            sv::filter_norm_tile<T>(plan, table.get(), in, count, gamma.data(), beta.data(), 1e-5, out, none, none,
+                                    work.get());
         };
         run(x.in(), rows, y.out());
         std::vector<std::int32_t> backwards;
         for (count_t r = rows; r-- > 0;) backwards.push_back(static_cast<std::int32_t>(r));
-        run(x.in(backwards.data()), rows, z.out(backwards.data()));   // other lanes, other tiles
+        run(x.in(backwards.data()), rows, z.out(backwards.data()));  // other lanes, other tiles
         CHECK(y.data.size() == z.data.size());
         for (count_t r = 0; r < rows; ++r) CHECK(y.row(r) == z.row(r));
         const std::int32_t one = 3;
-        run(x.in(&one), 1, z.out());                                  // alone
+        run(x.in(&one), 1, z.out());  // alone
         CHECK(z.row(0) == y.row(3));
         // a broken row stays alone
         x.data[static_cast<std::size_t>(x.stride)] = std::numeric_limits<T>::quiet_NaN();

@@ -15,7 +15,7 @@
 #define SPECTRAL_TEST_CPU !SPECTRAL_TEST_CUDA
 #endif
 #ifndef SPECTRAL_TEST_BFLOAT16
-#define SPECTRAL_TEST_BFLOAT16 0   // 1: the CUDA executor in bfloat16 alone, for the tests that hold in it
+#define SPECTRAL_TEST_BFLOAT16 0  // 1: the CUDA executor in bfloat16 alone, for the tests that hold in it
 #endif
 #if SPECTRAL_TEST_CUDA
 #include <spectral/cuda.hpp>
@@ -30,7 +30,7 @@
 #include <tuple>
 
 template <>
-struct std::numeric_limits<spectral::bfloat16> {   // what tolerances ask for
+struct std::numeric_limits<spectral::bfloat16> {  // what tolerances ask for
     static constexpr double epsilon() { return 0x1p-7; }
 };
 

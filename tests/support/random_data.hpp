@@ -91,8 +91,10 @@ public:
         for (index n = 0; n < v.rows(); ++n) {
             if (!row.empty()) ex.copy_to_host(row.data(), v.row(n), row.size() * sizeof(U));
             for (const auto& value : row) {
-                if constexpr (std::is_arithmetic_v<std::remove_const_t<U>>) out.push_back(value);
-                else out.push_back(static_cast<float>(value));   // bfloat16
+                if constexpr (std::is_arithmetic_v<std::remove_const_t<U>>)
+                    out.push_back(value);
+                else
+                    out.push_back(static_cast<float>(value));  // bfloat16
             }
         }
         return out;

@@ -111,7 +111,8 @@ TEST_CASE("train: a NaN loss stops, names the last good checkpoint, and the run 
         if (number == 5) again.poison();
         return batch_of(number);
     };
-    CHECK_SENTENCE(trained(again, o, poisoned_again), "nan; the last good checkpoint is " + (o.run / "step-4").string());
+    CHECK_SENTENCE(trained(again, o, poisoned_again),
+                   "nan; the last good checkpoint is " + (o.run / "step-4").string());
 
     o.resume = true;
     tiny_run resumed, whole;
@@ -131,7 +132,8 @@ TEST_CASE("train: without a checkpoint a NaN says that there is none", "[train][
         r.poison();
         return batch_of(number);
     };
-    CHECK_SENTENCE(trained(r, options_in(dir / "run", 3), at_once), "step 1: the loss is nan; the last good checkpoint is none");
+    CHECK_SENTENCE(trained(r, options_in(dir / "run", 3), at_once),
+                   "step 1: the loss is nan; the last good checkpoint is none");
 }
 
 TEST_CASE("train: a NaN at evaluation is not saved", "[train][trainer]") {
@@ -184,7 +186,8 @@ TEST_CASE("train: `best` points at the best evaluation and outlives pruning", "[
     // the second evaluation is an easy one: it asks for what is being trained
     index evaluations = 0;
     const evaluation_set valid{"valid", 1, [&](index) { return batch_of(++evaluations == 2 ? 0 : 100 + evaluations); }};
-    const evaluation_set other{"other", 1, [&](index) { return batch_of(0); }};   // falls all the time: the first decides
+    // falls all the time: the first decides
+    const evaluation_set other{"other", 1, [&](index) { return batch_of(0); }};
     tiny_run r;
     CHECK(trained(r, o, batch_of, {valid, other}) == training_end::done);
     CHECK(evaluations == 5);

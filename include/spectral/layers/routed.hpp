@@ -42,12 +42,12 @@ struct routed {
         : router(make_router(ex, c, o)), operators(Operators(c)...), config(c), options(o) {
         static_assert(
             (token_operator<Operators, Exec, T> && ...),
-            "spectral::routed: an operator lacks forward(pass, x, rows, y, saved), backward(pass, dL_dy, dL_dx, saved), "
-            "visit_parameters, name or saved");
+            "spectral::routed: an operator lacks forward(pass, x, rows, y, saved), backward(pass, dL_dy, dL_dx, "
+            "saved), visit_parameters, name or saved");
         static_assert(
             token_router<Router, Exec, T>,
-            "spectral::routed: the router lacks forward(pass, x, route, saved), backward(pass, dL_dweight, dL_dx, saved), "
-            "visit_parameters or saved");
+            "spectral::routed: the router lacks forward(pass, x, route, saved), backward(pass, dL_dweight, dL_dx, "
+            "saved), visit_parameters or saved");
         check_equal(o.operators, static_cast<index>(count), "routed", "number of operators of the router's options");
     }
 

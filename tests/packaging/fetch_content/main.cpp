@@ -8,7 +8,8 @@
 int main() {
     using exec = spectral::cpu::executor;
     exec ex{1};
-    spectral::tensor<exec, float, 2> x{ex, {1, 2}, std::array{1.f, 2.f}}, w{ex, {1, 2}, std::array{3.f, 4.f}}, y{ex, {1, 1}};
+    spectral::tensor<exec, float, 2> x{ex, {1, 2}, std::array{1.f, 2.f}}, w{ex, {1, 2}, std::array{3.f, 4.f}},
+        y{ex, {1, 1}};
     spectral::linear_forward<exec, float>(ex, x, w, {}, y);
     return y.to_host()[0] == 11.f && spectral::version_major >= 0 ? 0 : 1;
 }

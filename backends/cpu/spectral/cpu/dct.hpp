@@ -19,9 +19,13 @@ void for_each_tile_range(executor& ex, const dct_plan<T>& plan, index rows, inde
 }
 
 template <class T>
-listed_rows<const T> rows_of(view<const T, 2> x) { return {x.data, x.row_stride}; }
+listed_rows<const T> rows_of(view<const T, 2> x) {
+    return {x.data, x.row_stride};
+}
 template <class T>
-listed_rows<T> rows_of(matrix_view<T> x) { return {x.data, x.row_stride}; }
+listed_rows<T> rows_of(matrix_view<T> x) {
+    return {x.data, x.row_stride};
+}
 
 }  // namespace detail
 
@@ -30,9 +34,11 @@ void dct_kernel(executor& ex, const_matrix<T> x, dct_scale scale, matrix_view<T>
     if (x.empty()) return;
     arena_scope scratch(ex);
     const auto& plan = ex.plan<detail::dct_plan<T>>(x.width());
-    detail::for_each_tile_range(ex, plan, x.rows(), detail::spectral_workspace(plan), [&](index first, index last, T* memory, int) {
-        detail::dct_tile<T>(plan, scale.first, scale.rest, detail::rows_of<T>(x).from(first), last - first, detail::rows_of<T>(y).from(first), memory);
-    });
+    detail::for_each_tile_range(
+        ex, plan, x.rows(), detail::spectral_workspace(plan), [&](index first, index last, T* memory, int) {
+            detail::dct_tile<T>(plan, scale.first, scale.rest, detail::rows_of<T>(x).from(first), last - first,
+                                detail::rows_of<T>(y).from(first), memory);
+        });
 }
 
 template <class T>
@@ -40,9 +46,11 @@ void idct_kernel(executor& ex, const_matrix<T> x, dct_scale scale, matrix_view<T
     if (x.empty()) return;
     arena_scope scratch(ex);
     const auto& plan = ex.plan<detail::dct_plan<T>>(x.width());
-    detail::for_each_tile_range(ex, plan, x.rows(), detail::spectral_workspace(plan), [&](index first, index last, T* memory, int) {
-        detail::idct_tile<T>(plan, scale.first, scale.rest, detail::rows_of<T>(x).from(first), last - first, detail::rows_of<T>(y).from(first), memory);
-    });
+    detail::for_each_tile_range(
+        ex, plan, x.rows(), detail::spectral_workspace(plan), [&](index first, index last, T* memory, int) {
+            detail::idct_tile<T>(plan, scale.first, scale.rest, detail::rows_of<T>(x).from(first), last - first,
+                                 detail::rows_of<T>(y).from(first), memory);
+        });
 }
 
 }  // namespace spectral::cpu

@@ -30,7 +30,7 @@ template <class T>
 void token_gate_backward_kernel(executor& ex, const_matrix<T> dL_ds, const_matrix<T> s, const_matrix<T> x,
                                 const_vector<T> entropy, const_matrix<T> w, matrix_view<T> dL_dx,
                                 out_vector<T> dL_dentropy, matrix_view<T> dL_dw, out_vector<T> dL_db) {
-    const index d = x.width(), K = s.width(), stride = d + 2;   // per operator: d weights, entropy's weight, bias
+    const index d = x.width(), K = s.width(), stride = d + 2;  // per operator: d weights, entropy's weight, bias
     arena_scope scratch(ex);
     const auto sums = detail::column_sums<T>(ex, x.rows(), K * stride, [&](index first, index last, T* part) {
         for (index n = first; n < last; ++n) {

@@ -11,20 +11,25 @@ void spectral_entropy_forward_kernel(executor& ex, const_matrix<T> x, dct_scale 
     if (x.empty()) return;
     arena_scope scratch(ex);
     const auto& plan = ex.plan<detail::dct_plan<T>>(x.width());
-    detail::for_each_tile_range(ex, plan, x.rows(), detail::spectral_workspace(plan), [&](index first, index last, T* memory, int) {
-        detail::entropy_tile<T>(plan, scale.first, scale.rest, detail::rows_of<T>(x).from(first), last - first, entropy.data + first, memory);
-    });
+    detail::for_each_tile_range(
+        ex, plan, x.rows(), detail::spectral_workspace(plan), [&](index first, index last, T* memory, int) {
+            detail::entropy_tile<T>(plan, scale.first, scale.rest, detail::rows_of<T>(x).from(first), last - first,
+                                    entropy.data + first, memory);
+        });
 }
 
 template <class T>
-void spectral_entropy_backward_kernel(executor& ex, const_vector<T> dL_dentropy, const_matrix<T> x, dct_scale scale, matrix_view<T> dL_dx) {
+void spectral_entropy_backward_kernel(executor& ex, const_vector<T> dL_dentropy, const_matrix<T> x, dct_scale scale,
+                                      matrix_view<T> dL_dx) {
     if (x.empty()) return;
     arena_scope scratch(ex);
     const auto& plan = ex.plan<detail::dct_plan<T>>(x.width());
-    detail::for_each_tile_range(ex, plan, x.rows(), detail::spectral_workspace(plan), [&](index first, index last, T* memory, int) {
-        detail::entropy_backward_tile<T>(plan, scale.first, scale.rest, detail::rows_of<T>(x).from(first), dL_dentropy.data + first,
-                                         last - first, detail::rows_of<T>(dL_dx).from(first), memory);
-    });
+    detail::for_each_tile_range(
+        ex, plan, x.rows(), detail::spectral_workspace(plan), [&](index first, index last, T* memory, int) {
+            detail::entropy_backward_tile<T>(plan, scale.first, scale.rest, detail::rows_of<T>(x).from(first),
+                                             dL_dentropy.data + first, last - first,
+                                             detail::rows_of<T>(dL_dx).from(first), memory);
+        });
 }
 
 }  // namespace spectral::cpu

@@ -5,8 +5,8 @@
 // a few rows in the first- and second-level caches. The backward pass recomputes the spectrum of x and the normalised
 // sum from it (four transforms), which costs less than reading them back.
 #pragma once
-#include <spectral/cpu/detail/row_loops.hpp>
 #include <spectral/cpu/dct.hpp>
+#include <spectral/cpu/detail/row_loops.hpp>
 #include <spectral/ops/spectral_filter.hpp>
 
 namespace spectral::cpu {
@@ -36,9 +36,13 @@ vector_view<T> frequency_weights(executor& ex, const_vector<T> w, double gain, d
 }
 
 template <class T>
-listed_rows<const T> selected(view<const T, 2> x, const selection& rows, index first) { return listed_rows<const T>{x.data, x.row_stride, rows.rows}.from(first); }
+listed_rows<const T> selected(view<const T, 2> x, const selection& rows, index first) {
+    return listed_rows<const T>{x.data, x.row_stride, rows.rows}.from(first);
+}
 template <class T>
-listed_rows<T> selected(matrix_view<T> x, const selection& rows, index first) { return listed_rows<T>{x.data, x.row_stride, rows.rows}.from(first); }
+listed_rows<T> selected(matrix_view<T> x, const selection& rows, index first) {
+    return listed_rows<T>{x.data, x.row_stride, rows.rows}.from(first);
+}
 
 }  // namespace detail
 
@@ -49,9 +53,11 @@ void spectral_filter_forward_kernel(executor& ex, const_matrix<T> x, const_vecto
     const auto& plan = ex.plan<detail::dct_plan<T>>(x.width());
     auto table = ex.memory().template vector<T>(plan.filter_size());
     plan.filter_table(w.data, gain, 0, false, table.data);
-    detail::for_each_tile_range(ex, plan, x.rows(), detail::spectral_workspace(plan), [&](index first, index last, T* memory, int) {
-        detail::filter_tile<T>(plan, table.data, detail::rows_of<T>(x).from(first), last - first, detail::rows_of<T>(y).from(first), memory);
-    });
+    detail::for_each_tile_range(ex, plan, x.rows(), detail::spectral_workspace(plan),
+                                [&](index first, index last, T* memory, int) {
+                                    detail::filter_tile<T>(plan, table.data, detail::rows_of<T>(x).from(first),
+                                                           last - first, detail::rows_of<T>(y).from(first), memory);
+                                });
 }
 
 template <class T>
@@ -62,10 +68,13 @@ void spectral_filter_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_
     const auto& plan = ex.plan<detail::dct_plan<T>>(x.width());
     const auto weight = detail::frequency_weights<T>(ex, w, gain, 0);
     const detail::thread_sums<T> sums(ex, x.width());
-    detail::for_each_tile_range(ex, plan, x.rows(), detail::filter_backward_workspace(plan), [&](index first, index last, T* memory, int thread) {
-        detail::filter_backward_tile<T>(plan, weight.data, detail::rows_of<T>(dL_dy).from(first), detail::rows_of<T>(x).from(first),
-                                        last - first, detail::rows_of<T>(dL_dx).from(first), sums.part.row(thread), memory);
-    });
+    detail::for_each_tile_range(ex, plan, x.rows(), detail::filter_backward_workspace(plan),
+                                [&](index first, index last, T* memory, int thread) {
+                                    detail::filter_backward_tile<T>(
+                                        plan, weight.data, detail::rows_of<T>(dL_dy).from(first),
+                                        detail::rows_of<T>(x).from(first), last - first,
+                                        detail::rows_of<T>(dL_dx).from(first), sums.part.row(thread), memory);
+                                });
     sums.add_to(dL_dw, 0, static_cast<T>(gain));
 }
 
@@ -79,29 +88,34 @@ void spectral_mix_forward_kernel(executor& ex, const_matrix<T> x, const selectio
     const auto& plan = ex.plan<detail::dct_plan<T>>(x.width());
     auto table = ex.memory().template vector<T>(plan.filter_size());
     plan.filter_table(w.data, gain, 1, true, table.data);
-    detail::for_each_tile_range(ex, plan, n, detail::spectral_workspace(plan), [&](index first, index last, T* memory, int) {
-        detail::filter_norm_tile<T>(plan, table.data, detail::selected<T>(x, rows, first), last - first, gamma.data, beta.data, eps,
-                                    detail::selected<T>(y, rows, first), stats.mean.data + first, stats.rstd.data + first, memory);
-    });
+    detail::for_each_tile_range(
+        ex, plan, n, detail::spectral_workspace(plan), [&](index first, index last, T* memory, int) {
+            detail::filter_norm_tile<T>(plan, table.data, detail::selected<T>(x, rows, first), last - first, gamma.data,
+                                        beta.data, eps, detail::selected<T>(y, rows, first), stats.mean.data + first,
+                                        stats.rstd.data + first, memory);
+        });
 }
 
 template <class T>
 void spectral_mix_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> x, const selection& rows,
                                   const_vector<T> w, double gain, const_vector<T> gamma, norm_statistics<T> stats,
-                                  matrix_view<T> dL_dx, out_vector<T> dL_dw, out_vector<T> dL_dgamma, out_vector<T> dL_dbeta) {
+                                  matrix_view<T> dL_dx, out_vector<T> dL_dw, out_vector<T> dL_dgamma,
+                                  out_vector<T> dL_dbeta) {
     const index n = selected_rows(ex, rows), C = x.width();
     if (n == 0) return;
     arena_scope scratch(ex);
     const auto& plan = ex.plan<detail::dct_plan<T>>(C);
     const auto weight = detail::frequency_weights<T>(ex, w, gain, 1);
     const index stride = detail::align_up<T>(C);
-    const detail::thread_sums<T> sums(ex, 3 * stride);   // of w, gamma, beta
-    detail::for_each_tile_range(ex, plan, n, detail::filter_norm_backward_workspace(plan), [&](index first, index last, T* memory, int thread) {
-        T* sum = sums.part.row(thread);
-        detail::filter_norm_backward_tile<T>(plan, weight.data, detail::selected<T>(dL_dy, rows, first), detail::selected<T>(x, rows, first),
-                                             last - first, gamma.data, stats.mean.data + first, stats.rstd.data + first,
-                                             detail::selected<T>(dL_dx, rows, first), sum, sum + stride, sum + 2 * stride, memory);
-    });
+    const detail::thread_sums<T> sums(ex, 3 * stride);  // of w, gamma, beta
+    detail::for_each_tile_range(
+        ex, plan, n, detail::filter_norm_backward_workspace(plan), [&](index first, index last, T* memory, int thread) {
+            T* sum = sums.part.row(thread);
+            detail::filter_norm_backward_tile<T>(
+                plan, weight.data, detail::selected<T>(dL_dy, rows, first), detail::selected<T>(x, rows, first),
+                last - first, gamma.data, stats.mean.data + first, stats.rstd.data + first,
+                detail::selected<T>(dL_dx, rows, first), sum, sum + stride, sum + 2 * stride, memory);
+        });
     sums.add_to(dL_dw, 0, static_cast<T>(gain));
     sums.add_to(dL_dgamma, stride, T(1));
     sums.add_to(dL_dbeta, 2 * stride, T(1));

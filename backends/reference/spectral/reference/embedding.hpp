@@ -7,14 +7,15 @@
 namespace spectral::reference {
 
 template <class T>
-void embedding_forward_kernel(executor&, const_vector<row_index> ids, const_matrix<T> table, matrix_view<T> y, write mode) {
+void embedding_forward_kernel(executor&, const_vector<row_index> ids, const_matrix<T> table, matrix_view<T> y,
+                              write mode) {
     for (index n = 0; n < ids.size(); ++n)
-        for (index c = 0; c < y.width(); ++c)
-            y(n, c) = (mode == write::accumulate ? y(n, c) : T(0)) + table(ids[n], c);
+        for (index c = 0; c < y.width(); ++c) y(n, c) = (mode == write::accumulate ? y(n, c) : T(0)) + table(ids[n], c);
 }
 
 template <class T>
-void embedding_backward_kernel(executor&, const_vector<row_index> ids, const_matrix<T> dL_dy, matrix_view<T> dL_dtable) {
+void embedding_backward_kernel(executor&, const_vector<row_index> ids, const_matrix<T> dL_dy,
+                               matrix_view<T> dL_dtable) {
     for (index n = 0; n < ids.size(); ++n)
         for (index c = 0; c < dL_dy.width(); ++c) dL_dtable(ids[n], c) += dL_dy(n, c);
 }

@@ -9,7 +9,8 @@
 namespace spectral::reference {
 
 template <class T>
-void token_gate_forward_kernel(executor&, const_matrix<T> x, const_vector<T> entropy, const_matrix<T> w, const_vector<T> b, matrix_view<T> s) {
+void token_gate_forward_kernel(executor&, const_matrix<T> x, const_vector<T> entropy, const_matrix<T> w,
+                               const_vector<T> b, matrix_view<T> s) {
     const index d = x.width(), K = s.width();
     for (index n = 0; n < x.rows(); ++n) {
         double z[8], largest = -1e300, total = 0;
@@ -24,10 +25,11 @@ void token_gate_forward_kernel(executor&, const_matrix<T> x, const_vector<T> ent
 }
 
 template <class T>
-void token_gate_backward_kernel(executor&, const_matrix<T> dL_ds, const_matrix<T> s, const_matrix<T> x, const_vector<T> entropy,
-                                const_matrix<T> w, matrix_view<T> dL_dx, out_vector<T> dL_dentropy, matrix_view<T> dL_dw, out_vector<T> dL_db) {
+void token_gate_backward_kernel(executor&, const_matrix<T> dL_ds, const_matrix<T> s, const_matrix<T> x,
+                                const_vector<T> entropy, const_matrix<T> w, matrix_view<T> dL_dx,
+                                out_vector<T> dL_dentropy, matrix_view<T> dL_dw, out_vector<T> dL_db) {
     const index d = x.width(), K = s.width();
-    std::vector<double> dw(static_cast<std::size_t>(K * (d + 2)));   // per operator: d weights, entropy's weight, bias
+    std::vector<double> dw(static_cast<std::size_t>(K * (d + 2)));  // per operator: d weights, entropy's weight, bias
     for (index n = 0; n < x.rows(); ++n) {
         double mean = 0, dH = 0;
         for (index o = 0; o < K; ++o) mean += double(s(n, o)) * dL_ds(n, o);
@@ -51,7 +53,8 @@ void token_gate_backward_kernel(executor&, const_matrix<T> dL_ds, const_matrix<T
 }
 
 template <class T>
-void sigmoid_gate_forward_kernel(executor&, const_matrix<T> pooled, const_matrix<T> u, const_vector<T> b, vector_view<T> gate) {
+void sigmoid_gate_forward_kernel(executor&, const_matrix<T> pooled, const_matrix<T> u, const_vector<T> b,
+                                 vector_view<T> gate) {
     for (index g = 0; g < gate.size(); ++g) {
         double z = b[0];
         for (index c = 0; c < pooled.width(); ++c) z += double(pooled(g, c)) * u(0, c);
@@ -61,7 +64,8 @@ void sigmoid_gate_forward_kernel(executor&, const_matrix<T> pooled, const_matrix
 
 template <class T>
 void sigmoid_gate_backward_kernel(executor&, const_vector<T> dL_dgate, const_vector<T> gate, const_matrix<T> pooled,
-                                  const_matrix<T> u, matrix_view<T> dL_dpooled, matrix_view<T> dL_du, out_vector<T> dL_db) {
+                                  const_matrix<T> u, matrix_view<T> dL_dpooled, matrix_view<T> dL_du,
+                                  out_vector<T> dL_db) {
     std::vector<double> du(static_cast<std::size_t>(pooled.width()));
     double db = 0;
     for (index g = 0; g < gate.size(); ++g) {
@@ -92,7 +96,8 @@ void blend_forward_kernel(executor&, const_matrix<T> a, const_matrix<T> x, const
 
 template <class T>
 void blend_backward_kernel(executor&, const_matrix<T> dL_dy, const_matrix<T> a, const_matrix<T> x, const_vector<T> gate,
-                           const row_map& map, pool_scope scope, matrix_view<T> dL_da, matrix_view<T> dL_dx, out_vector<T> dL_dgate) {
+                           const row_map& map, pool_scope scope, matrix_view<T> dL_da, matrix_view<T> dL_dx,
+                           out_vector<T> dL_dgate) {
     std::vector<double> dg(static_cast<std::size_t>(gate.size()));
     for (index n = 0; n < x.rows(); ++n) {
         const index group = pooled_row(map, scope, n);
@@ -138,7 +143,8 @@ void pick_columns_forward_kernel(executor&, const_matrix<T> s, const_vector<row_
 }
 
 template <class T>
-void pick_columns_backward_kernel(executor&, const_matrix<T> dL_dpicked, const_vector<row_index> op, matrix_view<T> dL_ds) {
+void pick_columns_backward_kernel(executor&, const_matrix<T> dL_dpicked, const_vector<row_index> op,
+                                  matrix_view<T> dL_ds) {
     for (index n = 0; n < dL_ds.rows(); ++n)
         for (index o = 0; o < dL_ds.width(); ++o) dL_ds(n, o) = o == op[n] ? dL_dpicked(n, 0) : T(0);
 }
@@ -149,13 +155,15 @@ void one_hot_rows_kernel(executor&, const_vector<row_index> op, matrix_view<T> y
         for (index o = 0; o < y.width(); ++o) y(n, o) = o == op[n] ? T(1) : T(0);
 }
 
-inline void random_rows_kernel(executor&, const_vector<row_index> position, random_stream draw, double share, vector_view<row_index> op) {
+inline void random_rows_kernel(executor&, const_vector<row_index> position, random_stream draw, double share,
+                               vector_view<row_index> op) {
     for (index n = 0; n < op.size(); ++n)
         op[n] = share >= 1 || draw.bits(static_cast<std::uint64_t>(position[n])) < probability_threshold(share);
 }
 
 template <class T>
-void threshold_rows_kernel(executor&, vector_view<T> value, std::span<const double> ascending, vector_view<row_index> op) {
+void threshold_rows_kernel(executor&, vector_view<T> value, std::span<const double> ascending,
+                           vector_view<row_index> op) {
     for (index n = 0; n < value.size(); ++n) {
         op[n] = 0;
         for (double t : ascending) op[n] += value[n] > t;

@@ -27,8 +27,8 @@ void layer_norm_forward_kernel(executor&, const_matrix<T> s, const_vector<T> gam
 
 template <class T>
 void layer_norm_backward_kernel(executor&, const_matrix<T> dL_dy, const_matrix<T> s, const_vector<T> gamma,
-                                const_vector<T> mean, const_vector<T> rstd, matrix_view<T> dL_ds, out_vector<T> dL_dgamma,
-                                out_vector<T> dL_dbeta, write mode) {
+                                const_vector<T> mean, const_vector<T> rstd, matrix_view<T> dL_ds,
+                                out_vector<T> dL_dgamma, out_vector<T> dL_dbeta, write mode) {
     const index C = s.width();
     std::vector<double> sum_gamma(static_cast<std::size_t>(C)), sum_beta(static_cast<std::size_t>(C));
     for (index n = 0; n < s.rows(); ++n) {
@@ -62,7 +62,8 @@ void add_layer_norm_forward_kernel(executor& ex, const_matrix<T> x, const_matrix
 }
 
 template <class T>
-void rms_norm_forward_kernel(executor&, const_matrix<T> s, const_vector<T> gamma, double eps, matrix_view<T> y, out_vector<T> rstd) {
+void rms_norm_forward_kernel(executor&, const_matrix<T> s, const_vector<T> gamma, double eps, matrix_view<T> y,
+                             out_vector<T> rstd) {
     for (index n = 0; n < s.rows(); ++n) {
         double square = 0;
         for (index c = 0; c < s.width(); ++c) square += double(s(n, c)) * s(n, c);
@@ -79,11 +80,13 @@ void rms_norm_backward_kernel(executor&, const_matrix<T> dL_dy, const_matrix<T> 
     std::vector<double> sum_gamma(static_cast<std::size_t>(C));
     for (index n = 0; n < s.rows(); ++n) {
         double mean_gs = 0;
-        for (index c = 0; c < C; ++c) mean_gs += double(dL_dy(n, c)) * gamma[c] * s(n, c) * rstd[n] / static_cast<double>(C);
+        for (index c = 0; c < C; ++c)
+            mean_gs += double(dL_dy(n, c)) * gamma[c] * s(n, c) * rstd[n] / static_cast<double>(C);
         for (index c = 0; c < C; ++c) {
             const double g = double(dL_dy(n, c)) * gamma[c], hat = double(s(n, c)) * rstd[n];
             sum_gamma[static_cast<std::size_t>(c)] += dL_dy(n, c) * hat;
-            dL_ds(n, c) = static_cast<T>(rstd[n] * (g - hat * mean_gs) + (mode == write::accumulate ? dL_ds(n, c) : T(0)));
+            dL_ds(n, c) =
+                static_cast<T>(rstd[n] * (g - hat * mean_gs) + (mode == write::accumulate ? dL_ds(n, c) : T(0)));
         }
     }
     if (dL_dgamma.data)

@@ -17,7 +17,8 @@ void sum_of_squares_kernel(executor&, vector_view<T> x, out_vector<double> resul
 template <class T>
 void adamw_step_kernel(executor&, vector_view<T> w, const_vector<T> g, vector_view<T> m, vector_view<T> v,
                        const adamw_options& o, index t, double gradient_scale) {
-    const double correction1 = 1 - std::pow(o.beta1, static_cast<double>(t)), correction2 = 1 - std::pow(o.beta2, static_cast<double>(t));
+    const double correction1 = 1 - std::pow(o.beta1, static_cast<double>(t)),
+                 correction2 = 1 - std::pow(o.beta2, static_cast<double>(t));
     for (index i = 0; i < w.size(); ++i) {
         const double gradient = gradient_scale * g[i];
         m[i] = static_cast<T>(o.beta1 * m[i] + (1 - o.beta1) * gradient);

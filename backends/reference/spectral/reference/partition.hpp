@@ -8,7 +8,8 @@ namespace spectral::reference {
 
 inline index row_of(const selection& s, index i) { return s.is_all() ? i : s.rows[i]; }
 
-inline void partition_kernel(executor&, const_vector<row_index> op, matrix_view<row_index> rows, vector_view<row_index> counts) {
+inline void partition_kernel(executor&, const_vector<row_index> op, matrix_view<row_index> rows,
+                             vector_view<row_index> counts) {
     for (index o = 0; o < counts.size(); ++o) counts[o] = 0;
     for (index n = 0; n < op.size(); ++n) rows(op[n], counts[op[n]]++) = static_cast<row_index>(n);
 }

@@ -14,7 +14,8 @@ inline std::pair<index, index> pool_range(const row_map& map, pool_scope scope, 
 }
 
 template <class T>
-void mean_pool_forward_kernel(executor&, const_matrix<T> x, const row_map& map, pool_scope scope, matrix_view<T> pooled, out_matrix<T> history) {
+void mean_pool_forward_kernel(executor&, const_matrix<T> x, const row_map& map, pool_scope scope, matrix_view<T> pooled,
+                              out_matrix<T> history) {
     for (index g = 0; g < pooled.rows(); ++g) {
         const auto [first, last] = pool_range(map, scope, g);
         const index count = scope == pool_scope::causal ? map.position[g] + 1 : last - first;
@@ -30,7 +31,8 @@ void mean_pool_forward_kernel(executor&, const_matrix<T> x, const row_map& map, 
 }
 
 template <class T>
-void mean_pool_backward_kernel(executor&, const_matrix<T> dL_dpooled, const row_map& map, pool_scope scope, matrix_view<T> dL_dx) {
+void mean_pool_backward_kernel(executor&, const_matrix<T> dL_dpooled, const row_map& map, pool_scope scope,
+                               matrix_view<T> dL_dx) {
     for (index g = 0; g < dL_dpooled.rows(); ++g) {
         const auto [first, last] = pool_range(map, scope, g);
         for (index n = first; n < last; ++n)

@@ -22,11 +22,12 @@ void random_features_forward_kernel(executor&, const_matrix<T> x, const_matrix<T
 }
 
 template <class T>
-void random_features_backward_kernel(executor&, matrix_view<T> dL_dphi, const_matrix<T> phi, const_matrix<T> omega, matrix_view<T> dL_dx) {
+void random_features_backward_kernel(executor&, matrix_view<T> dL_dphi, const_matrix<T> phi, const_matrix<T> omega,
+                                     matrix_view<T> dL_dx) {
     const index R = omega.width();
     for (index n = 0; n < phi.rows(); ++n) {
         for (index r = 0; r < R; ++r)
-            dL_dphi(n, r) = phi(n, r) * dL_dphi(n, R + r) - phi(n, R + r) * dL_dphi(n, r);   // dL_dp
+            dL_dphi(n, r) = phi(n, r) * dL_dphi(n, R + r) - phi(n, R + r) * dL_dphi(n, r);  // dL_dp
         for (index i = 0; i < dL_dx.width(); ++i) {
             double sum = 0;
             for (index r = 0; r < R; ++r) sum += double(dL_dphi(n, r)) * omega(i, r);

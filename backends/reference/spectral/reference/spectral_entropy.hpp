@@ -9,7 +9,8 @@ namespace spectral::reference {
 template <class T>
 void spectral_entropy_forward_kernel(executor& ex, const_matrix<T> x, dct_scale scale, vector_view<T> entropy) {
     arena_scope scratch(ex);
-    auto X = ex.memory().template matrix<double>(x.rows(), x.width()), wide = ex.memory().template matrix<double>(x.rows(), x.width());
+    auto X = ex.memory().template matrix<double>(x.rows(), x.width()),
+         wide = ex.memory().template matrix<double>(x.rows(), x.width());
     for (index n = 0; n < x.rows(); ++n)
         for (index c = 0; c < x.width(); ++c) wide(n, c) = x(n, c);
     dct_kernel<double>(ex, wide, scale, X);
@@ -25,9 +26,11 @@ void spectral_entropy_forward_kernel(executor& ex, const_matrix<T> x, dct_scale 
 }
 
 template <class T>
-void spectral_entropy_backward_kernel(executor& ex, const_vector<T> dL_dentropy, const_matrix<T> x, dct_scale scale, matrix_view<T> dL_dx) {
+void spectral_entropy_backward_kernel(executor& ex, const_vector<T> dL_dentropy, const_matrix<T> x, dct_scale scale,
+                                      matrix_view<T> dL_dx) {
     arena_scope scratch(ex);
-    auto X = ex.memory().template matrix<double>(x.rows(), x.width()), wide = ex.memory().template matrix<double>(x.rows(), x.width());
+    auto X = ex.memory().template matrix<double>(x.rows(), x.width()),
+         wide = ex.memory().template matrix<double>(x.rows(), x.width());
     for (index n = 0; n < x.rows(); ++n)
         for (index c = 0; c < x.width(); ++c) wide(n, c) = x(n, c);
     dct_kernel<double>(ex, wide, scale, X);
@@ -35,7 +38,9 @@ void spectral_entropy_backward_kernel(executor& ex, const_vector<T> dL_dentropy,
     for (index n = 0; n < x.rows(); ++n) {
         double power = entropy_epsilon, weighted = 0;
         for (index k = 0; k < x.width(); ++k) power += X(n, k) * X(n, k);
-        const auto slope = [&](double p) { return -(std::log(p + entropy_epsilon) + p / (p + entropy_epsilon)) / norm; };
+        const auto slope = [&](double p) {
+            return -(std::log(p + entropy_epsilon) + p / (p + entropy_epsilon)) / norm;
+        };
         for (index k = 0; k < x.width(); ++k) {
             const double p = X(n, k) * X(n, k) / power;
             weighted += slope(p) * p;

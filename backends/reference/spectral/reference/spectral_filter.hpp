@@ -20,8 +20,8 @@ template <class T>
 void spectral_filter_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> x, const_vector<T> w,
                                      double gain, matrix_view<T> dL_dx, out_vector<T> dL_dw) {
     arena_scope scratch(ex);
-    auto spectrum = ex.memory().template matrix<T>(x.rows(), x.width());     // C x
-    auto dL_dspectrum = ex.memory().template matrix<T>(x.rows(), x.width()); // C dL_dy
+    auto spectrum = ex.memory().template matrix<T>(x.rows(), x.width());  // C x
+    auto dL_dspectrum = ex.memory().template matrix<T>(x.rows(), x.width());  // C dL_dy
     dct_kernel<T>(ex, x, {1, 1}, spectrum);
     dct_kernel<T>(ex, dL_dy, {1, 1}, dL_dspectrum);
     for (index k = 0; k < x.width(); ++k) {
@@ -60,11 +60,13 @@ void spectral_mix_forward_kernel(executor& ex, const_matrix<T> x, const selectio
 template <class T>
 void spectral_mix_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> x, const selection& rows,
                                   const_vector<T> w, double gain, const_vector<T> gamma, norm_statistics<T> stats,
-                                  matrix_view<T> dL_dx, out_vector<T> dL_dw, out_vector<T> dL_dgamma, out_vector<T> dL_dbeta) {
+                                  matrix_view<T> dL_dx, out_vector<T> dL_dw, out_vector<T> dL_dgamma,
+                                  out_vector<T> dL_dbeta) {
     arena_scope scratch(ex);
     const index n = selected_rows(ex, rows), C = x.width();
     auto packed = ex.memory().template matrix<T>(n, C), s = ex.memory().template matrix<T>(n, C);
-    auto dy = ex.memory().template matrix<T>(n, C), ds = ex.memory().template matrix<T>(n, C), dx = ex.memory().template matrix<T>(n, C);
+    auto dy = ex.memory().template matrix<T>(n, C), ds = ex.memory().template matrix<T>(n, C),
+         dx = ex.memory().template matrix<T>(n, C);
     gather_rows_kernel<T>(ex, x, rows, packed);
     gather_rows_kernel<T>(ex, dL_dy, rows, dy);
     spectral_residual<T>(ex, packed, w, gain, s);

@@ -14,13 +14,14 @@
 namespace spectral::cpu::detail {
 
 inline constexpr index tile_rows = vector_bytes == 64 ? 8 : 4;
-template <class T> inline constexpr index tile_columns = 3 * lane_count<T>;
+template <class T>
+inline constexpr index tile_columns = 3 * lane_count<T>;
 
 // What the sums are added to: nothing, a row vector, what C holds, or both.
 template <class T>
 struct tile_base {
     bool keep;
-    const T* bias;   // may be null; moves with the columns
+    const T* bias;  // may be null; moves with the columns
 };
 
 template <bool Panel, int Vectors, class T>
@@ -55,7 +56,7 @@ void multiply_tile(index depth, const T* a, index a_stride, const T* b, T alpha,
     }
     alignas(64) T edge[tile_rows][Vectors * lanes];
     SPECTRAL_LANE_UNROLL for (index r = 0; r < tile_rows; ++r) {
-        SPECTRAL_LANE_UNROLL for (index v = 0; v < Vectors; ++v) *as_lanes(&edge[r][v * lanes]) = alpha * sum[r][v];
+        SPECTRAL_LANE_UNROLL for (index v = 0; v < Vectors; ++v) * as_lanes(&edge[r][v * lanes]) = alpha * sum[r][v];
     }
     for (index r = 0; r < rows; ++r)
         for (index j = 0; j < width; ++j) {

@@ -49,17 +49,18 @@ inline double choose(bool c, double a, double b) { return c ? a : b; }
 // the low bits of the sum. The factor 2^n is applied as two halves: 2^128 and 2^-149 are then reached without overflow.
 inline float exp(float x) {
     constexpr float shift = 12582912.0f;
-    x = choose(x > 89.0f, 89.0f, x);       // exp(89) = inf; a comparison with NaN is false and keeps it
-    x = choose(x < -104.0f, -104.0f, x);   // exp(-104) = 0
+    x = choose(x > 89.0f, 89.0f, x);  // exp(89) = inf; a comparison with NaN is false and keeps it
+    x = choose(x < -104.0f, -104.0f, x);  // exp(-104) = 0
     const float t = x * 1.44269504089f + shift, n = t - shift;
-    const float r = (x - n * 0.693145751953125f) - n * 1.42860677e-6f;   // ln 2 in two parts, the first product exact
+    const float r = (x - n * 0.693145751953125f) - n * 1.42860677e-6f;  // ln 2 in two parts, the first product exact
     float p = 1.381446677e-03f;
     p = p * r + 8.368780427e-03f;
     p = p * r + 4.166839422e-02f;
     p = p * r + 1.666652011e-01f;
     p = p * r + 4.999999341e-01f;
     p = p * r * r + r + 1.0f;
-    const std::int32_t whole = wrapping_difference(std::bit_cast<std::int32_t>(t), std::bit_cast<std::int32_t>(shift)), half = whole >> 1;
+    const std::int32_t whole = wrapping_difference(std::bit_cast<std::int32_t>(t), std::bit_cast<std::int32_t>(shift)),
+                       half = whole >> 1;
     const float a = std::bit_cast<float>((half + 127) << 23), b = std::bit_cast<float>((whole - half + 127) << 23);
     return p * a * b;
 }
@@ -67,7 +68,7 @@ inline float exp(float x) {
 // log(x) = e ln 2 + log(1 + f), x = 2^e (1 + f), 1 + f in [sqrt(1/2), sqrt(2)); log(1 + f) = f - f^2 / 2 + f^3 P(f).
 inline float log(float x) {
     const std::int32_t given = std::bit_cast<std::int32_t>(x);
-    const bool small = given < 0x00800000;   // a denormal (or nothing the sum below is used for): make it normal
+    const bool small = given < 0x00800000;  // a denormal (or nothing the sum below is used for): make it normal
     const std::int32_t bits = std::bit_cast<std::int32_t>(x * choose(small, 8388608.0f, 1.0f));
     // 0x3f3504f3 is sqrt(1/2): subtracting it moves the exponent's steps there
     const std::int32_t e = wrapping_difference(bits, 0x3f3504f3) >> 23;
@@ -86,9 +87,9 @@ inline float log(float x) {
     const float tail = p * f * s + k * 1.42860677e-6f - 0.5f * s;
     std::int32_t out = std::bit_cast<std::int32_t>(k * 0.693145751953125f + (f + tail));
     constexpr std::int32_t inf = 0x7f800000, nan = 0x7fc00000, sign = std::numeric_limits<std::int32_t>::min();
-    out = choose(given >= inf, given, out);                  // inf and NaN stay
-    out = choose(given < 0, nan, out);                       // negative, and NaN with the sign bit set
-    out = choose((given & ~sign) == 0, inf | sign, out);     // 0 and -0
+    out = choose(given >= inf, given, out);  // inf and NaN stay
+    out = choose(given < 0, nan, out);  // negative, and NaN with the sign bit set
+    out = choose((given & ~sign) == 0, inf | sign, out);  // 0 and -0
     return std::bit_cast<float>(out);
 }
 
@@ -148,12 +149,12 @@ inline double normal_cdf(double x) { return 0.5 * std::erfc(-0.70710678118654752
 template <class T>
 inline T gelu(T x) {
     const T y = x * normal_cdf(x);
-    return choose(x < -std::numeric_limits<T>::max(), T(0), y);   // -inf * 0
+    return choose(x < -std::numeric_limits<T>::max(), T(0), y);  // -inf * 0
 }
 // Phi(x) + x exp(-x^2 / 2) / sqrt(2 pi)
 template <class T>
 inline T gelu_derivative(T x) {
-    T c = choose(x > T(40), T(40), x);   // the bell is 0 there; keeps inf * 0 out
+    T c = choose(x > T(40), T(40), x);  // the bell is 0 there; keeps inf * 0 out
     c = choose(c < T(-40), T(-40), c);
     return normal_cdf(x) + c * static_cast<T>(0.39894228040143267794) * exp(T(-0.5) * c * c);
 }
@@ -173,7 +174,7 @@ inline T silu(T x) {
 // s (1 + x (1 - s)), s = sigmoid(x)
 template <class T>
 inline T silu_derivative(T x) {
-    T c = choose(x > T(1000), T(1000), x);   // x (1 - s) at inf
+    T c = choose(x > T(1000), T(1000), x);  // x (1 - s) at inf
     c = choose(c < T(-1000), T(-1000), c);
     const T s = sigmoid(c);
     return s + s * (c * (T(1) - s));
