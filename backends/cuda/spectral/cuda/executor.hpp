@@ -46,10 +46,11 @@ public:
         (void)cudaGetLastError();
         (void)cudaDriverGetVersion(&driver);
         (void)cudaRuntimeGetVersion(&runtime);
-        check(found != cudaErrorInsufficientDriver, name, "the driver is too old: it supports CUDA ", version(driver),
+        // without any driver the runtime calls it insufficient too, and its version is 0
+        check(found != cudaErrorInsufficientDriver || driver == 0, name, "the driver is too old: it supports CUDA ", version(driver),
               ", this program was built with ", version(runtime), ": update the driver or build with an older toolkit");
-        check(found == cudaSuccess && devices > 0, name, "no CUDA device was found (", detail::text(found),
-              "): use --executor cpu or a machine with an NVIDIA GPU");
+        check(found == cudaSuccess && devices > 0, name, "no CUDA device was found (",
+              driver == 0 ? std::string("no driver is installed") : detail::text(found), "): use --executor cpu or a machine with an NVIDIA GPU");
         check(options.device >= 0 && options.device < devices, name, "there is no device ", options.device, ": this machine has ",
               devices, ", numbered from 0");
         detail::checked(cudaSetDevice(options.device), "cudaSetDevice");
