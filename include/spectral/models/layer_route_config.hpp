@@ -46,6 +46,7 @@ struct layer_route_config {
 struct layer_route_model {
     qwen2_config backbone;
     layer_route_config route;
+    bool narrow_backbone = false;  // frozen, its matrices kept as bfloat16; norms, biases, adapters and gates are not
 };
 
 }  // namespace spectral
