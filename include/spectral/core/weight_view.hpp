@@ -4,6 +4,7 @@
 // A frozen weight may be kept narrow: half the memory, and decoding, which reads every weight once a token, in half the
 // time. Only storage is narrow: kernels widen as they read and compute in T, so the result is that of the widened weight.
 //   linear_forward(ex, x, w, b, y);      // w: a view of T, a view of bfloat16, or a parameter's matrix()
+// A model that computes in bfloat16 has nothing to widen: its weights are views of T.
 #pragma once
 #include <spectral/core/half.hpp>
 #include <spectral/core/view.hpp>
@@ -21,6 +22,7 @@ struct weight_view {
     template <std::convertible_to<view<const T, 2>> V>          // views and tensors
     constexpr weight_view(const V& w) : wide(w) {}
     template <std::convertible_to<view<const bfloat16, 2>> V>
+        requires(!std::same_as<T, bfloat16>)
     constexpr weight_view(const V& w) : narrow(w) {}
 
     constexpr bool is_narrow() const { return narrow.data != nullptr; }
@@ -32,7 +34,11 @@ struct weight_view {
 
     // f(the view that holds the values)
     template <class F>
-    constexpr decltype(auto) visit(F&& f) const { return is_narrow() ? f(narrow) : f(wide); }
+    constexpr void visit(F&& f) const {
+        if constexpr (!std::same_as<T, bfloat16>)
+            if (is_narrow()) return f(narrow);
+        f(wide);
+    }
 
     // where an operator reads T alone
     constexpr operator view<const T, 2>() const {
