@@ -131,7 +131,7 @@ struct generation {
 };
 
 layer_route_model shape(bool narrow, bool gates) {
-    layer_route_model m{.backbone = qwen2_config::half_billion(), .route = {}, .narrow_backbone = narrow};
+    layer_route_model m{.backbone = qwen2_config::half_billion(), .route = {}, .storage = narrow ? weight_storage::bf16 : weight_storage::as_computed};
     m.backbone.max_position_embeddings = 2048;
     if (gates) m.route.gates = skip_gate_options{.pool = gate_pool::prompt};
     return m;

@@ -10,7 +10,7 @@ namespace {
 layer_route_model tiny(bool narrow, bool adapted, bool tied = true) {
     layer_route_model m{.backbone = {.vocab_size = 61, .hidden_size = 24, .intermediate_size = 40, .num_hidden_layers = 3, .num_attention_heads = 3,
                                      .num_key_value_heads = 1, .max_position_embeddings = 64, .tie_word_embeddings = tied, .eos_token_ids = {}},
-                        .route = {}, .narrow_backbone = narrow};
+                        .route = {}, .storage = narrow ? weight_storage::bf16 : weight_storage::as_computed};
     m.backbone.initializer_range = 0.3;
     if (!adapted) return m;
     m.route.lora = lora_options{.rank = 2, .dropout = 0};

@@ -13,6 +13,9 @@
 
 namespace spectral {
 
+// How a model's frozen weights are kept.
+enum class weight_storage { as_computed, bf16 };
+
 template <class T>
 struct weight_view {
     view<const T, 2> wide;

@@ -46,7 +46,8 @@ struct layer_route_config {
 struct layer_route_model {
     qwen2_config backbone;
     layer_route_config route;
-    bool narrow_backbone = false;  // frozen, its matrices kept as bfloat16; norms, biases, adapters and gates are not
+    // of the backbone's matrices; bf16 freezes it. Norms, biases, adapters and gates stay in the model's scalar
+    weight_storage storage = weight_storage::as_computed;
 };
 
 }  // namespace spectral

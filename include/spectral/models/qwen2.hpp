@@ -160,13 +160,14 @@ private:
 
     void freeze_and_adapt() {
         const layer_route_config& r = config.route;
-        check(!(config.narrow_backbone && r.train_backbone), "qwen2", "a backbone kept as bfloat16 cannot be trained");
-        const bool frozen = config.narrow_backbone || (!r.plain() && !r.train_backbone);
+        const bool narrow = config.storage == weight_storage::bf16;
+        check(!(narrow && r.train_backbone), "qwen2", "a backbone kept as bfloat16 cannot be trained");
+        const bool frozen = narrow || (!r.plain() && !r.train_backbone);
         visit_parameters([&](const std::string& name, parameter<T>& p) {
             const bool gate = name.starts_with("router.");
             p.trainable = gate ? r.train_gates : !frozen;
             if (gate) p.rate = r.gate_rate;
-            p.narrow = config.narrow_backbone && !gate && p.shape.size() == 2;
+            p.narrow = narrow && !gate && p.shape.size() == 2;
         }, "");
         for_each_linear([&](const std::string& path, linear<Exec, T>& target) {
             const auto options = r.adapter_of(path);
