@@ -159,6 +159,7 @@ void add_dump(CLI::App& app, const std::string& name, const std::string& about, 
     option(*c, "--ids", o->ids, "FILE", ids)->required();
     option(*c, "--out", o->out, "FILE", "safetensors to write, float64")->required();
     add_route_options(*c, o->route);
+    add_storage_option(*c, o->runner);
     add_runner_options(*c, o->runner);
     c->callback([o, write] { write(*o); });
 }

@@ -134,6 +134,7 @@ void add_generate(CLI::App& app) {
     c->add_flag("--only-new", o->only_new, "leave the prompt out of the output");
     c->add_flag("--jsonl", o->jsonl, "a JSON line for each prompt: prompt, text, ids, finish (stop, length, end)");
     add_route_options(*c, o->route);
+    add_storage_option(*c, o->runner);
     add_runner_options(*c, o->runner);
     c->callback([o] { run_generate(*o); });
 }

@@ -24,6 +24,13 @@ void check_sizes(const std::filesystem::path& path, const std::vector<parameter_
           files.name(), " holds ", stored, " values");
 }
 
+weight_storage storage_of(const runner_choice& c) {
+    if (c.storage == "bf16") return weight_storage::bf16;
+    check(c.storage.empty() || c.storage == c.dtype, "--storage " + c.storage, "--dtype is ", c.dtype,
+          ": expected bf16 or the same");
+    return weight_storage::as_computed;
+}
+
 }  // namespace
 
 std::unique_ptr<runner> runner_choice::make(const chiar_config& c, bool for_training) const {
@@ -45,6 +52,11 @@ void add_route_options(CLI::App& app, route_files& files) {
         ->group("LayerRoute");
     option(app, "--router", files.router, "DIR", "skip gates (router_config.json, router.safetensors), or a run")
         ->group("LayerRoute");
+}
+void add_storage_option(CLI::App& app, runner_choice& choice_) {
+    choice(app, "--storage", choice_.storage, {"f32", "bf16"},
+           "how a Qwen2 backbone is kept; bf16 halves its memory and is read as it is computed with [--dtype]")
+        ->group("Machine");
 }
 
 model_directory::model_directory(const std::filesystem::path& model_or_run) : path(find_checkpoint(model_or_run)) {
@@ -117,7 +129,8 @@ std::unique_ptr<runner> model_directory::load(const runner_choice& choice, const
                                               bool for_training) const {
     if (is_qwen2()) {
         const weight_files weights(path);
-        const layer_route_model m = with_route(qwen2(), route);
+        layer_route_model m = with_route(qwen2(), route);
+        m.storage = storage_of(choice);
         check_sizes(path, parameters_of({m.backbone, {}}), weights);
         auto r = choice.make(m, for_training);
         r->load_weights(weights, backbone_weights);
@@ -126,6 +139,7 @@ std::unique_ptr<runner> model_directory::load(const runner_choice& choice, const
     }
     check(route.adapter.empty() && route.router.empty(), path.string(),
           "--adapter and --router: expected a qwen2 model, found a CHIAR model");
+    check(storage_of(choice) == weight_storage::as_computed, path.string(), "--storage bf16: expected a qwen2 model, found a CHIAR model");
     const weight_files weights = weight_files::of_file(weights_file(path));
     check_sizes(path, parameters_of(chiar()), weights);
     auto r = choice.make(chiar(), for_training);

@@ -31,6 +31,7 @@ inline constexpr runner_entry runner_table[] = {{"cpu", "f32", make_cpu_f32, mak
 
 struct runner_choice {
     std::string executor = "cpu", dtype = "f32";
+    std::string storage;  // of a Qwen2 backbone; empty: as computed
     int threads = 0;
 
     std::unique_ptr<runner> make(const chiar_config& c, bool for_training) const;
@@ -43,6 +44,7 @@ struct route_files {
     std::string adapter, router;
 };
 void add_route_options(CLI::App& app, route_files& files);
+void add_storage_option(CLI::App& app, runner_choice& choice);
 
 // A model directory or a run (its last checkpoint): configuration, weights, and the tokenizer's path.
 struct model_directory {

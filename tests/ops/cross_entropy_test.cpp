@@ -96,6 +96,23 @@ TEMPLATE_LIST_TEST_CASE("linear_cross_entropy: with and without gradients", "[op
         });
 }
 
+TEMPLATE_LIST_TEST_CASE("linear_cross_entropy: a weight kept as bfloat16", "[ops][cross_entropy]", targets) {
+    over(std::vector<std::array<index, 3>>{{0, 4, 5}, {1, 1, 1}, {2, 3, 2}, {17, 33, 97}, {600, 8, 11}, {65, 4, 1000}},
+         [&](index n, index c, index v) {
+             for (bool backward : {false, true})
+                 check_against_reference<TestType>(
+                     "linear_cross_entropy, narrow", shape(n, c, v), static_cast<double>(c + v + n),
+                     [&, weight = narrow_after_oracle()](auto& on) mutable {
+                         using T = typename std::decay_t<decltype(on)>::scalar;
+                         auto loss = on.output(n);
+                         auto dL_dx = backward ? on.output(n, c) : matrix_view<T>{};
+                         linear_cross_entropy(on.ex, on.input(n, c, normals(n * c, 1)), weight(on, v, c, 2),
+                                              on.ids(targets_for(n, v, ignored::some)), loss, 0.5, dL_dx);
+                         return outputs{{"loss", on.read(loss)}, {"dL_dx", on.read(dL_dx)}};
+                     });
+         });
+}
+
 TEMPLATE_LIST_TEST_CASE("linear_cross_entropy is cross_entropy of linear", "[ops][cross_entropy]", targets) {
     using T = typename TestType::scalar;
     const index n = 9, c = 17, v = 33;

@@ -26,6 +26,18 @@ TEMPLATE_LIST_TEST_CASE("embedding_forward", "[ops][embedding]", targets) {
     });
 }
 
+TEMPLATE_LIST_TEST_CASE("embedding_forward: a table kept as bfloat16", "[ops][embedding]", targets) {
+    over(edge_shapes(), [&](index n, index c) {
+        for (write mode : {write::overwrite, write::accumulate})
+            check_against_reference<TestType>(
+                "embedding_forward, narrow", shape(n, c), 1, [&, table = narrow_after_oracle()](auto& on) mutable {
+                    auto y = on.state(n, c, normals(n * c, 3));
+                    embedding_forward(on.ex, on.ids(random_ids(n, vocabulary, 1)), table(on, vocabulary, c, 2), y, mode);
+                    return outputs{{"y", on.read(y)}};
+                });
+    });
+}
+
 TEST_CASE("embedding_forward copies rows", "[ops][embedding]") {
     workbench<oracle> on;
     auto y = on.output(3, 2);

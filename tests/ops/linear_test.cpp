@@ -74,6 +74,45 @@ TEMPLATE_LIST_TEST_CASE("linear_backward_weight accumulates; the bias may be abs
     });
 }
 
+// from one row to more than a block; few rows are another kernel than many
+TEMPLATE_LIST_TEST_CASE("linear: a weight kept as bfloat16 counts as its widened values", "[ops][linear]", targets) {
+    auto shapes = sizes();
+    for (index n : {1, 2, 3, 4, 5, 8, 9, 20})
+        for (index i : {1, 15, 16, 31, 32, 47, 100, 257}) shapes.push_back({n, i, 37});
+    over(shapes, [&](index n, index i, index o) {
+        for (write mode : {write::overwrite, write::accumulate}) {
+            check_against_reference<TestType>(
+                "linear_forward, narrow", shape(n, i, o), static_cast<double>(i + 2),
+                [&, weight = narrow_after_oracle()](auto& on) mutable {
+                    auto y = mode == write::overwrite ? on.output(n, o) : on.state(n, o, normals(n * o, 4));
+                    linear_forward(on.ex, on.input(n, i, normals(n * i, 1)), weight(on, o, i, 2),
+                                   on.input(normals(o, 3)), y, mode);
+                    return outputs{{"y", on.read(y)}};
+                });
+            check_against_reference<TestType>(
+                "linear_backward_input, narrow", shape(n, i, o), static_cast<double>(o + 1),
+                [&, weight = narrow_after_oracle()](auto& on) mutable {
+                    auto dL_dx = mode == write::overwrite ? on.output(n, i) : on.state(n, i, normals(n * i, 4));
+                    linear_backward_input(on.ex, on.input(n, o, normals(n * o, 5)), weight(on, o, i, 2), dL_dx, mode);
+                    return outputs{{"dL_dx", on.read(dL_dx)}};
+                });
+        }
+    });
+}
+
+// Decoding a batch gives each sequence what it gets alone.
+TEMPLATE_LIST_TEST_CASE("linear_forward: a row's bits do not depend on how few there are", "[ops][linear]", targets) {
+    workbench<TestType> on;
+    const index i = 101, o = 37;
+    auto x = on.input(4, i, normals(4 * i, 1)), w = on.input(o, i, normals(o * i, 2));
+    auto together = on.output(4, o), alone = on.output(1, o);
+    linear_forward(on.ex, x, w, {}, together);
+    for (index n = 0; n < 4; ++n) {
+        linear_forward(on.ex, x.slice(n, 1), w, {}, alone);
+        CHECK(on.read(alone) == on.read(together.slice(n, 1)));
+    }
+}
+
 TEMPLATE_LIST_TEST_CASE("linear by hand", "[ops][linear]", targets) {
     workbench<TestType> on;
     auto y = on.output(1, 2);

@@ -6,6 +6,7 @@
 // yields NaN, one that writes outside them, or into an input, is reported by check_untouched(). Outputs start as NaN, so
 // that one that should be overwritten and is not shows too.
 #pragma once
+#include <spectral/core/half.hpp>
 #include <spectral/core/random.hpp>
 #include <spectral/core/rows.hpp>
 #include <spectral/core/tensor.hpp>
@@ -28,8 +29,20 @@ inline std::vector<double> normals(index count, std::uint64_t seed, double scale
     if (out.empty() && count > 0) {
         const random_stream draw{20240607, seed};
         out.resize(static_cast<std::size_t>(count));
-        for (std::size_t i = 0; i < out.size(); ++i) out[i] = static_cast<float>(scale * draw.normal(i));
+        for (std::size_t i = 0; i < out.size(); ++i) {
+            out[i] = static_cast<float>(scale * draw.normal(i));
+#if defined(SPECTRAL_TEST_BFLOAT16) && SPECTRAL_TEST_BFLOAT16
+            out[i] = static_cast<float>(bfloat16(static_cast<float>(out[i])));   // what this scalar represents exactly
+#endif
+        }
     }
+    return out;
+}
+
+// The same, rounded to bfloat16
+inline std::vector<double> rounded_normals(index count, std::uint64_t seed) {
+    std::vector<double> out = normals(count, seed);
+    for (double& v : out) v = widen<double>(bfloat16(static_cast<float>(v)));
     return out;
 }
 
@@ -61,6 +74,10 @@ public:
     }
     vector_view<const scalar> input(const std::vector<double>& values) {
         return flat(place<scalar>(1, count(values), &values, true));
+    }
+    // the same, kept as bfloat16
+    matrix_view<const bfloat16> narrow_input(index n, index c, const std::vector<double>& values) {
+        return place<bfloat16>(n, c, &values, true);
     }
     vector_view<const row_index> ids(const std::vector<row_index>& values) {
         const std::vector<double> wide(values.begin(), values.end());
@@ -135,7 +152,10 @@ private:
             for (index i = 0; i < c; ++i) {
                 const auto at = static_cast<std::size_t>(first + r * stride + i) * sizeof(U);
                 if (values) {
-                    const U value = static_cast<U>((*values)[static_cast<std::size_t>(r * c + i)]);
+                    const double given = (*values)[static_cast<std::size_t>(r * c + i)];
+                    U value;
+                    if constexpr (std::is_same_v<U, bfloat16>) value = U(static_cast<float>(given));
+                    else value = static_cast<U>(given);
                     std::memcpy(bytes.data() + at, &value, sizeof(U));
                 }
                 if (!constant) std::fill_n(written.begin() + static_cast<std::ptrdiff_t>(at), sizeof(U), true);

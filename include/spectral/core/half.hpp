@@ -70,6 +70,13 @@ private:
     }
 };
 
+// A stored value as the type that is computed with.
+template <class T, class Stored>
+constexpr T widen(Stored value) {
+    if constexpr (std::is_same_v<Stored, T>) return value;
+    else return static_cast<T>(static_cast<float>(value));
+}
+
 static_assert(sizeof(bfloat16) == 2 && std::is_trivially_copyable_v<bfloat16>);
 static_assert(sizeof(float16) == 2 && std::is_trivially_copyable_v<float16>);
 

@@ -13,6 +13,8 @@ namespace spectral::detail {
 template <class Derived>
 class host_memory {
 public:
+    static constexpr bool reads_host_memory = true;   // kernels may read what the host owns, a mapped file for instance
+
     host_memory() : memory_(std::make_unique<arena<Derived>>(static_cast<Derived&>(*this))) {}
     host_memory(const host_memory&) = delete;
     host_memory& operator=(const host_memory&) = delete;

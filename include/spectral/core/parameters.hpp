@@ -3,11 +3,15 @@
 //
 // A layer declares `parameter<T>` members and visits them by name; a parameter_store lays all parameters of a model out
 // in one block of values and one of gradients and points the members into them. So the optimizer, the gradient norm, the
-// checkpoint and the count are one loop each.
+// checkpoint and the count are one loop each. A frozen parameter may be kept as bfloat16 instead: it then has no place in
+// the block, but a view of a mapped file or of memory of its own.
 #pragma once
 #include <spectral/core/random.hpp>
 #include <spectral/core/tensor.hpp>
+#include <spectral/core/weight_view.hpp>
 
+#include <map>
+#include <memory>
 #include <string>
 
 namespace spectral {
@@ -32,6 +36,8 @@ struct parameter {
     matrix_view<T> value, grad;   // grad is empty in a store without gradients and for frozen parameters
     bool trainable = true;
     double rate = 1;              // its learning rate as a multiple of the run's
+    bool narrow = false;                          // kept as bfloat16, in `stored`: value stays empty
+    matrix_view<const bfloat16> stored;           // (rows, width) once loaded or initialised
 
     parameter() = default;
     parameter(std::vector<index> shape_, initializer init_) : shape(std::move(shape_)), init(init_) {
@@ -40,7 +46,7 @@ struct parameter {
     index size() const { return shape.empty() ? 0 : shape.size() == 1 ? shape[0] : shape[0] * shape[1]; }
     bool used() const { return !shape.empty(); }
 
-    view<const T, 2> matrix() const { return value; }
+    weight_view<T> matrix() const { return narrow ? weight_view<T>(stored) : weight_view<T>(value); }
     view<const T, 1> vector() const { return {value.data, {value.size()}}; }
     view<T, 1> grad_vector() const { return {grad.data, {grad.size()}}; }
 };
@@ -69,19 +75,21 @@ public:
     parameter_store(Exec& ex, Model& model, gradients g = gradients::trainable) : ex_(&ex) {
         index total = 0, trained = 0;
         for_each_parameter(model, [&](const std::string&, parameter<T>& p) {
-            (p.trainable ? trained : total) += padded(p.size());
+            check(!(p.narrow && p.trainable), "parameter_store", "a parameter kept as bfloat16 must be frozen");
+            if (!p.narrow) (p.trainable ? trained : total) += padded(p.size());
         });
         frozen_ = tensor<Exec, T>(ex, {total});
         values_ = tensor<Exec, T>(ex, {trained});
         if (g == gradients::trainable) grads_ = tensor<Exec, T>(ex, {trained});
         index frozen_at = 0, at = 0;
         for_each_parameter(model, [&](const std::string& name, parameter<T>& p) {
+            named_.emplace_back(name, &p);
+            if (p.narrow) return;
             const index width = p.shape.back(), rows = p.shape.size() == 2 ? p.shape[0] : 1;
             index& next = p.trainable ? at : frozen_at;
             p.value = {(p.trainable ? values_ : frozen_).data() + next, {rows, width}};
             if (p.trainable && g == gradients::trainable) p.grad = {grads_.data() + next, {rows, width}};
             next += padded(p.size());
-            named_.emplace_back(name, &p);
         });
     }
 
@@ -97,8 +105,28 @@ public:
                 host[i] = static_cast<T>(p->init.how == initializer::kind::constant ? p->init.scale
                                          : p->init.how == initializer::kind::normal ? p->init.scale * draw.normal(i)
                                                                                     : p->init.scale * (2 * draw.uniform(i) - 1));
-            ex_->copy_from_host(p->value.data, host.data(), host.size() * sizeof(T));
+            assign(*p, host);
         }
+    }
+
+    // one parameter's values from the host; a narrow one rounds them
+    void assign(parameter<T>& p, std::span<const T> host) {
+        check_equal(static_cast<index>(host.size()), p.size(), "parameter_store::assign", "number of values");
+        if (!p.narrow) return ex_->copy_from_host(p.value.data, host.data(), host.size_bytes());
+        std::vector<bfloat16> rounded(host.size());
+        for (std::size_t i = 0; i < host.size(); ++i) rounded[i] = bfloat16(static_cast<float>(host[i]));
+        assign(p, std::span<const bfloat16>(rounded));
+    }
+    void assign(parameter<T>& p, std::span<const bfloat16> host) {
+        check_equal(static_cast<index>(host.size()), p.size(), "parameter_store::assign", "number of values");
+        auto memory = std::make_shared<tensor<Exec, bfloat16>>(*ex_, std::array<index, 1>{p.size()}, host);
+        share(p, memory->data(), memory);
+    }
+    // a narrow parameter's values where they lie: `owner` keeps them there
+    void share(parameter<T>& p, const bfloat16* values, std::shared_ptr<const void> owner) {
+        check(p.narrow, "parameter_store::share", "the parameter is not kept as bfloat16");
+        p.stored = {values, {p.size() / p.shape.back(), p.shape.back()}};
+        owners_[&p] = std::move(owner);
     }
     void zero_gradients() {
         if (grads_.size()) ex_->fill_bytes(grads_.data(), 0, static_cast<std::size_t>(grads_.size()) * sizeof(T));
@@ -117,6 +145,17 @@ private:
     Exec* ex_;
     tensor<Exec, T> values_, grads_, frozen_;
     std::vector<std::pair<std::string, parameter<T>*>> named_;
+    std::map<const parameter<T>*, std::shared_ptr<const void>> owners_;   // of narrow parameters' memory
 };
+
+// A parameter's values on the host, widened where it is narrow.
+template <executor Exec, class T>
+std::vector<T> to_host(Exec& ex, const parameter<T>& p) {
+    if (!p.narrow) return to_host(ex, p.value);
+    const auto stored = to_host(ex, p.stored);
+    std::vector<T> out(stored.size());
+    for (std::size_t i = 0; i < out.size(); ++i) out[i] = widen<T>(stored[i]);
+    return out;
+}
 
 }  // namespace spectral

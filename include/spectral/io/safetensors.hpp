@@ -125,6 +125,9 @@ public:
         return found->second;
     }
 
+    // What keeps the entries' spans alive beyond this object: null if it was made from someone else's memory.
+    std::shared_ptr<const void> owner(const std::string&) const { return file_; }
+
     // Copies a tensor, converting its elements to T. Floating point becomes T by rounding (through float for the
     // 16-bit types); integers must fit. The number of elements must be out.size().
     template <TensorElement T>

@@ -55,6 +55,7 @@ public:
     const std::map<std::string, std::string>& metadata() const { return files_.front().metadata(); }   // of the first file
     bool contains(const std::string& tensor) const { return where_.count(tensor) != 0; }
     const tensor_entry& at(const std::string& tensor) const { return file_of(tensor).at(tensor); }
+    std::shared_ptr<const void> owner(const std::string& tensor) const { return file_of(tensor).owner(tensor); }
     template <class T>
     void read(const std::string& tensor, std::span<T> out) const { file_of(tensor).read(tensor, out); }
     std::map<std::string, tensor_entry> tensors() const {

@@ -2,7 +2,8 @@
 // include/spectral/io/weights.hpp: a model's parameters from and to safetensors
 //
 // Loading is strict: every mismatch of the file is listed in one error before any value is copied. Values of any
-// floating type are converted to the model's scalar.
+// floating type are converted to the model's scalar. A parameter kept as bfloat16 shares the mapped file where that holds
+// BF16 and the executor can read it: nothing is copied, and pages are read when a kernel touches them.
 #pragma once
 #include <spectral/core/parameters.hpp>
 #include <spectral/io/safetensors.hpp>
@@ -19,6 +20,20 @@ inline bool redundant_tensor(std::string_view name) {
 }
 // state that a checkpoint of another routing mode lacks
 inline bool optional_tensor(std::string_view name) { return name.ends_with("router.multiplier"); }
+
+// Points a narrow parameter into the file, if that is possible.
+template <executor Exec, class T, class File>
+bool share_weight(Exec&, parameter_store<Exec, T>& store, const File& file, const std::string& stored, parameter<T>& p) {
+    if constexpr (requires { requires Exec::reads_host_memory; }) {
+        const tensor_entry entry = file.at(stored);
+        const auto owner = file.owner(stored);
+        const std::byte* data = entry.data.data();
+        if (!owner || entry.dtype != dtype::bf16 || reinterpret_cast<std::uintptr_t>(data) % alignof(bfloat16) != 0) return false;
+        store.share(p, reinterpret_cast<const bfloat16*>(data), owner);
+        return true;
+    }
+    return false;
+}
 
 inline std::string name_list(const std::vector<std::string>& names) {
     std::string out;
@@ -69,12 +84,20 @@ void load_weights(Exec& ex, parameter_store<Exec, T>& store, const File& file, c
     check(problem.empty(), file.name(), "the tensors do not fit the model: ", problem);
 
     std::vector<T> host;
+    std::vector<bfloat16> narrow;
     for (const auto& [name, p] : store.named()) {
         const std::string stored = which.stored_as(name);
         if (!which.holds(name) || !file.contains(stored)) continue;
+        if (p->narrow) {
+            if (detail::share_weight(ex, store, file, stored, *p)) continue;
+            narrow.resize(static_cast<std::size_t>(p->size()));
+            file.read(stored, std::span<bfloat16>(narrow));
+            store.assign(*p, narrow);
+            continue;
+        }
         host.resize(static_cast<std::size_t>(p->size()));
         file.read(stored, std::span<T>(host));
-        ex.copy_from_host(p->value.data, host.data(), host.size() * sizeof(T));
+        store.assign(*p, host);
     }
 }
 
@@ -84,7 +107,7 @@ void add_weights(Exec& ex, const parameter_store<Exec, T>& store, safetensors_wr
                  const weight_selection& which = {}) {
     for (const auto& [name, p] : store.named()) {
         if (!which.holds(name)) continue;
-        hold.push_back(to_host(ex, p->value));
+        hold.push_back(to_host(ex, *p));
         writer.add(which.stored_as(name), p->shape, std::span<const T>(hold.back()));
     }
 }

@@ -44,7 +44,7 @@ struct grouped_attention {
         const_matrix<T> k = s.k, v = s.v;
         row_map k_rows = p.rows;
         if (p.decode) {
-            const auto cache = p.decode->layers[static_cast<std::size_t>(layer)].view();
+            const auto cache = own_cache(p);
             kv_append<Exec, T>(p.ex, s.k, s.v, p.rows, cache);
             k = cache.k;
             v = cache.v;
@@ -66,7 +66,7 @@ struct grouped_attention {
     void write_keys(pass<Exec, T>& p, const_matrix<T> x) {
         saved s;
         make_keys(p, x, s);
-        kv_append<Exec, T>(p.ex, s.k, s.v, p.rows, p.decode->layers[static_cast<std::size_t>(layer)].view());
+        kv_append<Exec, T>(p.ex, s.k, s.v, p.rows, own_cache(p));
         if (p.trace) p.trace->counts[layer].work.key_rows += x.rows();
     }
 
@@ -96,9 +96,14 @@ struct grouped_attention {
         v_proj.visit_parameters(f, prefix + "self_attn.v_proj.");
         o_proj.visit_parameters(f, prefix + "self_attn.o_proj.");
     }
-    index cache_width() const { return k_proj.out(); }
 
 private:
+    // made by the first sequence that writes
+    kv_cache<T> own_cache(pass<Exec, T>& p) const {
+        auto& kept = p.decode->layers[static_cast<std::size_t>(layer)];
+        if (!kept.capacity) p.decode->make_cache(p.ex, layer, p.rows.sequences(), p.decode->capacity, k_proj.out());
+        return kept.view();
+    }
     attention_options options() const {
         return {heads, kv_heads, 1 / std::sqrt(static_cast<double>(q_proj.out() / heads)), true, 0, {}};
     }

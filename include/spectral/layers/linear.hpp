@@ -45,6 +45,7 @@ struct linear {
 
     // folds the adapter into the weight and drops it
     void merge(Exec& ex) {
+        check(!(adapter && weight.narrow), "linear::merge", "a weight kept as bfloat16 takes no adapter in: load it wide");
         if (adapter) adapter->merge_into(ex, weight.value);
         adapter.reset();
     }

@@ -46,6 +46,8 @@ struct layer_route_config {
 struct layer_route_model {
     qwen2_config backbone;
     layer_route_config route;
+    // of the backbone's matrices; bf16 freezes it. Norms, biases, adapters and gates stay in the model's scalar
+    weight_storage storage = weight_storage::as_computed;
 };
 
 }  // namespace spectral

@@ -142,13 +142,13 @@ struct qwen2_stack {
         }
     }
 
-    // Key/value room of a block is made when its first open sequence writes; here for all, since gates are not known yet.
-    decode_state<Exec, T> make_decode_state(Exec& ex, index sequences, index capacity) {
+    // Key/value room of a block is made when its first open sequence writes: a block that stays closed has none.
+    decode_state<Exec, T> make_decode_state(Exec&, index sequences, index capacity) {
         decode_state<Exec, T> state;
         state.length.assign(static_cast<std::size_t>(sequences), 0);
         state.capacity = capacity;
         state.open.assign(blocks.size(), {});
-        for (std::size_t l = 0; l < blocks.size(); ++l) state.make_cache(ex, static_cast<index>(l), sequences, capacity, blocks[l].attention.cache_width());
+        state.layers.resize(blocks.size());
         return state;
     }
 
@@ -160,11 +160,14 @@ private:
 
     void freeze_and_adapt() {
         const layer_route_config& r = config.route;
-        const bool frozen = !r.plain() && !r.train_backbone;
+        const bool narrow = config.storage == weight_storage::bf16;
+        check(!(narrow && r.train_backbone), "qwen2", "a backbone kept as bfloat16 cannot be trained");
+        const bool frozen = narrow || (!r.plain() && !r.train_backbone);
         visit_parameters([&](const std::string& name, parameter<T>& p) {
             const bool gate = name.starts_with("router.");
             p.trainable = gate ? r.train_gates : !frozen;
             if (gate) p.rate = r.gate_rate;
+            p.narrow = narrow && !gate && p.shape.size() == 2;
         }, "");
         for_each_linear([&](const std::string& path, linear<Exec, T>& target) {
             const auto options = r.adapter_of(path);

@@ -3,7 +3,7 @@
 //   loss[n] = log Σ_v exp(z[n,v]) − z[n, target[n]];   z = logits, or x Wᵀ;   target < 0: row ignored, loss 0
 // The fused form works through blocks of rows: no more than one block of logits exists at a time. Given gradient
 // views it computes them in the same pass, with weight dL_dloss on every counted row.
-// Shapes: logits (N, V) or x (N, C), W (V, C); target (N); loss (N).
+// Shapes: logits (N, V) or x (N, C), W (V, C), which may be kept as bfloat16; target (N); loss (N).
 #pragma once
 #include <spectral/ops/embedding.hpp>
 
@@ -21,15 +21,16 @@ void cross_entropy(Exec& ex, const_matrix<T> logits, const_vector<row_index> tar
 
 // dL_dx is overwritten, dL_dw accumulates; both empty: loss only.
 template <executor Exec, class T>
-void linear_cross_entropy(Exec& ex, const_matrix<T> x, const_matrix<T> w, const_vector<row_index> target,
-                          vector_view<T> loss, double dL_dloss = 0, out_matrix<T> dL_dx = {},
-                          out_matrix<T> dL_dw = {}) {
+void linear_cross_entropy(Exec& ex, const_matrix<T> x, const_weight<T> w, const_vector<row_index> target,
+                          vector_view<T> loss, double dL_dloss = 0, out_matrix<T> dL_dx = {}, out_matrix<T> dL_dw = {}) {
     check_equal(w.width(), x.width(), "linear_cross_entropy", "width of the weight against the width of x");
     check_shape(target, {x.rows()}, "linear_cross_entropy", "target");
     check_shape(loss, {x.rows()}, "linear_cross_entropy", "loss");
     if (dL_dx.data) check_shape(dL_dx, {x.rows(), x.width()}, "linear_cross_entropy", "dL_dx");
     if (dL_dw.data) check_shape(dL_dw, {w.rows(), w.width()}, "linear_cross_entropy", "dL_dw");
-    SPECTRAL_CALL_KERNEL(linear_cross_entropy_kernel, ex, x, w, target, loss, dL_dloss, dL_dx, dL_dw);
+    w.visit([&](auto weight) {
+        SPECTRAL_CALL_KERNEL(linear_cross_entropy_kernel, ex, x, weight, target, loss, dL_dloss, dL_dx, dL_dw);
+    });
 }
 
 }  // namespace spectral

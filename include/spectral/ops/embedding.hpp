@@ -4,16 +4,17 @@
 // Shapes: ids (N), table (V, C), y (N, C). Ids must lie in [0, V): checked where text enters (models), not per call.
 #pragma once
 #include <spectral/core/executor.hpp>
+#include <spectral/core/weight_view.hpp>
 
 namespace spectral {
 
 enum class write { overwrite, accumulate };   // whether an output is replaced or added to
 
 template <executor Exec, class T>
-void embedding_forward(Exec& ex, const_vector<row_index> ids, const_matrix<T> table, matrix_view<T> y,
+void embedding_forward(Exec& ex, const_vector<row_index> ids, const_weight<T> table, matrix_view<T> y,
                        write mode = write::overwrite) {
     check_shape(y, {ids.size(), table.width()}, "embedding_forward", "y");
-    SPECTRAL_CALL_KERNEL(embedding_forward_kernel, ex, ids, table, y, mode);
+    table.visit([&](auto rows) { SPECTRAL_CALL_KERNEL(embedding_forward_kernel, ex, ids, rows, y, mode); });
 }
 
 // dL_dtable[ids[n]] += dL_dy[n], in ascending n (deterministic)

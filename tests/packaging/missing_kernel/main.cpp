@@ -14,8 +14,8 @@ public:
 };
 
 #ifdef WITH_KERNEL
-template <class T>
-void linear_forward_kernel(executor&, spectral::const_matrix<T>, spectral::const_matrix<T>, spectral::const_vector<T>,
+template <class T, class W>   // W: T, or bfloat16
+void linear_forward_kernel(executor&, spectral::const_matrix<T>, spectral::view<const W, 2>, spectral::const_vector<T>,
                            spectral::matrix_view<T>, spectral::write) {}
 #endif
 

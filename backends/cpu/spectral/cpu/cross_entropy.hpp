@@ -51,8 +51,8 @@ void cross_entropy_kernel(executor& ex, const_matrix<T> logits, const_vector<row
     });
 }
 
-template <class T>
-void linear_cross_entropy_kernel(executor& ex, const_matrix<T> x, const_matrix<T> w, const_vector<row_index> target,
+template <class T, class W>
+void linear_cross_entropy_kernel(executor& ex, const_matrix<T> x, matrix_view<const W> w, const_vector<row_index> target,
                                  vector_view<T> loss, double dL_dloss, out_matrix<T> dL_dx, out_matrix<T> dL_dw) {
     const index V = w.rows(), bytes = V * static_cast<index>(sizeof(T));
     const index block = std::clamp<index>((8 << 20) / bytes / 16 * 16, 64, 512);   // 8 MB of logits

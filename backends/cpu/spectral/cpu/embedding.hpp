@@ -9,17 +9,18 @@
 
 namespace spectral::cpu {
 
-template <class T>
-void embedding_forward_kernel(executor& ex, const_vector<row_index> ids, const_matrix<T> table, matrix_view<T> y,
+template <class T, class W>
+void embedding_forward_kernel(executor& ex, const_vector<row_index> ids, matrix_view<const W> table, matrix_view<T> y,
                               write mode) {
     detail::for_each_row(ex, y.rows(), y.width(), [&](index n) {
-        const T* from = table.row(ids[n]);
+        const W* from = table.row(ids[n]);
         T* to = y.row(n);
         if (mode == write::overwrite) {
-            std::copy_n(from, y.width(), to);
+#pragma omp simd
+            for (index c = 0; c < y.width(); ++c) to[c] = widen<T>(from[c]);
         } else {
 #pragma omp simd
-            for (index c = 0; c < y.width(); ++c) to[c] += from[c];
+            for (index c = 0; c < y.width(); ++c) to[c] += widen<T>(from[c]);
         }
     });
 }

@@ -2,44 +2,25 @@
 // backends/cpu/spectral/cpu/linear.hpp: affine map of every row, as matrix products
 //
 // The bias is what the product starts from (detail/gemm.hpp), so adding it costs nothing. A few rows, as in decoding,
-// are dot products that read the weight once: packing it would cost more than multiplying.
+// are dot products that read the weight once (detail/few_rows.hpp): packing it would cost more than multiplying. Weights
+// kept as bfloat16 are widened in registers there, and while panels are packed otherwise.
 #pragma once
+#include <spectral/cpu/detail/few_rows.hpp>
 #include <spectral/cpu/detail/gemm.hpp>
 #include <spectral/cpu/detail/row_loops.hpp>
 #include <spectral/ops/linear.hpp>
 
 namespace spectral::cpu {
 
-namespace detail {
-
-// y[n] = W x[n] + b for up to four rows: bound by reading W
-template <class T>
-void few_rows_forward(executor& ex, const_matrix<T> x, const_matrix<T> w, const_vector<T> b, matrix_view<T> y,
-                      write mode) {
-    const index width = x.width();
-    parallel_ranges(ex, w.rows(), rows_grain(width), [&](index first, index last, int) {
-        for (index o = first; o < last; ++o) {
-            const T* weight = w.row(o);
-            for (index n = 0; n < x.rows(); ++n) {
-                const T* in = x.row(n);
-                const T value = row_sum<T>(width, [=](index i) { return weight[i] * in[i]; }) + (b.data ? b[o] : T(0));
-                y(n, o) = mode == write::accumulate ? y(n, o) + value : value;
-            }
-        }
-    });
-}
-
-}  // namespace detail
-
-template <class T>
-void linear_forward_kernel(executor& ex, const_matrix<T> x, const_matrix<T> w, const_vector<T> b, matrix_view<T> y,
+template <class T, class W>
+void linear_forward_kernel(executor& ex, const_matrix<T> x, matrix_view<const W> w, const_vector<T> b, matrix_view<T> y,
                            write mode) {
-    if (x.rows() <= 4) return detail::few_rows_forward<T>(ex, x, w, b, y, mode);
+    if (x.rows() <= detail::few_rows) return detail::few_rows_forward<T, W>(ex, x, w, b, y, mode);
     detail::gemm<T>(ex, detail::transpose::no, detail::transpose::yes, T(1), x, w, mode, y, b);
 }
 
-template <class T>
-void linear_backward_input_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> w, matrix_view<T> dL_dx,
+template <class T, class W>
+void linear_backward_input_kernel(executor& ex, const_matrix<T> dL_dy, matrix_view<const W> w, matrix_view<T> dL_dx,
                                   write mode) {
     detail::gemm<T>(ex, detail::transpose::no, detail::transpose::no, T(1), dL_dy, w, mode, dL_dx);
 }

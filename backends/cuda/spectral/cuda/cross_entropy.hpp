@@ -88,4 +88,25 @@ void linear_cross_entropy_kernel(executor& ex, const_matrix<T> x, const_matrix<T
     }
 }
 
+// a weight kept as bfloat16 while the model computes in another type: the same blocks, each product widening it
+template <class T>
+    requires(!std::is_same_v<T, bfloat16>)
+void linear_cross_entropy_kernel(executor& ex, const_matrix<T> x, view<const bfloat16, 2> w, const_vector<row_index> target,
+                                 vector_view<T> loss, double dL_dloss, out_matrix<T> dL_dx, out_matrix<T> dL_dw) {
+    const index V = w.rows(), N = x.rows(), stride = detail::divide_up(V, 16) * 16;
+    const index block = std::min(N, std::clamp<index>((index{256} << 20) / (stride * static_cast<index>(sizeof(T))), 64, 8192));
+    arena_scope scratch(ex);
+    const auto logits = ex.memory().template matrix<T>(block, stride).columns(0, V);
+    for (index first = 0; first < N; first += block) {
+        const index count = std::min(block, N - first);
+        const auto rows = x.slice(first, count);
+        const auto z = logits.slice(0, count);
+        linear_forward_kernel<T>(ex, rows, w, {}, z, write::overwrite);
+        detail::cross_entropy_of<T, T>(ex, z, target.slice(first, count), loss.slice(first, count), dL_dloss,
+                                       dL_dx.data || dL_dw.data ? z : matrix_view<T>{});
+        if (dL_dx.data) linear_backward_input_kernel<T>(ex, z, w, dL_dx.slice(first, count), write::overwrite);
+        if (dL_dw.data) linear_backward_weight_kernel<T>(ex, z, rows, dL_dw, {});
+    }
+}
+
 }  // namespace spectral::cuda

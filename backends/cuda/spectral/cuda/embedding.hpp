@@ -63,6 +63,19 @@ void embedding_forward_kernel(executor& ex, const_vector<row_index> ids, const_m
     });
 }
 
+// a table kept as bfloat16 while the model computes in another type
+template <class T>
+    requires(!std::is_same_v<T, bfloat16>)
+void embedding_forward_kernel(executor& ex, const_vector<row_index> ids, view<const bfloat16, 2> table, matrix_view<T> y, write mode) {
+    const auto from = detail::rows_in(table);
+    const auto to = detail::rows_in(y);
+    const row_index* id = ids.data;
+    const bool accumulate = mode == write::accumulate;
+    detail::for_each_element(ex, "embedding_forward", ids.size(), y.width(), [=] __device__(index n, index c) {
+        to(n)[c] = static_cast<T>(detail::widen(from(id[n])[c])) + (accumulate ? to(n)[c] : T(0));
+    });
+}
+
 template <class T>
 void embedding_backward_kernel(executor& ex, const_vector<row_index> ids, const_matrix<T> dL_dy, matrix_view<T> dL_dtable) {
     if (dL_dy.empty()) return;

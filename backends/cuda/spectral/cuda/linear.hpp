@@ -40,4 +40,50 @@ void linear_backward_weight_kernel(executor& ex, const_matrix<T> dL_dy, const_ma
         [=] __device__(index o, const A(&total)[1]) { db[o] = detail::narrow<T>(detail::widen(db[o]) + total[0]); });
 }
 
+// ---- a weight kept as bfloat16 while the model computes in another type: widened a part at a time ----------------------
+
+namespace detail {
+
+// to = w: a function of its own, since nvcc takes no __device__ lambda in one that is given another function's lambda
+template <class T>
+void widen_rows(executor& ex, const char* what, view<const bfloat16, 2> w, matrix_view<T> out) {
+    const auto from = rows_in(w);
+    const auto to = rows_in(out);
+    for_each_element(ex, what, w.rows(), w.width(), [=] __device__(index n, index c) { to(n)[c] = static_cast<T>(widen(from(n)[c])); });
+}
+
+// f(first, count, rows [first, first + count) of w in T): at most 64 MB of them exist at a time
+template <class T, class F>
+void for_widened_rows(executor& ex, const char* what, view<const bfloat16, 2> w, F&& f) {
+    if (w.empty()) return;
+    const index most = std::clamp<index>((index{64} << 20) / (w.width() * static_cast<index>(sizeof(T))), 1, w.rows());
+    arena_scope scratch(ex);
+    const auto memory = ex.memory().template matrix<T>(most, w.width());
+    for (index first = 0; first < w.rows(); first += most) {
+        const index count = std::min(most, w.rows() - first);
+        widen_rows<T>(ex, what, w.slice(first, count), memory.slice(0, count));
+        f(first, count, view<const T, 2>(memory.slice(0, count)));
+    }
+}
+
+}  // namespace detail
+
+template <class T>
+    requires(!std::is_same_v<T, bfloat16>)
+void linear_forward_kernel(executor& ex, const_matrix<T> x, view<const bfloat16, 2> w, const_vector<T> b, matrix_view<T> y, write mode) {
+    if (w.width() == 0) return linear_forward_kernel<T>(ex, x, view<const T, 2>(nullptr, w.shape), b, y, mode);
+    detail::for_widened_rows<T>(ex, "linear_forward", w, [&](index first, index count, view<const T, 2> rows) {
+        linear_forward_kernel<T>(ex, x, rows, b.data ? b.slice(first, count) : b, y.columns(first, count), mode);
+    });
+}
+
+template <class T>
+    requires(!std::is_same_v<T, bfloat16>)
+void linear_backward_input_kernel(executor& ex, const_matrix<T> dL_dy, view<const bfloat16, 2> w, matrix_view<T> dL_dx, write mode) {
+    if (w.rows() == 0) return linear_backward_input_kernel<T>(ex, dL_dy, view<const T, 2>(nullptr, w.shape), dL_dx, mode);
+    detail::for_widened_rows<T>(ex, "linear_backward_input", w, [&](index first, index count, view<const T, 2> rows) {
+        linear_backward_input_kernel<T>(ex, dL_dy.columns(first, count), rows, dL_dx, first == 0 ? mode : write::accumulate);
+    });
+}
+
 }  // namespace spectral::cuda

@@ -27,8 +27,8 @@ void cross_entropy_kernel(executor&, const_matrix<T> logits, const_vector<row_in
 }
 
 // One row of logits at a time.
-template <class T>
-void linear_cross_entropy_kernel(executor& ex, const_matrix<T> x, const_matrix<T> w, const_vector<row_index> target,
+template <class T, class W>
+void linear_cross_entropy_kernel(executor& ex, const_matrix<T> x, matrix_view<const W> w, const_vector<row_index> target,
                                  vector_view<T> loss, double dL_dloss, out_matrix<T> dL_dx, out_matrix<T> dL_dw) {
     arena_scope scratch(ex);
     auto logits = ex.memory().template matrix<T>(1, w.rows());

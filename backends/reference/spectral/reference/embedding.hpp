@@ -6,11 +6,11 @@
 
 namespace spectral::reference {
 
-template <class T>
-void embedding_forward_kernel(executor&, const_vector<row_index> ids, const_matrix<T> table, matrix_view<T> y,
-                              write mode) {
+template <class T, class W>
+void embedding_forward_kernel(executor&, const_vector<row_index> ids, matrix_view<const W> table, matrix_view<T> y, write mode) {
     for (index n = 0; n < ids.size(); ++n)
-        for (index c = 0; c < y.width(); ++c) y(n, c) = (mode == write::accumulate ? y(n, c) : T(0)) + table(ids[n], c);
+        for (index c = 0; c < y.width(); ++c)
+            y(n, c) = (mode == write::accumulate ? y(n, c) : T(0)) + widen<T>(table(ids[n], c));
 }
 
 template <class T>

@@ -5,7 +5,7 @@
 // The blocked scheme of Goto and van de Geijn (TOMS 34, 2008): panels of B are packed once per block of the depth and
 // pass from the second-level cache to the first while a block of A goes by; the products happen in register_tile.hpp.
 // What libraries leave to the caller is done here while C is in registers: the bias is what sums start from, and an
-// overwritten C is never read. Packing buffers belong to the thread and are kept, so that a step allocates nothing. The
+// overwritten C is never read. B may be kept as bfloat16: packing widens it. Packing buffers belong to the thread and are kept, so that a step allocates nothing. The
 // executor's number of threads holds. Every element of C is summed by one thread, over k in ascending order: same
 // number of threads, same bits. bench/gemm_bench.cpp runs it against Eigen's product.
 #pragma once
@@ -71,8 +71,8 @@ void for_each_panel(index width, F&& f) {
 }
 
 // C = α op(A) op(B) on the calling thread.
-template <transpose TransposeA, transpose TransposeB, class T>
-void gemm_tile(index depth, T alpha, const T* a, index a_stride, const T* b, index b_stride, write mode,
+template <transpose TransposeA, transpose TransposeB, class T, class B>
+void gemm_tile(index depth, T alpha, const T* a, index a_stride, const B* b, index b_stride, write mode,
                matrix_view<T> c, const T* bias) {
     constexpr index size = sizeof(T), lanes = lane_count<T>, R = tile_rows;
     constexpr bool panels_of_a = TransposeA == transpose::yes;
@@ -126,13 +126,13 @@ void gemm_tile(index depth, T alpha, const T* a, index a_stride, const T* b, ind
 }
 
 // The product on the calling thread: for use inside a parallel region.
-template <class T>
-void gemm_here(transpose ta, transpose tb, T alpha, const_matrix<T> a, const_matrix<T> b, write mode, matrix_view<T> c,
+template <class T, class B>
+void gemm_here(transpose ta, transpose tb, T alpha, const_matrix<T> a, matrix_view<B> b, write mode, matrix_view<T> c,
                const_vector<T> bias = {}) {
     if (c.rows() == 0 || c.width() == 0) return;
     const index depth = ta == transpose::no ? a.width() : a.rows();
-    const auto run = [&]<transpose A, transpose B>() {
-        gemm_tile<A, B, T>(depth, alpha, a.data, a.row_stride, b.data, b.row_stride, mode, c, bias.data);
+    const auto run = [&]<transpose TransposeA, transpose TransposeB>() {
+        gemm_tile<TransposeA, TransposeB, T>(depth, alpha, a.data, a.row_stride, b.data, b.row_stride, mode, c, bias.data);
     };
     using enum transpose;
     if (ta == no) return tb == no ? run.template operator()<no, no>() : run.template operator()<no, yes>();
@@ -141,8 +141,8 @@ void gemm_here(transpose ta, transpose tb, T alpha, const_matrix<T> a, const_mat
 
 // The product on the executor's threads, C cut into a grid of tiles: one thread packs its rows of A and its columns of
 // B, so the grid with the smallest half perimeter packs least.
-template <class T>
-void gemm(executor& ex, transpose ta, transpose tb, T alpha, const_matrix<T> a, const_matrix<T> b, write mode,
+template <class T, class B>
+void gemm(executor& ex, transpose ta, transpose tb, T alpha, const_matrix<T> a, matrix_view<B> b, write mode,
           matrix_view<T> c, const_vector<T> bias = {}) {
     const index m = c.rows(), n = c.width(), depth = ta == transpose::no ? a.width() : a.rows();
     if (m == 0 || n == 0) return;

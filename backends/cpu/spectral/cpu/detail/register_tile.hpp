@@ -7,11 +7,35 @@
 // two, so that a width of 256 is not computed as 288); a is read where it lies when its rows run along k (each row is
 // then a stream of its own), or from a panel of tile_rows elements per k.
 #pragma once
+#include <spectral/core/half.hpp>
 #include <spectral/cpu/detail/lane_fft.hpp>
 
 #include <algorithm>
 
 namespace spectral::cpu::detail {
+
+// One register of T from where the values are stored: as they are, or as bfloat16, the upper halves of floats.
+template <class T> struct narrow_lanes;
+template <> struct narrow_lanes<float> {
+    typedef std::uint16_t stored __attribute__((vector_size(vector_bytes / 2), may_alias, aligned(2)));
+    typedef std::uint32_t bits __attribute__((vector_size(vector_bytes)));
+    typedef float wide __attribute__((vector_size(vector_bytes)));
+};
+template <> struct narrow_lanes<double> {
+    typedef std::uint16_t stored __attribute__((vector_size(vector_bytes / 4), may_alias, aligned(2)));
+    typedef std::uint32_t bits __attribute__((vector_size(vector_bytes / 2)));
+    typedef float wide __attribute__((vector_size(vector_bytes / 2)));
+};
+template <class T, class Stored>
+lane_vec<T> load_widened(const Stored* p) {
+    if constexpr (std::is_same_v<Stored, T>) {
+        return load_unaligned(p);
+    } else {
+        using lanes = narrow_lanes<T>;
+        const auto bits = __builtin_convertvector(*reinterpret_cast<const typename lanes::stored*>(p), typename lanes::bits) << 16;
+        return __builtin_convertvector(reinterpret_cast<typename lanes::wide>(bits), lane_vec<T>);
+    }
+}
 
 inline constexpr index tile_rows = vector_bytes == 64 ? 8 : 4;
 template <class T>
@@ -65,23 +89,23 @@ void multiply_tile(index depth, const T* a, index a_stride, const T* b, T alpha,
         }
 }
 
-// ---- packing -----------------------------------------------------------------------------------------------------------
+// ---- packing: what is kept as bfloat16 is widened on the way ---------------------------------------------------------------
 
 // packed[k · Width + i] = x[k · stride + i] for i < count, else 0: rows of x run along the panel
-template <index Width, class T>
-void pack_along(const T* x, index stride, index depth, index count, T* packed) {
+template <index Width, class T, class Stored>
+void pack_along(const Stored* x, index stride, index depth, index count, T* packed) {
     for (index k = 0; k < depth; ++k, packed += Width, x += stride) {
         if (count == Width) {
-            for (index i = 0; i < Width; ++i) packed[i] = x[i];
+            for (index i = 0; i < Width; ++i) packed[i] = widen<T>(x[i]);
         } else {
-            for (index i = 0; i < Width; ++i) packed[i] = i < count ? x[i] : T(0);
+            for (index i = 0; i < Width; ++i) packed[i] = i < count ? widen<T>(x[i]) : T(0);
         }
     }
 }
 
 // packed[k · Width + i] = x[i · stride + k] for i < count, else 0: rows of x run along the depth
-template <index Width, class T>
-void pack_across(const T* x, index stride, index depth, index count, T* packed) {
+template <index Width, class T, class Stored>
+void pack_across(const Stored* x, index stride, index depth, index count, T* packed) {
     using V = lane_vec<T>;
     constexpr index lanes = lane_count<T>;
     static_assert(Width % lanes == 0);
@@ -92,14 +116,14 @@ void pack_across(const T* x, index stride, index depth, index count, T* packed) 
             for (; k + lanes <= depth; k += lanes) {
                 V block[lanes];
                 SPECTRAL_LANE_UNROLL for (index i = 0; i < lanes; ++i) block[i] =
-                    load_unaligned(x + (first + i) * stride + k);
+                    load_widened<T>(x + (first + i) * stride + k);
                 transpose_lanes<T>(block);
                 SPECTRAL_LANE_UNROLL for (index i = 0; i < lanes; ++i) * as_lanes(packed + (k + i) * Width + first) =
                     block[i];
             }
         for (; k < depth; ++k)
             for (index i = 0; i < lanes; ++i)
-                packed[k * Width + first + i] = i < rows ? x[(first + i) * stride + k] : T(0);
+                packed[k * Width + first + i] = i < rows ? widen<T>(x[(first + i) * stride + k]) : T(0);
     }
 }
 
