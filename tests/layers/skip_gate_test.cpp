@@ -14,6 +14,7 @@ struct gate_case {
     skip_gate_options options;
     std::vector<index> prompts{};  // empty: whole sequences
     std::vector<double> dL_dsoft{};  // what an objective asks; empty: nothing
+    bool frozen = false;  // the gate: its input still feels it
 };
 
 std::string describe(const gate_case& g) {
@@ -21,7 +22,7 @@ std::string describe(const gate_case& g) {
     return std::string(names[static_cast<int>(g.options.pool)]) +
            (g.options.kind == gate_kind::straight_through ? ", straight-through" : ", hard concrete") +
            (g.options.skip_first_position ? ", without the first row" : "") + (g.prompts.empty() ? "" : ", prompts") +
-           (g.dL_dsoft.empty() ? "" : ", an objective");
+           (g.dL_dsoft.empty() ? "" : ", an objective") + (g.frozen ? ", frozen" : "");
 }
 
 // The gate and the block behind it: attention, which reads other rows of its sequence.
@@ -40,7 +41,9 @@ struct gated_block {
         : g(g_),
           inner(c.width, 2, 1, 4, 1e-6, c.layer,
                 std::make_shared<tensor<Exec, T, 2>>(ex, std::array<index, 2>{32, 4}, rotary_table<T>(32, 4, 100))),
-          gate(ex, c.width, c.layer, g_.options) {}
+          gate(ex, c.width, c.layer, g_.options) {
+        gate.weight.trainable = gate.bias.trainable = !g.frozen;
+    }
 
     auto run_inner(saved& s) {
         return [this, &s](pass<Exec, T>& p, const_matrix<T> x, matrix_view<T> y) { inner.forward(p, x, y, s.inner); };
@@ -112,6 +115,7 @@ std::vector<gate_case> cases() {
             const skip_gate_options o{.pool = pool, .kind = kind};
             out.push_back({o});
             out.push_back({o, some_prompts, {0.3, -0.2, 0.7, 0, 1, -1}});
+            out.push_back({o, some_prompts, {}, true});
             if (pool != gate_pool::prompt) continue;
             out.push_back({o, some_prompts});
             out.back().options.skip_first_position = true;

@@ -133,15 +133,16 @@ struct skip_gate {
         blend_backward(p.ex, dL_dy, s.inner, s.x, s.gate, p.rows, pool_scope::sequence, dL_dinner, direct, dL_dgate);
         add<Exec, T>(p.ex, direct, dL_dx);
         inner_backward(dL_dinner, dL_dx);
-        if (!weight.grad.data) return;
 
         auto gradient = to_host(p.ex, dL_dgate);
         for (std::size_t i = 0; i < gradient.size(); ++i)
             gradient[i] = static_cast<T>(gradient[i] * s.slope[i] + (dL_dsoft.empty() ? 0.0 : dL_dsoft[i]));
         if (!gradient.empty()) p.ex.copy_from_host(dL_dgate.data, gradient.data(), gradient.size() * sizeof(T));
         auto dL_dpooled = p.matrix(sequences, dL_dy.width());
-        sigmoid_gate_backward(p.ex, dL_dgate, s.soft, s.pooled, weight.matrix(), dL_dpooled, weight.grad,
-                              bias.grad_vector());
+        const bool trains = weight.grad.data != nullptr;  // of a frozen gate the input still feels the gate
+        sigmoid_gate_backward(p.ex, dL_dgate, s.soft, s.pooled, weight.matrix(), dL_dpooled,
+                              trains ? weight.grad : p.zeros(1, dL_dy.width()),
+                              trains ? bias.grad_vector() : p.vector(1));
         if (options.pool == gate_pool::sequence)
             return mean_pool_backward(p.ex, dL_dpooled, pooled_from, pool_scope::sequence, dL_dx);
         auto dL_dhat = p.zeros(n, dL_dy.width());
