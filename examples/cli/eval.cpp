@@ -225,6 +225,7 @@ void add_eval(CLI::App& app) {
     option(*c, "--seed", o->data.seed, "N", "of the expressions");
     c->add_flag("--json", o->json, "JSON instead of lines");
     add_route_options(*c, o->route);
+    add_storage_option(*c, o->runner);
     add_runner_options(*c, o->runner);
     const char* group = "LayerRoute";
     choice(*c, "--by", o->by, {"step_type"}, "conversations (--data, JSON lines) by step type: skip share, gates, "

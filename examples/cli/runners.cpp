@@ -139,7 +139,8 @@ std::unique_ptr<runner> model_directory::load(const runner_choice& choice, const
     }
     check(route.adapter.empty() && route.router.empty(), path.string(),
           "--adapter and --router: expected a qwen2 model, found a CHIAR model");
-    check(storage_of(choice) == weight_storage::as_computed, path.string(), "--storage bf16: expected a qwen2 model, found a CHIAR model");
+    check(storage_of(choice) == weight_storage::as_computed, path.string(),
+          "--storage bf16: expected a qwen2 model, found a CHIAR model");
     const weight_files weights = weight_files::of_file(weights_file(path));
     check_sizes(path, parameters_of(chiar()), weights);
     auto r = choice.make(chiar(), for_training);

@@ -165,7 +165,8 @@ TEMPLATE_LIST_TEST_CASE("grouped_attention: a cache continues as the whole would
     const auto whole = rig.y, x = rig.wide(rig.x.view());
     auto& ex = rig.ex;
     decode_state<Exec, T> state;
-    state.make_cache(ex, c.layer, 3, 6, rig.layer.cache_width());
+    state.layers.resize(static_cast<std::size_t>(c.layer + 1));   // the layer makes its own room
+    state.capacity = 6;
     route_trace trace(route_trace::mode::count);
     const std::vector<index> start{0, 6, 9};
     std::vector<index> seen{0, 0, 0};
