@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// examples/cli/chat_render.cpp: conversations to text and ids, as `spectral chat --render --jsonl` does
+// examples/cli/chat_render.cpp: conversations to text and ids, as `spectral chat --render` does
 #include "chat_render.hpp"
 #include "text_files.hpp"
 
@@ -7,9 +7,11 @@
 
 namespace spectral::cli {
 
-void render_chats(const std::string& tokenizer_file, const std::string& input) {
-    check(!tokenizer_file.empty(), "chat --render", "expected --tokenizer, which gives the ids, found none");
-    const auto tok = tokenizer::from_file(tokenizer_file);
+namespace {
+
+// each(chat) for the conversations of a file of JSON lines
+template <class Each>
+void for_each_chat(const std::string& input, Each&& each) {
     for_each_line(input, [&](const std::string& line, const std::string& where) {
         const chat_json json = parse_chat_json(line, where);
         check(json.is_object() && json.contains("messages"), where, "expected an object with the field \"messages\"");
@@ -20,7 +22,20 @@ void render_chats(const std::string& tokenizer_file, const std::string& input) {
             prompt = found->get<bool>();
         }
         const auto tools = json.find("tools");
-        const auto chat = render_chat(json["messages"], tools == json.end() ? chat_json() : *tools, prompt, where);
+        each(render_chat(json["messages"], tools == json.end() ? chat_json() : *tools, prompt, where));
+    });
+}
+
+}  // namespace
+
+void render_texts(const std::string& input) {
+    for_each_chat(input, [](const rendered_chat& chat) { std::cout << chat.text; });
+}
+
+void render_chats(const std::string& tokenizer_file, const std::string& input) {
+    check(!tokenizer_file.empty(), "chat --render --jsonl", "expected --tokenizer, which gives the ids, found none");
+    const auto tok = tokenizer::from_file(tokenizer_file);
+    for_each_chat(input, [&](const rendered_chat& chat) {
         chat_json out = chat_json::object();
         out["text"] = chat.text;
         out["ids"] = encode_chat(tok, chat);

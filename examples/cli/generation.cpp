@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+// examples/cli/generation.cpp: options and cost of a generation
+#include "generation.hpp"
+
+#include <spectral/report/statistics.hpp>
+
+#include <chrono>
+
+namespace spectral::cli {
+
+void add_generation_options(CLI::App& c, generation_choice& o) {
+    auto& s = o.how.sampling;
+    option(c, "--max-new-tokens", o.how.max_new_tokens, "N", "tokens at most; the model's longest sequence ends it too");
+    option(c, "--temperature", s.temperature, "X", "0: always the most likely token");
+    option(c, "--top-k", s.top_k, "N", "keep the N most likely tokens; 0: all");
+    option(c, "--top-p", s.top_p, "X", "keep the most likely tokens of this probability together");
+    option(c, "--min-p", s.min_p, "X", "keep tokens of at least X times the largest probability");
+    option(c, "--repetition-penalty", s.repetition_penalty, "X", "above 1 makes tokens seen before less likely");
+    option(c, "--seed", s.seed, "N", "of the draws: the same seed gives the same text");
+    option(c, "--stop", o.stop, "TEXT...", "end before any of these");
+    choice(c, "--mode", o.mode, {"routed", "full", "both"}, "skip gates decide, every block runs, or both after each other")
+        ->group("LayerRoute");
+}
+
+void complete(generation_choice& o, const model_directory& model, const tokenizer& tok) {
+    check(o.how.max_new_tokens > 0, "--max-new-tokens", "expected at least 1, found ", o.how.max_new_tokens);
+    for (const auto& s : o.stop) check(!s.empty(), "--stop", "expected text, found an empty string");
+    if (model.is_qwen2()) o.how.end_ids = model.qwen2().eos_token_ids;
+    if (const auto end = tok.token_id("<|endoftext|>"); end && o.how.end_ids.empty()) o.how.end_ids = {*end};
+    o.how.known_ids = std::min(tok.vocab_size(), model.vocabulary());
+}
+
+std::vector<std::vector<row_index>> generate_measured(runner& r, const std::vector<std::vector<row_index>>& prompts,
+                                                      const generation_choice& o, const token_callback& on_token,
+                                                      generation_cost& cost) {
+    auto* route = r.layer_route();
+    const bool gated = route && route->config().route.gates;
+    const auto run = [&](bool full, const token_callback& each, double& seconds, index& tokens) {
+        if (gated)
+            route->force_open(full ? std::vector<char>(static_cast<std::size_t>(route->config().backbone.num_hidden_layers), 1)
+                                   : std::vector<char>{});
+        const auto began = std::chrono::steady_clock::now();
+        auto ids = generate(r, prompts, o.how, each);
+        seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+        for (const auto& answer : ids) tokens += static_cast<index>(answer.size());
+        return ids;
+    };
+    auto ids = run(o.mode == "full", on_token, cost.seconds, cost.tokens);
+    if (gated) cost.open_shares = route->open_shares();
+    if (o.mode == "both" && gated) run(true, {}, cost.full_seconds, cost.full_tokens);
+    if (gated) route->force_open({});
+    return ids;
+}
+
+void print_cost(const generation_cost& c) {
+    std::fprintf(stderr, "%lld tokens, %.1f tokens/s", static_cast<long long>(c.tokens), static_cast<double>(c.tokens) / c.seconds);
+    if (!c.open_shares.empty()) std::fprintf(stderr, "; blocks run: %.1f %%", 100 * mean_of(c.open_shares));
+    if (c.full_seconds > 0)
+        std::fprintf(stderr, "; with every block: %lld tokens, %.1f tokens/s", static_cast<long long>(c.full_tokens),
+                     static_cast<double>(c.full_tokens) / c.full_seconds);
+    std::fprintf(stderr, "\n");
+}
+
+}  // namespace spectral::cli

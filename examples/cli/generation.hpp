@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+// examples/cli/generation.hpp: what `generate` and `chat` share: options, the growing text of an answer, what it cost
+#pragma once
+#include "runners.hpp"
+
+#include <spectral/models/generate.hpp>
+#include <spectral/text/tokenizer.hpp>
+
+namespace spectral::cli {
+
+struct generation_choice {
+    generation_options how;
+    std::vector<std::string> stop;
+    std::string mode = "routed";
+};
+void add_generation_options(CLI::App& app, generation_choice& o);
+
+// Ends of a text and known ids of a model, into the options; checks them.
+void complete(generation_choice& o, const model_directory& model, const tokenizer& tok);
+
+// The text of one answer as it grows. What might be the start of a stop string waits until it cannot be one any more.
+class answer {
+public:
+    answer(const tokenizer& tok, const std::vector<std::string>& stop) : decoder_(tok, true), stop_(stop) {}
+
+    // the text that may be shown now; stopped() says whether a stop string has come
+    std::string push(row_index id) { return take(decoder_.push(id), false); }
+    std::string finish() { return stopped_ ? std::string() : take(decoder_.finish(), true); }
+    bool stopped() const { return stopped_; }
+    const std::string& text() const { return shown_; }
+
+private:
+    std::string take(const std::string& more, bool last) {
+        waiting_ += more;
+        std::size_t keep = 0;
+        for (const auto& s : stop_) {
+            if (const std::size_t at = waiting_.find(s); at != waiting_.npos) {
+                stopped_ = true;
+                waiting_.resize(at);
+            }
+            for (std::size_t n = std::min(s.size() - 1, waiting_.size()); n > keep; --n)
+                if (waiting_.ends_with(std::string_view(s).substr(0, n))) keep = n;
+        }
+        if (last || stopped_) keep = 0;
+        const std::string out = waiting_.substr(0, waiting_.size() - keep);
+        waiting_.erase(0, out.size());
+        shown_ += out;
+        return out;
+    }
+    stream_decoder decoder_;
+    const std::vector<std::string>& stop_;
+    std::string waiting_, shown_;
+    bool stopped_ = false;
+};
+
+// One generation by the gates' decisions, with every block, or both after each other: the first is the one returned.
+struct generation_cost {
+    double seconds = 0, full_seconds = 0;   // 0: not run
+    index tokens = 0, full_tokens = 0;
+    std::vector<double> open_shares;        // of blocks, by prompt; empty without gates
+};
+std::vector<std::vector<row_index>> generate_measured(runner& r, const std::vector<std::vector<row_index>>& prompts,
+                                                      const generation_choice& o, const token_callback& on_token,
+                                                      generation_cost& cost);
+// "120 tokens, 35.1 tokens/s; blocks run: 75.0 %; all blocks: 27.9 tokens/s", on stderr
+void print_cost(const generation_cost& cost);
+
+}  // namespace spectral::cli
