@@ -107,6 +107,7 @@ void mean_pool_backward_kernel(executor& ex, const_matrix<T> dL_dpooled, const r
         const bool batch = scope == pool_scope::batch;
         return detail::for_each_element(ex, "mean_pool_backward", N, dL_dx.width(), [=] __device__(index n, index c) {
             const index s = batch ? 0 : sequence[n], rows = batch ? N : end[s] - begin[s];
+            if (!batch && (n < begin[s] || n >= end[s])) return;   // a mean over a prompt leaves its answer out
             out(n)[c] = detail::narrow<T>(static_cast<A>(detail::widen(out(n)[c]) + detail::widen(in(s)[c]) / static_cast<double>(rows)));
         });
     }
