@@ -11,6 +11,7 @@ void add_conversation_options(CLI::App& c, conversation_choice& o) {
            "what goes from a longer sample's prompt, or the sample itself")
         ->group(group);
     choice(c, "--loss", o.loss, {"answer", "everything"}, "tokens that are targets")->group(group);
+    option(c, "--step-types", o.step_types, "TYPE...", "use only turns of these types [all]")->group(group);
     option(c, "--limit", o.limit, "N", "conversations of each file; 0: all")->group(group);
 }
 
@@ -25,7 +26,7 @@ conversation_data read_samples(const std::vector<std::string>& files, const toke
              .too_long = o.too_long == "left"        ? long_prompt::left
                          : o.too_long == "leave_out" ? long_prompt::leave_out
                                                      : long_prompt::oldest_turns,
-             .step_types = step_types,
+             .step_types = step_types.empty() ? o.step_types : step_types,
              .max_conversations = o.limit,
              .side = side,
              .held_out_share = held_out});

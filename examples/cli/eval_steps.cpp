@@ -141,8 +141,11 @@ json run_figures(const step_evaluation& o, const std::string& name, runner& r, s
                           {"tool_call_given_length", partial_correlation(skip, tool, length)},
                           {"length_of_tool_call", correlation(length, tool)}};
     const of_type *first = nullptr, *second = nullptr;
-    for (const auto& t : types) (t.type == "tool_call" ? first : t.type == "planning" ? second : first) = &t;
-    if (types.size() == 2 && first && second) {
+    for (const auto& t : types) {
+        if (t.type == "tool_call") first = &t;
+        if (t.type == "planning") second = &t;
+    }
+    if (first && second) {
         out["differential"] = mean_of(first->skip) - mean_of(second->skip);
         out["differential_95"] = bounds(bootstrap_difference(first->skip, second->skip, o.resamples));
     }

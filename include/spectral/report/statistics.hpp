@@ -3,6 +3,7 @@
 #pragma once
 #include <spectral/core/check.hpp>
 #include <spectral/core/random.hpp>
+#include <spectral/core/view.hpp>
 
 #include <algorithm>
 #include <cmath>
