@@ -20,6 +20,7 @@ public:
     arena& operator=(const arena&) = delete;
     ~arena() { free_blocks(); }
 
+    // Where the top of the stack is.
     struct mark_type {
         std::size_t block = 0, used = 0;
     };

@@ -66,8 +66,11 @@ index count_parameters(Model& model) {
     return n;
 }
 
+// Whether a parameter_store keeps gradients of its trainable parameters.
 enum class gradients { none, trainable };
 
+// Memory of all parameters of a model: one block of trainable values, one of their gradients, one of frozen values.
+// The model must outlive it and must not move.
 template <executor Exec, class T>
 class parameter_store {
 public:

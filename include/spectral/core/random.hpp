@@ -18,6 +18,7 @@
 
 namespace spectral {
 
+// The four words of one Philox call.
 struct philox_words {
     std::uint32_t word[4];
 };

@@ -13,6 +13,7 @@
 
 namespace spectral {
 
+// Where packed sequences lie: views of the executor's memory, mostly of its arena.
 struct row_map {
     view<const row_index, 1> begin;      // (S) first row of each sequence
     view<const row_index, 1> end;        // (S) one past its last row

@@ -19,6 +19,7 @@ namespace spectral {
 using index = std::int64_t;  // sizes and offsets
 using row_index = std::int32_t;  // a row number, a position or a token id, as kept in device memory
 
+// A shape in messages: (2, 8).
 template <std::size_t Rank>
 struct shape_text {
     std::array<index, Rank> shape;
@@ -30,6 +31,7 @@ struct shape_text {
     bool operator==(const shape_text&) const = default;
 };
 
+// The one type of argument of operators. Owns nothing; a default view is empty.
 template <class T, std::size_t Rank>
 struct view {
     static_assert(Rank >= 1 && Rank <= 4, "spectral::view has rank 1 to 4");
@@ -80,6 +82,7 @@ struct view {
     constexpr view<T, 2> matrix() const { return {data, {rows(), width()}, row_stride}; }
 };
 
+// Vectors and matrices that an operator writes: their scalar is deduced.
 template <class T>
 using vector_view = view<T, 1>;
 template <class T>
@@ -95,6 +98,7 @@ using out_vector = std::type_identity_t<view<T, 1>>;
 template <class T>
 using out_matrix = std::type_identity_t<view<T, 2>>;
 
+// Throws error "where: shape of what: expected (…), found (…)".
 template <class T, std::size_t Rank>
 void check_shape(const view<T, Rank>& v, std::array<index, Rank> expected, std::string_view where,
                  std::string_view what) {

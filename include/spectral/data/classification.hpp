@@ -17,8 +17,10 @@
 
 namespace spectral {
 
-enum class tsv_layout { detect, label_text, imdb };   // detect: by the first line
+// detect: by the first line
+enum class tsv_layout { detect, label_text, imdb };
 
+// How labelled texts are read.
 struct classification_options {
     index classes = 2;
     index max_length = 256;                   // tokens
@@ -26,12 +28,14 @@ struct classification_options {
     tsv_layout layout = tsv_layout::detect;
 };
 
+// One example.
 struct labelled_tokens {
     std::vector<row_index> ids;
     row_index label = 0;
     bool operator==(const labelled_tokens&) const = default;
 };
 
+// The examples of one file.
 struct classification_data {
     std::string name;
     std::vector<labelled_tokens> examples;
@@ -116,6 +120,7 @@ inline classification_data read_classification(const std::filesystem::path& path
                                 options);
 }
 
+// How examples become batches.
 struct classification_batch_options {
     index batch = 32;
     std::uint64_t seed = 0;

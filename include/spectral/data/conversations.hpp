@@ -29,12 +29,14 @@
 
 namespace spectral {
 
+// What happens to a prompt that does not fit: see the head of this file.
 enum class long_prompt { oldest_turns, left, leave_out };
 // The share of conversations kept from training, and which side to read. See held_out().
 enum class conversation_side { all, training, held_out };
 // Which tokens are targets: the sample's own answer, so that each turn counts once per epoch; or every token.
 enum class loss_on { answer, everything };
 
+// Which conversations and turns become samples.
 struct conversation_options {
     index max_length = 0;  // tokens of a sample; 0: no limit
     long_prompt too_long = long_prompt::oldest_turns;
@@ -45,6 +47,7 @@ struct conversation_options {
     chat_controls controls = chat_controls::as_written;
 };
 
+// The token ids of one conversation, and where its turns begin.
 struct conversation {
     std::vector<row_index> ids;
     index head = 0;  // tokens of the system turn
@@ -62,6 +65,7 @@ struct assistant_turn {
     index prompt_length() const { return head + answer - begin; }
 };
 
+// All samples of one file.
 struct conversation_data {
     std::string name;
     std::vector<conversation> conversations;
@@ -77,6 +81,7 @@ struct length_summary {
     index count = 0, least = 0, lower = 0, median = 0, upper = 0, most = 0;
     double mean = 0;
 };
+// The quartiles of these lengths; all zero of none.
 inline length_summary summarize_lengths(std::vector<index> lengths) {
     if (lengths.empty()) return {};
     std::sort(lengths.begin(), lengths.end());
@@ -88,6 +93,7 @@ inline length_summary summarize_lengths(std::vector<index> lengths) {
     return {n, lengths.front(), rank(1), rank(2), rank(3), lengths.back(), sum / static_cast<double>(n)};
 }
 
+// Lengths of the prompts and answers of one step type, in tokens.
 struct step_type_lengths {
     length_summary prompt, answer;
 };
@@ -252,12 +258,14 @@ inline conversation_data read_conversations(const std::filesystem::path& path, c
     return parse_conversations(read_text_file(path), path.string(), tok, options);
 }
 
+// A sample as a model reads it.
 struct conversation_sample {
     std::vector<row_index> ids, targets;  // targets: the next token, or -1 where there is no loss
     index prompt_length = 0;
     std::string step_type;
 };
 
+// Sample `number` of the data with its targets.
 inline conversation_sample sample_of(const conversation_data& data, index number, loss_on loss = loss_on::answer) {
     const assistant_turn& turn = data.turns[static_cast<std::size_t>(number)];
     const auto& ids = data.conversations[static_cast<std::size_t>(turn.conversation)].ids;
@@ -272,6 +280,7 @@ inline conversation_sample sample_of(const conversation_data& data, index number
     return s;
 }
 
+// How samples become batches.
 struct conversation_batch_options {
     index batch = 16;
     std::uint64_t seed = 0;
@@ -353,6 +362,7 @@ private:
 
 // ---- length-matched pairs ----
 
+// Two samples of one pair.
 struct length_pair {
     index tool = 0, plan = 0;  // positions in the two lists
     bool operator==(const length_pair&) const = default;
@@ -394,6 +404,7 @@ inline std::vector<length_pair> match_lengths(const std::vector<index>& tool, co
     return pairs;
 }
 
+// How length-matched pairs are made.
 struct matching_options {
     index tolerance = 0;  // tokens
     conversation_side side = conversation_side::held_out;
@@ -416,6 +427,7 @@ inline void take_system_turn(chat_json& line, const chat_json& from) {
 }
 }  // namespace detail
 
+// An evaluation set of pairs, and what there was to pair.
 struct matched_conversations {
     std::vector<chat_json> lines;  // tool, plan, tool, plan, ...: each ends with its one sample
     std::vector<index> tool_lengths, plan_lengths;  // prompt tokens of all candidates

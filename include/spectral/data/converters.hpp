@@ -14,6 +14,7 @@
 
 namespace spectral {
 
+// What a converter needs besides the file itself.
 struct conversion_options {
     std::string schema = {};  // text of the file with the tool definitions: SGD's schema, BFCL's multi-turn functions
     std::string schema_name = {};
@@ -21,12 +22,14 @@ struct conversion_options {
     index most_results = 0;  // SGD: keep only the first results of a call; 0: all
 };
 
+// What became of a file's entries.
 struct conversion_report {
     index read = 0, written = 0;
     std::map<std::string, index> left_out;  // why -> how many
     std::map<std::string, index> turns;  // step type -> turns of the assistant
 };
 
+// Takes one line of the result.
 using conversation_sink = std::function<void(const chat_json&)>;
 
 namespace detail {
@@ -576,6 +579,7 @@ inline std::optional<chat_json> olympiadbench_conversation(const chat_json& exam
 }
 }  // namespace detail
 
+// The sources that convert_conversations() reads.
 inline const std::vector<std::string>& conversion_sources() {
     static const std::vector<std::string> names = {"bfcl", "sgd", "glaive", "gsm8k", "strategyqa", "olympiadbench"};
     return names;

@@ -23,10 +23,13 @@ namespace spectral {
 
 // The vocabulary: digits are their own ids.
 enum list_ops_id : row_index { list_max = 10, list_min = 11, list_med = 12, list_sm = 13, list_end = 14 };
-inline constexpr index list_ops_vocabulary = 15, list_ops_classes = 10;
+// Number of ids and of classes; the text of each id.
+inline constexpr index list_ops_vocabulary = 15;
+inline constexpr index list_ops_classes = 10;
 inline constexpr std::array<std::string_view, 15> list_ops_names{"0", "1", "2", "3", "4",    "5",    "6",   "7",
                                                                  "8", "9", "[MAX", "[MIN", "[MED", "[SM", "]"};
 
+// The grammar's limits; the defaults are the Long Range Arena's.
 struct list_ops_options {
     index max_depth = 10;               // of the tree, digits included
     index min_args = 2, max_args = 10;
@@ -39,6 +42,7 @@ struct list_ops_options {
     static list_ops_options small() { return {5, 2, 5, 8, 60, 0.25, true}; }
 };
 
+// An expression and its value.
 struct list_ops_example {
     std::vector<row_index> ids;
     row_index label = 0;
@@ -145,6 +149,7 @@ inline data_split list_ops_split(std::span<const row_index> ids) {
 }
 }  // namespace detail
 
+// Throws error where the options make no sense.
 inline void check_list_ops(const list_ops_options& o) {
     const char* where = "list_ops options";
     check(o.max_depth >= 2 && o.max_depth <= 1000, where, "max_depth: expected 2 to 1000, found ", o.max_depth);
@@ -176,6 +181,7 @@ inline list_ops_example make_list_ops(const list_ops_options& o, std::uint64_t s
          " tokens: raise max_depth, max_args or the range of lengths");
 }
 
+// Which expressions, and how many of them, become batches.
 struct list_ops_source {
     list_ops_options options;
     std::uint64_t seed = 0;

@@ -13,6 +13,7 @@
 
 namespace spectral {
 
+// One of the tasks of a mix: it gets steps in proportion to its weight.
 struct mixed_task {
     std::string name;                          // becomes batch::task
     double weight = 1;

@@ -42,6 +42,7 @@ inline index count_words(std::string_view text, bool count_line_ends) {
     return words;
 }
 
+// Log-likelihood of a text under both models.
 struct ngram_score {
     double unigram_nats = 0, bigram_nats = 0;   // sums over the targets
     index targets = 0;

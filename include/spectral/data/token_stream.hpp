@@ -140,6 +140,7 @@ private:
     const std::uint32_t* wide_ = nullptr;
 };
 
+// How a token stream is cut into training windows.
 struct window_options {
     index batch = 8;           // windows per batch
     index window = 256;        // T

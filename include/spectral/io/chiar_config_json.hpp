@@ -203,10 +203,13 @@ inline chiar_config parse_chiar_config(const nlohmann::json& json, std::string_v
     }
     return config;
 }
+// config.json of a CHIAR model or baseline. Throws error with file and key where one is unknown, missing or out of
+// range.
 inline chiar_config read_chiar_config(const std::filesystem::path& file) {
     return parse_chiar_config(read_json_file(file), file.string());
 }
 
+// The text of config.json: read_chiar_config() gives the same configuration back.
 inline std::string write_chiar_config(const chiar_config& config) {
     nlohmann::ordered_json json;
     detail::for_each_key(config,

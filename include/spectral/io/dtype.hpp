@@ -18,6 +18,7 @@ enum class dtype : std::uint8_t {
     i32, u32, f32, c64, f64, i64, u64
 };
 
+// Name and size of an element in a file.
 struct dtype_info {
     std::string_view name;
     int bits;
@@ -28,6 +29,7 @@ inline constexpr std::array<dtype_info, 22> dtype_table{{
     {"I32", 32}, {"U32", 32}, {"F32", 32}, {"C64", 64}, {"F64", 64}, {"I64", 64}, {"U64", 64},
 }};
 
+// Name, bits, and the type of a name (none: no such name).
 constexpr std::string_view dtype_name(dtype type) { return dtype_table[static_cast<std::size_t>(type)].name; }
 constexpr int dtype_bits(dtype type) { return dtype_table[static_cast<std::size_t>(type)].bits; }
 constexpr std::optional<dtype> dtype_from_name(std::string_view name) {
@@ -55,6 +57,7 @@ constexpr std::optional<dtype> dtype_of_type() {
 }
 }  // namespace detail
 
+// A C++ type that a tensor in a file can have, and the dtype of it.
 template <class T> concept TensorElement = detail::dtype_of_type<std::remove_cv_t<T>>().has_value();
 template <TensorElement T> inline constexpr dtype dtype_of = *detail::dtype_of_type<std::remove_cv_t<T>>();
 

@@ -20,6 +20,7 @@ inline std::vector<row_index> parse_eos_ids(const nlohmann::json& json, std::str
     return out;
 }
 
+// A Hugging Face configuration of Qwen2; keys that do not change the maths are ignored, others throw error.
 inline qwen2_config parse_qwen2_config(const nlohmann::json& json, std::string_view where) {
     check(json.is_object(), where, "expected a JSON object");
     const auto present = [&](const char* key) { return json.contains(key) && !json[key].is_null(); };
@@ -68,6 +69,7 @@ inline qwen2_config parse_qwen2_config(const nlohmann::json& json, std::string_v
     c.validate(where);
     return c;
 }
+// The same from a file.
 inline qwen2_config read_qwen2_config(const std::filesystem::path& file) { return parse_qwen2_config(read_json_file(file), file.string()); }
 
 // generation_config.json: every id that ends a text
@@ -78,6 +80,7 @@ inline std::vector<row_index> read_eos_ids(const std::filesystem::path& file, in
     return parse_eos_ids(json["eos_token_id"], file.string(), vocabulary);
 }
 
+// The text of config.json as Transformers reads it.
 inline std::string write_qwen2_config(const qwen2_config& c) {
     nlohmann::ordered_json json{{"architectures", {"Qwen2ForCausalLM"}}, {"model_type", "qwen2"}, {"vocab_size", c.vocab_size},
         {"hidden_size", c.hidden_size}, {"intermediate_size", c.intermediate_size}, {"num_hidden_layers", c.num_hidden_layers},

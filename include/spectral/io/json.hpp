@@ -74,6 +74,7 @@ inline std::string read_text_file(const std::filesystem::path& path) {
     return text;
 }
 
+// A file's JSON; throws error with path and place where it is not JSON or names a key twice.
 template <class Json = nlohmann::json>
 Json read_json_file(const std::filesystem::path& path) {
     return parse_json<Json>(read_text_file(path), path.string());

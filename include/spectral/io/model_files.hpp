@@ -12,22 +12,27 @@
 
 namespace spectral {
 
+// A safetensors file and which parameters it holds.
 struct model_part {
     std::string file;
     weight_selection which;
 };
+// Everything that a model's directory holds.
 struct model_files {
     std::vector<std::pair<std::string, std::string>> texts;  // (file, content)
     std::vector<model_part> parts;
 };
 
+// The parts of a LayerRoute model.
 inline const weight_selection backbone_weights{.holds = is_backbone};
 inline const model_part adapter_part{"adapter_model.safetensors", {.holds = is_adapter, .stored_as = peft_name}};
 inline const model_part router_part{"router.safetensors", {.holds = is_router}};
 
+// What the directory of this model holds.
 inline model_files files_of(const chiar_config& c) {
     return {{{"config.json", write_chiar_config(c)}}, {{"model.safetensors", {}}}};
 }
+// The same for Qwen2 and LayerRoute: a frozen backbone is not among the files.
 inline model_files files_of(const layer_route_model& m) {
     const layer_route_config& r = m.route;
     model_files out;

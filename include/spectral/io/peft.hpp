@@ -15,6 +15,7 @@
 
 namespace spectral {
 
+// The modules of a block that can have an adapter.
 inline constexpr std::array<const char*, 7> lora_modules{"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
                                                          "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"};
 
@@ -131,6 +132,7 @@ inline std::string write_peft_config(const layer_route_config& r, const qwen2_co
 
 // how a parameter of the stack is named in adapter_model.safetensors
 inline std::string peft_name(const std::string& name) { return "base_model.model." + name; }
+// Which part of a LayerRoute model a parameter belongs to, by its name.
 inline bool is_adapter(std::string_view name) { return name.ends_with(".lora_A.weight") || name.ends_with(".lora_B.weight"); }
 inline bool is_router(std::string_view name) { return name.starts_with("router."); }
 inline bool is_backbone(std::string_view name) { return !is_adapter(name) && !is_router(name); }
@@ -169,6 +171,7 @@ inline skip_gate_options parse_router_config(const nlohmann::json& json, std::st
     return o;
 }
 
+// The text of router_config.json.
 inline std::string write_router_config(const skip_gate_options& o, double gate_reg_weight, index layers) {
     const char* pools[] = {"sequence", "prompt", "last_prompt_token"};
     const char* kinds[] = {"straight_through", "hard_concrete"};

@@ -30,6 +30,7 @@ namespace spectral {
 
 static_assert(std::endian::native == std::endian::little, "safetensors are little-endian, and so must be the machine");
 
+// A tensor of a file: its bytes lie in the file's mapping.
 struct tensor_entry {
     spectral::dtype dtype;
     std::vector<index> shape;

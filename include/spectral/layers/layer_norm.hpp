@@ -6,6 +6,7 @@
 
 namespace spectral {
 
+// The published models' ε.
 inline constexpr double layer_norm_eps = 1e-5;
 
 template <executor Exec, class T>

@@ -10,6 +10,7 @@
 
 namespace spectral {
 
+// PEFT's options of the same names.
 struct lora_options {
     index rank = 8;
     double alpha = 16, dropout = 0.05;
@@ -20,7 +21,7 @@ struct lora_options {
 
 template <executor Exec, class T>
 struct lora {
-    parameter<T> a, b;
+    parameter<T> a, b;  // (r, I), (O, r)
     double scale, drop;
     std::uint64_t site;   // names its dropout
 

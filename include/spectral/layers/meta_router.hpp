@@ -13,8 +13,11 @@
 
 namespace spectral {
 
+// What the gate's mean is taken over; `fixed`: there is none. Only causal and fixed keep a position from seeing later
+// ones.
 enum class meta_pool { batch, sequence, causal, fixed };
 
+// How the gate is made and used.
 struct meta_options {
     meta_pool pool = meta_pool::batch;
     double fixed_gate = 1;  // of meta_pool::fixed

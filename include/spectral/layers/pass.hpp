@@ -8,11 +8,13 @@
 
 namespace spectral {
 
-enum class phase { training, evaluation };  // training keeps what backward needs and runs what its gradients need
+// training keeps what backward needs and runs what its gradients need
+enum class phase { training, evaluation };
 
 // What decoding carries from one call to the next, for the sequences of one batch. A model makes it.
 template <executor Exec, class T>
 struct decode_state {
+    // Memory of one layer's keys and values.
     struct layer_cache {
         tensor<Exec, T, 2> k, v;
         tensor<Exec, row_index> begin, end, position;
@@ -51,6 +53,8 @@ struct decode_state {
     }
 };
 
+// One forward pass and, in training, its backward pass: layers take their executor, scratch memory and options from
+// it.
 template <executor Exec, class T>
 struct pass {
     Exec& ex;

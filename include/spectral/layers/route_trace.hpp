@@ -38,6 +38,7 @@ struct layer_work {
     }
 };
 
+// The routes of one layer in one pass.
 struct layer_routes {
     std::vector<row_index> op;  // (N) operator of each row
     std::vector<double> entropy;  // (N)
@@ -45,6 +46,7 @@ struct layer_routes {
     index operators = 0;
 };
 
+// What a model's routers did: counts, the last pass's routes, or routes to be repeated.
 struct route_trace {
     enum class mode { count, record, replay } how;
     explicit route_trace(mode m = mode::record) : how(m) {}

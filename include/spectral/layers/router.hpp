@@ -22,9 +22,12 @@
 
 namespace spectral {
 
+// The policies that a configuration can name.
 enum class routing_mode { threshold, hard, soft, budget, random, permuted, attention, dct };
-enum class estimator { straight_through, selected_only };  // how a hard choice is trained
+// how a hard choice is trained
+enum class estimator { straight_through, selected_only };
 
+// What a router returns: an operator for every row, or weights.
 template <class T>
 struct routing {
     enum class combine {
@@ -77,6 +80,7 @@ void replay_choice(pass<Exec, T>& p, index layer, vector_view<row_index> op) {
     p.ex.copy_from_host(op.data, found->second.op.data(), found->second.op.size() * sizeof(row_index));
 }
 
+// op = number of thresholds below the row's spectral entropy H (N); no gradient, no parameters.
 template <executor Exec, class T>
 struct entropy_threshold {
     operator_config<Exec, T> config;
@@ -113,6 +117,7 @@ struct entropy_threshold {
     void visit_parameters(F&&, const std::string&) {}
 };
 
+// The last operator by lot at a given share: the same rows in every batch and on every executor.
 template <executor Exec, class T>
 struct random_share {
     operator_config<Exec, T> config;
@@ -138,6 +143,7 @@ struct random_share {
     void visit_parameters(F&&, const std::string&) {}
 };
 
+// Every row to the first operator (`dct`) or to the last (`attention`).
 template <executor Exec, class T>
 struct constant_choice {
     index choice;
@@ -155,6 +161,7 @@ struct constant_choice {
     void visit_parameters(F&&, const std::string&) {}
 };
 
+// s = softmax(W [x; H] + b): soft, hard and budget routing, with the collapse regulariser.
 template <executor Exec, class T>
 struct learned_gate {
     parameter<T> weight, bias;  // gate_proj: (K, C + 1), (K)

@@ -15,10 +15,15 @@
 
 namespace spectral {
 
+// Which rows a gate reads: see the head of this file.
 enum class gate_pool { sequence, prompt, last_prompt_token };
+// How gates are trained: a hard gate with the soft one's gradient, or noisy gates that harden (Louizos et al.,
+// arXiv:1712.01312).
 enum class gate_kind { straight_through, hard_concrete };
-enum class gate_scope { block, attention, feed_forward };  // what a closed gate leaves out
+// what a closed gate leaves out
+enum class gate_scope { block, attention, feed_forward };
 
+// router_config.json holds the same names.
 struct skip_gate_options {
     gate_pool pool = gate_pool::prompt;
     gate_kind kind = gate_kind::straight_through;

@@ -10,7 +10,9 @@
 
 namespace spectral {
 
+// Versions of the published model: see docs/07-reproducing.md.
 enum class architecture { v1, v2, v3 };
+// The operators of a routed layer, in the order of their numbers.
 enum class layer_variant { dct_attn, identity_attn, dct_rbf_attn };
 
 struct chiar_config {

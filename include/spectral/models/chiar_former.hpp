@@ -37,6 +37,7 @@ void check_variant(layer_variant said, std::type_identity<std::tuple<Operators..
 }
 }  // namespace detail
 
+// Token embedding, layers and final norm: ids (N) to features (N, C). task_model adds the head and the loss.
 template <executor Exec, class T, class Middle = dct_or_attention<Exec, T>>
 struct chiar_stack {
     using config_type = chiar_config;
@@ -155,6 +156,7 @@ private:
     }
 };
 
+// The whole model.
 template <executor Exec, class T, class Middle = dct_or_attention<Exec, T>>
 using chiar_former = task_model<Exec, T, chiar_stack<Exec, T, Middle>>;
 

@@ -6,6 +6,7 @@
 
 namespace spectral {
 
+// The table of rotations, or null where positions are learned.
 template <executor Exec, class T>
 std::shared_ptr<tensor<Exec, T, 2>> make_rotary(Exec& ex, const chiar_config& c) {
     if (c.has_positions()) return nullptr;
@@ -14,6 +15,7 @@ std::shared_ptr<tensor<Exec, T, 2>> make_rotary(Exec& ex, const chiar_config& c)
                                                 rotary_table<T>(c.max_seq_len, head_width, c.rope_base));
 }
 
+// What the configuration says to the operators of one layer.
 template <executor Exec, class T>
 operator_config<Exec, T> make_operator_config(const chiar_config& c, std::shared_ptr<tensor<Exec, T, 2>> rotary,
                                               index layer) {

@@ -8,6 +8,7 @@
 
 namespace spectral {
 
+// A routed layer whose router the configuration chooses.
 template <class Exec, class T, class... Operators>
 using any_routed = routed<Exec, T, any_router<Exec, T>, Operators...>;
 

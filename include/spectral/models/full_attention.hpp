@@ -11,6 +11,7 @@
 
 namespace spectral {
 
+// The baseline: attention in every layer, no MetaRouter, no blend.
 template <executor Exec, class T>
 struct attention_stack {
     using config_type = chiar_config;
@@ -90,6 +91,7 @@ struct attention_stack {
     }
 };
 
+// The whole model.
 template <executor Exec, class T>
 using full_attention = task_model<Exec, T, attention_stack<Exec, T>>;
 

@@ -16,6 +16,7 @@
 
 namespace spectral {
 
+// The gates of one batch.
 struct gate_values {
     index layers = 0, sequences = 0;
     std::vector<double> soft, hard;     // (layer, sequence)
@@ -37,6 +38,7 @@ struct gate_values {
 // (gates, step type of each sequence, dL_dsoft to fill) -> loss
 using gate_objective_function = std::function<double(const gate_values&, std::span<const std::string>, std::vector<double>&)>;
 
+// A function with what it learns.
 struct gate_objective {
     gate_objective_function function = {};                // empty: nothing is asked
     std::vector<std::shared_ptr<double>> state = {};      // what it learns (multipliers): part of a checkpoint

@@ -8,6 +8,7 @@
 
 namespace spectral {
 
+// When to stop, and how to draw.
 struct generation_options {
     index max_new_tokens = 100;
     sampling_options sampling = {};

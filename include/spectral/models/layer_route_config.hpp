@@ -43,6 +43,7 @@ struct layer_route_config {
     }
 };
 
+// A backbone, what LayerRoute adds, and how the backbone is kept.
 struct layer_route_model {
     qwen2_config backbone;
     layer_route_config route;

@@ -17,6 +17,7 @@
 
 namespace spectral {
 
+// x + attention(norm(x)), then the same with the gated feed-forward.
 template <executor Exec, class T>
 struct qwen2_block {
     grouped_attention<Exec, T> attention;
@@ -48,6 +49,7 @@ struct qwen2_block {
     }
 };
 
+// Embedding, blocks with their gates, final norm: ids (N) to features (N, C).
 template <executor Exec, class T>
 struct qwen2_stack {
     using config_type = layer_route_model;
@@ -262,6 +264,7 @@ private:
     }
 };
 
+// Qwen2, with adapters and gates where the configuration has them.
 template <executor Exec, class T>
 using qwen2 = task_model<Exec, T, qwen2_stack<Exec, T>>;
 

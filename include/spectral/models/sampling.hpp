@@ -17,6 +17,7 @@
 
 namespace spectral {
 
+// How the next token is drawn from logits; temperature 0: the largest.
 struct sampling_options {
     double temperature = 1, top_p = 1, min_p = 0, repetition_penalty = 1;
     index top_k = 0;  // 0: all

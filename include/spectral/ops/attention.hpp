@@ -12,6 +12,7 @@
 
 namespace spectral {
 
+// Heads, scale, mask and dropout of one call.
 struct attention_options {
     index heads = 1, kv_heads = 1;
     double scale = 1;

@@ -12,13 +12,16 @@
 
 namespace spectral {
 
+// √2
+constexpr double sqrt2 = 1.41421356237309504880;
+
+// The two conventions above; configurations call them "ortho" and "reference".
 enum class dct_norm { ortho, reference };
 
 // Factors on C (dct), on Cᵀ (idct) and on the filter, for coefficient 0 and for the others.
 struct dct_scale {
     double first, rest;
 };
-constexpr double sqrt2 = 1.41421356237309504880;
 constexpr dct_scale forward_scale(dct_norm n) {
     return n == dct_norm::ortho ? dct_scale{1, 1} : dct_scale{2 * sqrt2, 2};
 }

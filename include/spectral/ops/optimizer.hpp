@@ -8,6 +8,7 @@
 
 namespace spectral {
 
+// The letters of the formula above; the defaults are CHIAR-Former's but for the learning rate.
 struct adamw_options {
     double learning_rate = 1e-3, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0.01;
 };

@@ -8,6 +8,7 @@
 
 namespace spectral {
 
+// What one mean is taken over.
 enum class pool_scope { batch, sequence, causal };
 
 inline index pooled_rows(const row_map& map, pool_scope scope) {

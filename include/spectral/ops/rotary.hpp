@@ -12,6 +12,7 @@
 
 namespace spectral {
 
+// `inverse` undoes `forward`; it is its backward pass.
 enum class rotation { forward, inverse };
 
 // cos and sin of every angle, computed in double.

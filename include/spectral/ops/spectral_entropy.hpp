@@ -7,6 +7,7 @@
 
 namespace spectral {
 
+// ε, as in the authors' code.
 inline constexpr double entropy_epsilon = 1e-8;
 
 template <executor Exec, class T>

@@ -102,11 +102,13 @@ inline double causal_pairs(std::span<const row_index> query_positions, std::span
 
 // ---- operators, forward
 
+// rows × in × out.
 inline double linear_macs(index rows, index in, index out) {
     return static_cast<double>(rows) * static_cast<double>(in) * static_cast<double>(out);
 }
 
-inline double dct_macs(index rows, index d) {   // one transform of every row
+// one transform of every row
+inline double dct_macs(index rows, index d) {
     return d > 1 ? 2.5 * static_cast<double>(rows) * static_cast<double>(d) * std::log2(static_cast<double>(d)) : 0.0;
 }
 
@@ -119,10 +121,12 @@ inline mac_counts attention_macs(index selected, index key_rows, double visible_
     m.attention_scores = m.attention_values = visible_pairs * static_cast<double>(d);   // h heads of width d / h
     return m;
 }
+// The same with as many key/value heads as heads.
 inline mac_counts attention_macs(index selected, index key_rows, double visible_pairs, index d) {
     return attention_macs(selected, key_rows, visible_pairs, d, d);
 }
 
+// Two matrices, d × width and back.
 inline mac_counts feed_forward_macs(index rows, index d, index width) {
     mac_counts m;
     m.feed_forward = 2 * linear_macs(rows, d, width);
@@ -152,6 +156,7 @@ inline mac_counts router_macs(index rows, index d, index gate_outputs) {
     return m;
 }
 
+// The tied output projection.
 inline mac_counts head_macs(index rows, index d, index vocabulary) {
     mac_counts m;
     m.head = linear_macs(rows, d, vocabulary);
@@ -160,11 +165,13 @@ inline mac_counts head_macs(index rows, index d, index vocabulary) {
 
 // ---- layers and models, forward
 
+// The sizes that a layer's work depends on.
 struct chiar_widths {
     index d = 256, feed_forward = 1024, vocabulary = 0, rbf_features = 64;
     bool mixers_have_feed_forward = false;   // v1: DCT and RBF mixing keep one of their own
 };
 
+// One layer, from what a trace counted; throws error where an operator ran on more rows than the layer has.
 inline mac_counts layer_macs(const chiar_widths& c, const layer_work& w) {
     check(w.attention_rows <= w.rows && w.key_rows <= w.rows && w.dct_rows <= w.rows && w.rbf_rows <= w.rows,
           "layer_macs", "rows of an operator: expected at most the ", w.rows, " rows of the layer, found ",

@@ -24,6 +24,7 @@
 
 namespace spectral {
 
+// How progress is shown: a bar on a terminal, plain lines elsewhere, nothing if quiet.
 struct progress_options {
     bool quiet = false;
     bool terminal = false;

@@ -11,6 +11,7 @@
 
 namespace spectral {
 
+// 0 of none.
 inline double mean_of(const std::vector<double>& v) {
     double sum = 0;
     for (double x : v) sum += x;
@@ -44,6 +45,7 @@ inline double partial_correlation(const std::vector<double>& x, const std::vecto
     return rest > 1e-12 ? (xy - xz * yz) / std::sqrt(rest) : 0;
 }
 
+// Ends of a confidence interval.
 struct interval {
     double low = 0, high = 0;
 };

@@ -8,6 +8,7 @@
 
 namespace spectral {
 
+// Attention on every token of sequences of these lengths.
 inline layer_work dense_work(const std::vector<index>& lengths) {
     layer_work w;
     for (index n : lengths) {
@@ -20,15 +21,18 @@ inline layer_work dense_work(const std::vector<index>& lengths) {
 
 // ---- CHIAR-Former; dense: attention in every layer
 
+// The sizes of a configured model.
 inline chiar_widths widths_of(const chiar_config& c) {
     return {.d = c.d_model, .feed_forward = 4 * c.d_model, .vocabulary = c.vocab_size,
             .rbf_features = c.n_random_features, .mixers_have_feed_forward = c.architecture == architecture::v1};
 }
+// What a trace counted, and the head on `head_rows` rows.
 inline mac_counts executed_macs(const chiar_config& c, const route_trace& trace, index head_rows) {
     mac_counts m = head_macs(head_rows, c.d_model, c.vocab_size);
     for (const auto& [layer, count] : trace.counts) m += layer_macs(widths_of(c), count.work);
     return m;
 }
+// The same batch with attention in every layer.
 inline mac_counts dense_macs(const chiar_config& c, const std::vector<index>& lengths, index head_rows) {
     return head_macs(head_rows, c.d_model, c.vocab_size) +
            static_cast<double>(c.n_layers) * layer_macs(widths_of(c), dense_work(lengths));
@@ -36,6 +40,7 @@ inline mac_counts dense_macs(const chiar_config& c, const std::vector<index>& le
 
 // ---- Qwen2 and LayerRoute; dense: every block, adapters included
 
+// One block, adapters included.
 inline mac_counts block_macs(const layer_route_model& m, index layer, const layer_work& w) {
     const qwen2_config& b = m.backbone;
     const index kv_width = b.num_key_value_heads * b.head_width(), inner = b.intermediate_size;
@@ -55,11 +60,13 @@ inline mac_counts block_macs(const layer_route_model& m, index layer, const laye
     adapter("mlp.down_proj", w.rows, inner, b.hidden_size);
     return macs;
 }
+// What a trace counted, and the head on `head_rows` rows.
 inline mac_counts executed_macs(const layer_route_model& m, const route_trace& trace, index head_rows) {
     mac_counts macs = head_macs(head_rows, m.backbone.hidden_size, m.backbone.vocab_size);
     for (const auto& [layer, count] : trace.counts) macs += block_macs(m, layer, count.work);
     return macs;
 }
+// The same batch with every block run.
 inline mac_counts dense_macs(const layer_route_model& m, const std::vector<index>& lengths, index head_rows) {
     mac_counts macs = head_macs(head_rows, m.backbone.hidden_size, m.backbone.vocab_size);
     for (index l = 0; l < m.backbone.num_hidden_layers; ++l) macs += block_macs(m, l, dense_work(lengths));

@@ -12,6 +12,7 @@
 
 namespace spectral {
 
+// Finds the added tokens of a tokenizer in raw text, the longest first.
 class added_token_finder {
 public:
     void add(std::string content, row_index id) {

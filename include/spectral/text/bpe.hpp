@@ -21,6 +21,7 @@ namespace spectral {
 // (left, right) -> (rank, merged): open addressing, filled once and then read only.
 class merge_table {
 public:
+    // What a pair becomes, and how early.
     struct merge {
         std::uint32_t rank;
         row_index merged;

@@ -27,6 +27,7 @@
 
 namespace spectral {
 
+// What is learnt, and from which pieces.
 struct bpe_training {
     index vocab_size = 8192;  // bytes, merges and special tokens together
     std::vector<std::string> special_tokens = {"<|endoftext|>"};

@@ -36,6 +36,7 @@ struct byte_alphabet {
 inline constexpr byte_alphabet alphabet{};
 }  // namespace detail
 
+// Each byte as one character of the alphabet.
 inline std::string to_byte_level(std::string_view bytes) {
     std::string out;
     for (char b : bytes) append_utf8(out, detail::alphabet.code_point[static_cast<unsigned char>(b)]);

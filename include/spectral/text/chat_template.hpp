@@ -204,6 +204,7 @@ struct chat_part {
     bool operator==(const chat_part&) const = default;
 };
 
+// A conversation as text, with the place of every turn.
 struct rendered_chat {
     std::string text;
     std::vector<chat_part> parts;  // one after another from the first byte on; the generation prompt is in none
@@ -211,6 +212,7 @@ struct rendered_chat {
     std::vector<std::pair<std::size_t, std::size_t>> controls;
 };
 
+// What the template says where a conversation has no system turn.
 inline constexpr std::string_view qwen_system_prompt =
     "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.";
 
@@ -403,6 +405,7 @@ inline std::vector<row_index> encode_chat(const tokenizer& tok, const rendered_c
     append(tok.encode_ordinary(text.substr(done, end - done)));
     return ids;
 }
+// The whole conversation's ids.
 inline std::vector<row_index> encode_chat(const tokenizer& tok, const rendered_chat& chat,
                                           chat_controls who = chat_controls::as_written) {
     return encode_chat(tok, chat, 0, chat.text.size(), who);

@@ -23,6 +23,7 @@
 
 namespace spectral {
 
+// How GPT-2 and Qwen2 cut text into the pieces that merges stay inside.
 inline constexpr std::string_view gpt2_pattern =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 inline constexpr std::string_view qwen2_pattern =

@@ -48,6 +48,7 @@ constexpr std::array<char_class, 128> ascii_classes() {
 inline constexpr std::array<char_class, 128> ascii_class = ascii_classes();
 }  // namespace detail
 
+// Letter, number, white space or other, as \p{L}, \p{N} and \s of PCRE2 say.
 inline char_class classify(char32_t c) { return c < 128 ? detail::ascii_class[c] : detail::classify_any(c); }
 
 namespace detail {

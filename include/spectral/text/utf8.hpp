@@ -64,6 +64,7 @@ inline void check_utf8(std::string_view text, std::string_view where) {
     }
 }
 
+// Appends one code point; it must be valid.
 inline void append_utf8(std::string& out, char32_t code) {
     const auto put = [&](char32_t byte) { out += static_cast<char>(static_cast<unsigned char>(byte)); };
     if (code < 0x80) {

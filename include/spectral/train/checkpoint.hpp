@@ -94,6 +94,7 @@ inline std::filesystem::path find_checkpoint(const std::filesystem::path& path) 
          fs::exists(path) ? "neither" : "no such directory");
 }
 
+// trainer.json of a checkpoint; throws error where its files are of different steps.
 inline trainer_state read_trainer_state(const std::filesystem::path& checkpoint) {
     const auto file = (checkpoint / "trainer.json").string();
     const auto json = read_json_file(file);

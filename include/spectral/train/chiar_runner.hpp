@@ -27,6 +27,7 @@ public:
     }
 };
 
+// The runner of the stack that the configuration asks for.
 template <executor Exec, class T>
 std::unique_ptr<runner> make_runner(std::unique_ptr<Exec> ex, const chiar_config& c, bool for_training) {
     return with_chiar_stack<Exec, T>(c, [&]<class Stack>(std::type_identity<Stack>) -> std::unique_ptr<runner> {

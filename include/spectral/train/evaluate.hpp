@@ -7,6 +7,7 @@
 
 namespace spectral {
 
+// Named batches that are read once each.
 struct evaluation_set {
     std::string name = "valid";
     index batches = 0;
@@ -51,6 +52,7 @@ struct evaluation {
     double loss() const { return targets ? nats / static_cast<double>(targets) : 0; }
     double accuracy() const { return targets ? static_cast<double>(correct) / static_cast<double>(targets) : 0; }
 };
+// Losses, accuracies and executed work over a set.
 inline evaluation evaluate(runner& r, const evaluation_set& set) {
     evaluation out;
     for (index i = 0; i < set.batches; ++i) {

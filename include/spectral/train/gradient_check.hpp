@@ -13,6 +13,7 @@
 
 namespace spectral {
 
+// How many elements are checked, and with which step.
 struct gradient_check_options {
     double step = 1e-3;
     index most = 256;  // elements checked of one view: all, or a random sample of this many

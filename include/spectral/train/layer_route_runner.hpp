@@ -41,6 +41,7 @@ private:
     qwen2_stack<Exec, T>& stack() { return this->model_.stack; }
 };
 
+// The runner of Qwen2 with what LayerRoute adds.
 template <executor Exec, class T>
 std::unique_ptr<runner> make_runner(std::unique_ptr<Exec> ex, const layer_route_model& m, bool for_training) {
     return std::make_unique<layer_route_runner<Exec, T>>(std::move(ex), m, for_training);

@@ -9,9 +9,11 @@
 
 namespace spectral {
 
+// What programs ask about a model.
 inline model_facts facts_of(const chiar_config& c) {
     return {c.model_type, c.vocab_size, c.max_seq_len, c.model_type == "chiar_classifier"};
 }
+// The same for Qwen2 and LayerRoute.
 inline model_facts facts_of(const layer_route_model& m) {
     return {"qwen2", m.backbone.vocab_size, m.backbone.max_position_embeddings, false};
 }

@@ -16,6 +16,7 @@
 
 namespace spectral {
 
+// A tensor on the host.
 struct named_values {
     std::string name;
     std::vector<index> shape;
@@ -86,6 +87,7 @@ inline void save_model(runner& r, const std::filesystem::path& directory, const 
     for (const auto& [name, text] : files.texts) write_file_atomically(directory / name, text);
     for (const auto& part : files.parts) r.save_weights(directory / part.file, metadata, part.which);
 }
+// Weights alone: the model was made from the directory's configuration.
 inline void load_model(runner& r, const std::filesystem::path& directory) {
     for (const auto& part : r.files().parts) r.load_weights(weight_files::of_file(directory / part.file), part.which);
 }

@@ -12,8 +12,10 @@
 
 namespace spectral {
 
+// What follows the linear warm-up.
 enum class decay { cosine, linear, constant };
 
+// peak · (t + 1)/warmup, then down to `last` at the end.
 struct learning_rate_schedule {
     double peak = 1e-3, last = 1e-6;
     index warmup = 0, steps = 1;

@@ -15,6 +15,7 @@
 
 namespace spectral {
 
+// A training run.
 struct training_options {
     index steps = 300, accumulation = 1;
     learning_rate_schedule schedule;
@@ -43,6 +44,7 @@ struct training_options {
 // What happened: ended at the last step, or was asked to stop and saved.
 enum class training_end { done, stopped };
 
+// Trains from the start or from the last checkpoint, evaluates, saves, and writes metrics.jsonl.
 inline training_end train(runner& r, const std::function<batch(index)>& batch_at, const std::vector<evaluation_set>& sets,
                           const training_options& o, std::ostream& out) {
     namespace fs = std::filesystem;

@@ -18,6 +18,7 @@
 
 namespace spectral::cuda {
 
+// Which device, its memory, and whether TF32 may be used.
 struct executor_options {
     int device = 0;
     std::size_t arena_bytes = 0;   // reserved at construction; 0: the first step of a shape asks for what it needs

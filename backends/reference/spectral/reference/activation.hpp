@@ -8,6 +8,7 @@
 
 namespace spectral::reference {
 
+// Φ, φ and σ
 inline double normal_cdf(double x) { return 0.5 * std::erfc(-x / 1.41421356237309504880); }
 inline double normal_density(double x) { return 0.39894228040143267794 * std::exp(-0.5 * x * x); }
 inline double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }

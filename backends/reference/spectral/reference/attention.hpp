@@ -27,6 +27,7 @@ inline double dropout_factor(const attention_options& o, index q_row, index head
     return 1 / (1 - o.dropout);
 }
 
+// Σ a b over n elements, in double
 template <class T>
 double dot(const T* a, const T* b, index n) {
     double sum = 0;

@@ -6,6 +6,7 @@
 
 namespace spectral::reference {
 
+// The i-th selected row.
 inline index row_of(const selection& s, index i) { return s.is_all() ? i : s.rows[i]; }
 
 inline void partition_kernel(executor&, const_vector<row_index> op, matrix_view<row_index> rows,
