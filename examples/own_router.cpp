@@ -27,11 +27,12 @@ struct band_router {
     void forward(spectral::pass<Exec, T>& p, const_matrix<T> x, spectral::routing<T>& route, saved&) {
         const index n = x.rows(), low = x.width() / 2;
         auto spectrum = p.matrix(n, x.width()), flipped = p.matrix(n, x.width());
-        auto balance = p.vector(n);
+        auto balance = p.statistics(n);
         dct_forward(p.ex, x, spectral::dct_norm::ortho, spectrum);
         copy(p.ex, spectrum, flipped);
         add(p.ex, spectrum.columns(0, low), flipped.columns(0, low), -2);  // lower half: sign changed
-        row_dot(p.ex, spectrum, flipped, matrix_view<T>{balance.data, {n, 1}});  // upper energy − lower energy
+        row_dot(p.ex, spectrum, flipped,
+                matrix_view<spectral::statistic<T>>{balance.data, {n, 1}});  // upper energy − lower energy
         route.op = p.row_indices(n);
         const double zero[] = {0};
         threshold_rows(p.ex, balance, zero, route.op);

@@ -31,9 +31,9 @@ TEMPLATE_LIST_TEST_CASE("parameter_store: one block, aligned views, padding", "[
     parameter_store<typename TestType::executor, T> store(ex, model);
     CHECK(store.named().size() == 4);
     CHECK(store.named()[1].first == "bias");
-    CHECK(store.values().size() == store.gradients_view().size());
-    CHECK(store.values().size() % (64 / static_cast<index>(sizeof(T))) == 0);
-    const T *first = store.values().data, *last = first + store.values().size();
+    CHECK(store.masters().size() == store.gradients_view().size());
+    CHECK(store.masters().size() % (64 / static_cast<index>(sizeof(T))) == 0);
+    const T *first = store.masters().data, *last = first + store.masters().size();
     for (const auto& [name, p] : store.named()) {
         INFO(name);
         CHECK(reinterpret_cast<std::uintptr_t>(p->value.data) % 64 == 0);
@@ -68,7 +68,7 @@ TEMPLATE_LIST_TEST_CASE("parameter_store: initial values", "[core][parameters]",
     other.initialize(12);
     CHECK(to_host(ex, again.weight.value) != w);
     other.initialize(11);
-    CHECK(to_host(ex, other.values()) == to_host(ex, store.values()));
+    CHECK(to_host(ex, other.values()) == to_host(ex, store.masters()));
 }
 
 TEMPLATE_LIST_TEST_CASE("parameter_store: frozen parameters have values and no gradients", "[core][parameters]",
@@ -82,7 +82,7 @@ TEMPLATE_LIST_TEST_CASE("parameter_store: frozen parameters have values and no g
     CHECK(model.weight.value.size() == 35);
     CHECK(model.bias.grad.data != nullptr);
     const index unit = 64 / static_cast<index>(sizeof(T));
-    CHECK(store.values().size() == unit + unit + (1000 + unit - 1) / unit * unit);
+    CHECK(store.masters().size() == unit + unit + (1000 + unit - 1) / unit * unit);
     store.initialize(1);
     ex.copy_from_host(model.bias.grad.data, std::vector<T>(7, T(3)).data(), 7 * sizeof(T));
     store.zero_gradients();

@@ -84,9 +84,9 @@ soft_choice choice_of(Rig& rig) {
     arena_scope scratch(rig.ex);
     pass<Exec, double> p{.ex = rig.ex, .rows = pack_rows(rig.ex, std::span<const index>(rig.c.lengths))};
     auto* gate = gate_of(rig);
-    auto entropy = p.vector(rig.c.rows());
+    auto entropy = p.statistics(rig.c.rows());
     spectral_entropy_forward<Exec, double>(rig.ex, rig.x.view(), rig.c.norm, entropy);
-    auto s = p.matrix(rig.c.rows(), count_of(rig.layer));
+    auto s = p.statistics(rig.c.rows(), count_of(rig.layer));
     token_gate_forward<Exec, double>(rig.ex, rig.x.view(), entropy, gate->weight.matrix(), gate->bias.vector(), s);
     auto op = rig.ex.memory().template vector<row_index>(rig.c.rows());
     argmax_rows(rig.ex, s, op);

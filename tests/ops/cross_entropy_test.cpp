@@ -86,7 +86,7 @@ TEMPLATE_LIST_TEST_CASE("linear_cross_entropy: with and without gradients", "[op
                             using T = typename std::decay_t<decltype(on)>::scalar;
                             auto loss = on.output(n);
                             auto dL_dx = asked & 1 ? on.output(n, c) : matrix_view<T>{};
-                            auto dL_dw = asked & 2 ? on.state(v, c, normals(v * c, 4)) : matrix_view<T>{};
+                            auto dL_dw = asked & 2 ? on.gradient(v, c, normals(v * c, 4)) : matrix_view<statistic<T>>{};
                             linear_cross_entropy(on.ex, on.input(n, c, normals(n * c, 1)),
                                                  on.input(v, c, normals(v * c, 2)), on.ids(targets_for(n, v, which)),
                                                  loss, 0.5, dL_dx, dL_dw);
@@ -121,7 +121,7 @@ TEMPLATE_LIST_TEST_CASE("linear_cross_entropy is cross_entropy of linear", "[ops
     auto target = on.ids(targets_for(n, v, ignored::some));
     auto fused = on.output(n), parts = on.output(n);
     auto logits = on.output(n, v), fused_dx = on.output(n, c), dx = on.output(n, c);
-    auto fused_dw = on.state(v, c, zeros(v * c)), dw = on.state(v, c, zeros(v * c));
+    auto fused_dw = on.gradient(v, c, zeros(v * c)), dw = on.gradient(v, c, zeros(v * c));
     linear_cross_entropy(on.ex, x, w, target, fused, 2, fused_dx, fused_dw);
     linear_forward(on.ex, x, w, {}, logits);
     cross_entropy(on.ex, logits, target, parts, 2, logits);
@@ -150,7 +150,7 @@ TEST_CASE("cross_entropy: gradients", "[ops][cross_entropy]") {
         on.ex, logits, dL_dlogits, [&] { return cross_entropy(on.ex, logits, target, loss), sum(); },
         "cross_entropy: logits");
     auto x = on.state(n, c, normals(n * c, 1)), w = on.state(v, c, normals(v * c, 2));
-    auto dL_dx = on.output(n, c), dL_dw = on.state(v, c, zeros(v * c));
+    auto dL_dx = on.output(n, c), dL_dw = on.gradient(v, c, zeros(v * c));
     linear_cross_entropy(on.ex, x, w, target, loss, 0.5, dL_dx, dL_dw);
     const auto fused = [&] { return linear_cross_entropy(on.ex, x, w, target, loss), sum(); };
     require_gradient(on.ex, x, dL_dx, fused, "linear_cross_entropy: x");

@@ -29,12 +29,13 @@ TEMPLATE_LIST_TEST_CASE("embedding_forward", "[ops][embedding]", targets) {
 TEMPLATE_LIST_TEST_CASE("embedding_forward: a table kept as bfloat16", "[ops][embedding]", targets) {
     over(edge_shapes(), [&](index n, index c) {
         for (write mode : {write::overwrite, write::accumulate})
-            check_against_reference<TestType>(
-                "embedding_forward, narrow", shape(n, c), 1, [&, table = narrow_after_oracle()](auto& on) mutable {
-                    auto y = on.state(n, c, normals(n * c, 3));
-                    embedding_forward(on.ex, on.ids(random_ids(n, vocabulary, 1)), table(on, vocabulary, c, 2), y, mode);
-                    return outputs{{"y", on.read(y)}};
-                });
+            check_against_reference<TestType>("embedding_forward, narrow", shape(n, c), 1,
+                                              [&, table = narrow_after_oracle()](auto& on) mutable {
+                                                  auto y = on.state(n, c, normals(n * c, 3));
+                                                  embedding_forward(on.ex, on.ids(random_ids(n, vocabulary, 1)),
+                                                                    table(on, vocabulary, c, 2), y, mode);
+                                                  return outputs{{"y", on.read(y)}};
+                                              });
     });
 }
 
@@ -51,7 +52,7 @@ TEMPLATE_LIST_TEST_CASE("embedding_backward: repeated ids add up", "[ops][embedd
     for (index n : {0, 1, 2, 17, 257})
         for (index c : edge_widths)
             check_against_reference<TestType>("embedding_backward", shape(n, c), 50, [&](auto& on) {
-                auto dL_dtable = on.state(vocabulary, c, normals(vocabulary * c, 4));
+                auto dL_dtable = on.gradient(vocabulary, c, normals(vocabulary * c, 4));
                 embedding_backward(on.ex, on.ids(random_ids(n, vocabulary, 1)), on.input(n, c, normals(n * c, 5)),
                                    dL_dtable);
                 return outputs{{"dL_dtable", on.read(dL_dtable)}};
@@ -64,7 +65,7 @@ TEST_CASE("embedding: gradient", "[ops][embedding]") {
     const auto dL_dy = normals(n * c, 6);
     auto ids = on.ids(random_ids(n, vocabulary, 7));
     auto table = on.state(vocabulary, c, normals(vocabulary * c, 8)),
-         dL_dtable = on.state(vocabulary, c, std::vector<double>(vocabulary * c));
+         dL_dtable = on.gradient(vocabulary, c, std::vector<double>(vocabulary * c));
     auto y = on.output(n, c);
     embedding_backward(on.ex, ids, on.input(n, c, dL_dy), dL_dtable);
     require_gradient(

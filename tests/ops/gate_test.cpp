@@ -31,13 +31,14 @@ TEMPLATE_LIST_TEST_CASE("token_gate: forward and backward", "[ops][gate]", targe
                             // logits of about unit size: w has deviation 1/sqrt(d)
                             auto x = on.input(n, d, normals(n * d, 1)),
                                  w = on.input(K, d + 1, normals(K * (d + 1), 2, 1 / std::sqrt(static_cast<double>(d))));
-                            auto entropy = on.input(shares(n, 3)), b = on.input(normals(K, 4));
-                            auto s = on.output(n, K);
+                            auto entropy = on.statistics(shares(n, 3));
+                            auto b = on.input(normals(K, 4));
+                            auto s = on.statistics(n, K);
                             token_gate_forward(on.ex, x, entropy, w, b, s);
                             auto dL_dx = on.state(n, d, normals(n * d, 5)),
-                                 dL_dw = on.state(K, d + 1, normals(K * (d + 1), 6));
+                                 dL_dw = on.gradient(K, d + 1, normals(K * (d + 1), 6));
                             auto dL_dentropy = on.output(n), dL_db = on.state(normals(K, 7));
-                            token_gate_backward(on.ex, on.input(n, K, normals(n * K, 8)), s, x, entropy, w, dL_dx,
+                            token_gate_backward(on.ex, on.statistics(n, K, normals(n * K, 8)), s, x, entropy, w, dL_dx,
                                                 dL_dentropy, dL_dw, dL_db);
                             return outputs{{"s", on.read(s)},
                                            {"dL_dx", on.read(dL_dx)},
@@ -51,15 +52,15 @@ TEMPLATE_LIST_TEST_CASE("token_gate: rows sum to 1, large logits do not overflow
     using T = typename TestType::scalar;
     const index n = 5, d = 3, K = 3;
     workbench<TestType> on;
-    auto s = on.output(n, K);
-    token_gate_forward(on.ex, on.input(n, d, normals(n * d, 1, 400)), on.input(shares(n, 3)),
+    auto s = on.statistics(n, K);
+    token_gate_forward(on.ex, on.input(n, d, normals(n * d, 1, 400)), on.statistics(shares(n, 3)),
                        on.input(K, d + 1, normals(K * (d + 1), 2)), on.input(normals(K, 4)), s);
     const auto got = on.read(s);
     for (std::size_t i = 0; i < 5; ++i)
         CHECK(std::abs(got[3 * i] + got[3 * i + 1] + got[3 * i + 2] - 1) < allowed<T>(3, 1));
     // z = (1·2 + 10·0.5 − 1, −4·2 + 2·0.5 + 3) = (6, −4)
-    auto p = on.output(1, 2);
-    token_gate_forward(on.ex, on.input(1, 1, {2}), on.input({0.5}), on.input(2, 2, {1, 10, -4, 2}), on.input({-1, 3}),
+    auto p = on.statistics(1, 2);
+    token_gate_forward(on.ex, on.input(1, 1, {2}), on.statistics({0.5}), on.input(2, 2, {1, 10, -4, 2}), on.input({-1, 3}),
                        p);
     const double q = 1 / (1 + std::exp(-10.0));
     compare(on.read(p), {q, 1 - q}, allowed<T>(8, 1),
@@ -73,9 +74,9 @@ TEMPLATE_LIST_TEST_CASE("sigmoid_gate: forward and backward", "[ops][gate]", tar
                  u = on.input(1, d, normals(d, 2, 1 / std::sqrt(static_cast<double>(d))));
             auto gate = on.output(g);
             sigmoid_gate_forward(on.ex, pooled, u, on.input({0.5}), gate);
-            auto dL_dpooled = on.output(g, d), dL_du = on.state(1, d, normals(d, 3));
+            auto dL_dpooled = on.output(g, d), dL_du = on.gradient(1, d, normals(d, 3));
             auto dL_db = on.state({0.25});
-            sigmoid_gate_backward(on.ex, on.input(normals(g, 4)), gate, pooled, u, dL_dpooled, dL_du, dL_db);
+            sigmoid_gate_backward(on.ex, on.statistics(normals(g, 4)), gate, pooled, u, dL_dpooled, dL_du, dL_db);
             return outputs{{"gate", on.read(gate)},
                            {"dL_dpooled", on.read(dL_dpooled)},
                            {"dL_du", on.read(dL_du)},
@@ -104,7 +105,7 @@ TEMPLATE_LIST_TEST_CASE("blend: forward and backward", "[ops][gate]", targets) {
                     const index g = pooled_rows(map, scope);
                     auto a = on.input(n, c, normals(n * c, 1)), x = on.input(n, c, normals(n * c, 2)),
                          dL_dy = on.input(n, c, normals(n * c, 3));
-                    auto gate = on.input(shares(g, 4));
+                    auto gate = on.statistics(shares(g, 4));
                     auto y = on.output(n, c), dL_da = on.output(n, c), dL_dx = on.output(n, c);
                     auto dL_dgate = on.output(g);
                     blend_forward(on.ex, a, x, gate, map, scope, y);
@@ -122,9 +123,9 @@ TEMPLATE_LIST_TEST_CASE("blend: gate 1 is a, gate 0 is x", "[ops][gate]", target
     const row_map map = pack_rows(on.ex, std::vector<index>{2, 1});
     auto a = on.input(3, 2, {1, 2, 3, 4, 5, 6}), x = on.input(3, 2, {10, 20, 30, 40, 50, 60});
     auto y = on.output(3, 2);
-    blend_forward(on.ex, a, x, on.input({1, 0}), map, pool_scope::sequence, y);
+    blend_forward(on.ex, a, x, on.statistics({1, 0}), map, pool_scope::sequence, y);
     CHECK(on.read(y) == std::vector<double>{1, 2, 3, 4, 50, 60});
-    blend_forward(on.ex, a, x, on.input({0.5, 0, 1}), map, pool_scope::causal, y);
+    blend_forward(on.ex, a, x, on.statistics({0.5, 0, 1}), map, pool_scope::causal, y);
     CHECK(on.read(y) == std::vector<double>{5.5, 11, 30, 40, 5, 6});
 }
 
@@ -132,10 +133,10 @@ TEMPLATE_LIST_TEST_CASE("scale_rows and row_dot, weights a column of a matrix", 
     over(edge_shapes(), [&](index n, index c) {
         check_against_reference<TestType>(
             "scale_rows, row_dot", shape(n, c), static_cast<double>(c + 2), [&](auto& on) {
-                auto weights = on.input(n, 3, normals(n * 3, 1)), x = on.input(n, c, normals(n * c, 2)),
-                     z = on.input(n, c, normals(n * c, 3));
-                auto y = on.output(n, c), more = on.state(n, c, normals(n * c, 4)),
-                     d = on.state(n, 3, normals(n * 3, 5));
+                auto weights = on.statistics(n, 3, normals(n * 3, 1));
+                auto x = on.input(n, c, normals(n * c, 2)), z = on.input(n, c, normals(n * c, 3));
+                auto y = on.output(n, c), more = on.state(n, c, normals(n * c, 4));
+                auto d = on.gradient(n, 3, normals(n * 3, 5));
                 scale_rows(on.ex, x, weights.columns(1, 1), y);
                 scale_rows(on.ex, x, weights.columns(2, 1), more, write::accumulate);
                 row_dot(on.ex, x, z, d.columns(1, 1));  // the columns beside it keep their values
@@ -218,7 +219,7 @@ TEST_CASE("gates: gradients", "[ops][gate]") {
              s = on.output(n, K);
         auto entropy = on.state(shares(n, 3)), b = on.state(normals(K, 4)), dL_dentropy = on.output(n),
              dL_db = on.state(zeros(K));
-        auto dL_dx = on.state(n, d, zeros(n * d)), dL_dw = on.state(K, d + 1, zeros(K * (d + 1)));
+        auto dL_dx = on.state(n, d, zeros(n * d)), dL_dw = on.gradient(K, d + 1, zeros(K * (d + 1)));
         const auto loss = [&] { return token_gate_forward(on.ex, x, entropy, w, b, s), dot(dL_ds, on.read(s)); };
         loss();
         token_gate_backward(on.ex, on.input(n, K, dL_ds), s, x, entropy, w, dL_dx, dL_dentropy, dL_dw, dL_db);
@@ -230,7 +231,7 @@ TEST_CASE("gates: gradients", "[ops][gate]") {
     {
         const auto dL_dgate = normals(n, 8);
         auto pooled = on.state(n, d, normals(n * d, 1)), u = on.state(1, d, normals(d, 2)),
-             dL_dpooled = on.output(n, d), dL_du = on.state(1, d, zeros(d));
+             dL_dpooled = on.output(n, d), dL_du = on.gradient(1, d, zeros(d));
         auto b = on.state({0.5}), gate = on.output(n), dL_db = on.state({0});
         const auto loss = [&] { return sigmoid_gate_forward(on.ex, pooled, u, b, gate), dot(dL_dgate, on.read(gate)); };
         loss();
@@ -273,14 +274,15 @@ TEMPLATE_LIST_TEST_CASE("gates: a NaN row stays alone", "[ops][gate]", targets) 
     const auto run = [&](const std::vector<double>& values) {
         workbench<TestType> on;
         const row_map map = pack_rows(on.ex, std::vector<index>{n});
-        auto s = on.output(n, K), y = on.output(n, d), scaled = on.output(n, d);
+        auto s = on.statistics(n, K);
+        auto y = on.output(n, d), scaled = on.output(n, d);
         auto gate = on.output(n);
-        token_gate_forward(on.ex, on.input(n, d, values), on.input(shares(n, 3)),
+        token_gate_forward(on.ex, on.input(n, d, values), on.statistics(shares(n, 3)),
                            on.input(K, d + 1, normals(K * (d + 1), 2)), on.input(normals(K, 4)), s);
         sigmoid_gate_forward(on.ex, on.input(n, d, values), on.input(1, d, normals(d, 2)), on.input({0.5}), gate);
-        blend_forward(on.ex, on.input(n, d, values), on.input(n, d, x), on.input(shares(n, 4)), map, pool_scope::causal,
+        blend_forward(on.ex, on.input(n, d, values), on.input(n, d, x), on.statistics(shares(n, 4)), map, pool_scope::causal,
                       y);
-        scale_rows(on.ex, on.input(n, d, values), on.input(n, 1, normals(n, 5)), scaled);
+        scale_rows(on.ex, on.input(n, d, values), on.statistics(n, 1, normals(n, 5)), scaled);
         return std::array{on.read(s), on.read(gate), on.read(y), on.read(scaled)};
     };
     const auto clean = run(x), poisoned = run(with_nan_row(x, d, bad));

@@ -65,8 +65,8 @@ TEMPLATE_LIST_TEST_CASE("linear_backward_weight accumulates; the bias may be abs
             check_against_reference<TestType>(
                 "linear_backward_weight", shape(n, i, o), static_cast<double>(n + 1), [&](auto& on) {
                     using T = typename std::decay_t<decltype(on)>::scalar;
-                    auto dL_dw = on.state(o, i, normals(o * i, 6));
-                    auto dL_db = bias ? on.state(normals(o, 7)) : vector_view<T>{};
+                    auto dL_dw = on.gradient(o, i, normals(o * i, 6));
+                    auto dL_db = bias ? on.state(normals(o, 7)) : vector_view<statistic<T>>{};
                     linear_backward_weight(on.ex, on.input(n, o, normals(n * o, 5)), on.input(n, i, normals(n * i, 1)),
                                            dL_dw, dL_db);
                     return outputs{{"dL_dw", on.read(dL_dw)}, {"dL_db", on.read(dL_db)}};
@@ -81,14 +81,14 @@ TEMPLATE_LIST_TEST_CASE("linear: a weight kept as bfloat16 counts as its widened
         for (index i : {1, 15, 16, 31, 32, 47, 100, 257}) shapes.push_back({n, i, 37});
     over(shapes, [&](index n, index i, index o) {
         for (write mode : {write::overwrite, write::accumulate}) {
-            check_against_reference<TestType>(
-                "linear_forward, narrow", shape(n, i, o), static_cast<double>(i + 2),
-                [&, weight = narrow_after_oracle()](auto& on) mutable {
-                    auto y = mode == write::overwrite ? on.output(n, o) : on.state(n, o, normals(n * o, 4));
-                    linear_forward(on.ex, on.input(n, i, normals(n * i, 1)), weight(on, o, i, 2),
-                                   on.input(normals(o, 3)), y, mode);
-                    return outputs{{"y", on.read(y)}};
-                });
+            check_against_reference<TestType>("linear_forward, narrow", shape(n, i, o), static_cast<double>(i + 2),
+                                              [&, weight = narrow_after_oracle()](auto& on) mutable {
+                                                  auto y = mode == write::overwrite ? on.output(n, o)
+                                                                                    : on.state(n, o, normals(n * o, 4));
+                                                  linear_forward(on.ex, on.input(n, i, normals(n * i, 1)),
+                                                                 weight(on, o, i, 2), on.input(normals(o, 3)), y, mode);
+                                                  return outputs{{"y", on.read(y)}};
+                                              });
             check_against_reference<TestType>(
                 "linear_backward_input, narrow", shape(n, i, o), static_cast<double>(o + 1),
                 [&, weight = narrow_after_oracle()](auto& on) mutable {
@@ -123,7 +123,7 @@ TEMPLATE_LIST_TEST_CASE("linear by hand", "[ops][linear]", targets) {
     CHECK(on.read(y) == std::vector<double>{22, 50});
     // dL_dy = (1, 2): dL_dx = dL_dy W, dL_dw += dL_dyᵀ x, dL_db += dL_dy
     auto dL_dy = on.input(1, 2, {1, 2}), w = on.input(2, 3, {1, 0, 0, 1, -1, 2});
-    auto dL_dx = on.state(1, 3, {100, 100, 100}), dL_dw = on.state(2, 3, {1, 1, 1, 1, 1, 1});
+    auto dL_dx = on.state(1, 3, {100, 100, 100}), dL_dw = on.gradient(2, 3, {1, 1, 1, 1, 1, 1});
     auto dL_db = on.state({7, 7});
     linear_backward_input(on.ex, dL_dy, w, dL_dx, write::accumulate);
     CHECK(on.read(dL_dx) == std::vector<double>{103, 98, 104});
@@ -140,7 +140,7 @@ TEST_CASE("linear: gradients", "[ops][linear]") {
         const auto dL_dy = normals(n * o, 5);
         auto x = on.state(n, i, normals(n * i, 1)), w = on.state(o, i, normals(o * i, 2)), y = on.output(n, o);
         auto b = on.state(normals(o, 3));
-        auto dL_dx = on.output(n, i), dL_dw = on.state(o, i, std::vector<double>(static_cast<std::size_t>(o * i)));
+        auto dL_dx = on.output(n, i), dL_dw = on.gradient(o, i, std::vector<double>(static_cast<std::size_t>(o * i)));
         auto dL_db = on.state(std::vector<double>(static_cast<std::size_t>(o)));
         auto dy = on.input(n, o, dL_dy);
         linear_backward_input(on.ex, dy, w, dL_dx);

@@ -86,7 +86,7 @@ TEMPLATE_LIST_TEST_CASE("rms_norm: forward and backward, gamma trained or frozen
                         auto rstd = on.output(n);
                         rms_norm_forward(on.ex, s, gamma, eps, y, rstd);
                         auto dL_ds = mode == write::overwrite ? on.output(n, c) : on.state(n, c, normals(n * c, 4));
-                        auto dL_dgamma = frozen ? vector_view<T>{} : on.state(normals(c, 5));
+                        auto dL_dgamma = frozen ? vector_view<statistic<T>>{} : on.state(normals(c, 5));
                         rms_norm_backward(on.ex, on.input(n, c, normals(n * c, 7)), s, gamma, rstd, dL_ds, dL_dgamma,
                                           mode);
                         return outputs{{"y", on.read(y)},
@@ -166,7 +166,8 @@ TEMPLATE_LIST_TEST_CASE("norms: accumulate adds what overwrite writes", "[ops][n
     for (bool rms : {false, true}) {
         workbench<TestType> on;
         auto s = on.input(n, c, normals(n * c, 1)), dL_dy = on.input(n, c, normals(n * c, 7));
-        auto gamma = on.input(around_one(c, 2)), mean = on.input(normals(n, 8, 0.1)), rstd = on.input(around_one(n, 9));
+        auto gamma = on.input(around_one(c, 2));
+        auto mean = on.statistics(normals(n, 8, 0.1)), rstd = on.statistics(around_one(n, 9));
         auto plain = on.output(n, c), added = on.state(n, c, normals(n * c, 4));
         for (write mode : {write::overwrite, write::accumulate}) {
             auto dL_ds = mode == write::overwrite ? plain : added;

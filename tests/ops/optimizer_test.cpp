@@ -15,6 +15,12 @@ std::vector<double> positive(index n, std::uint64_t seed) {
     return v;
 }
 
+// A factor for gradients, asked for as programs ask for it: a norm of 1, limited to it.
+template <class On>
+clip_by_norm clipped_to(On& on, double factor) {
+    return {on.doubles({1}).data, factor * (1 + 1e-6)};
+}
+
 // One parameter, one step, as the paper writes it.
 void adamw_by_hand(double& w, double g, double& m, double& v, const adamw_options& o, int t, double clip) {
     g *= clip;
@@ -32,7 +38,7 @@ TEMPLATE_LIST_TEST_CASE("adamw_step", "[ops][optimizer]", targets) {
         for (index t : {1, 2, 1000})
             check_against_reference<TestType>("adamw_step", shape(n), 8, [&](auto& on) {
                 auto w = on.state(normals(n, 1)), m = on.state(normals(n, 2)), v = on.state(positive(n, 3));
-                adamw_step(on.ex, w, on.input(normals(n, 4)), m, v, usual, t, 0.5);
+                adamw_step(on.ex, w, on.statistics(normals(n, 4)), m, v, usual, t, clipped_to(on, 0.5));
                 return outputs{{"w", on.read(w)}, {"m", on.read(m)}, {"v", on.read(v)}};
             });
 }
@@ -48,7 +54,7 @@ TEMPLATE_LIST_TEST_CASE("adamw_step: ten steps against a loop written by hand", 
     for (int t = 1; t <= 10; ++t) {
         const auto g = normals(n, static_cast<std::uint64_t>(100 + t));
         const double clip = t % 2 ? 1 : 0.25;
-        adamw_step(on.ex, w, on.input(g), m, v, o, t, clip);
+        adamw_step(on.ex, w, on.statistics(g), m, v, o, t, clipped_to(on, clip));
         for (std::size_t i = 0; i < g.size(); ++i) adamw_by_hand(want_w[i], g[i], want_m[i], want_v[i], o, t, clip);
         const subject s{"adamw_step", "against the loop by hand", TestType::executor_name(), scalar_name<T>, shape(n)};
         compare(on.read(w), want_w, allowed<T>(8.0 * t, largest(want_w)), s);
@@ -64,7 +70,7 @@ TEMPLATE_LIST_TEST_CASE("adamw_step: the first step has size learning rate, howe
     auto w = on.state({0, 0, 0, 0, 0}), m = on.state({0, 0, 0, 0, 0}), v = on.state({0, 0, 0, 0, 0});
     adamw_options o = usual;
     o.eps = 0.25;  // large, so that its place (outside the root, after the correction) shows
-    adamw_step(on.ex, w, on.input({4, -4, 1, 0, 0x1p-40}), m, v, o, 1, 1);
+    adamw_step(on.ex, w, on.statistics({4, -4, 1, 0, 0x1p-40}), m, v, o, 1, {});
     // m̂ = g, v̂ = g²: w = -lr g / (|g| + eps)
     const double lr = o.learning_rate;
     compare(on.read(w), {-lr * 4 / 4.25, lr * 4 / 4.25, -lr / 1.25, 0, -lr * 0x1p-40 / 0.25}, allowed<T>(8, lr),
@@ -72,7 +78,7 @@ TEMPLATE_LIST_TEST_CASE("adamw_step: the first step has size learning rate, howe
     // decay alone: gradient 0, moments 0
     workbench<TestType> decay;
     auto x = decay.state({1, -2}), zero_m = decay.state({0, 0}), zero_v = decay.state({0, 0});
-    adamw_step(decay.ex, x, decay.input({0, 0}), zero_m, zero_v, usual, 1, 1);
+    adamw_step(decay.ex, x, decay.statistics({0, 0}), zero_m, zero_v, usual, 1, {});
     compare(decay.read(x), {0.999, -1.998}, allowed<T>(2, 2),
             {"adamw_step", "decay", TestType::executor_name(), scalar_name<T>, "(2)"});
 }
@@ -106,7 +112,7 @@ TEMPLATE_LIST_TEST_CASE("optimizer: NaN and infinity are not hidden", "[ops][opt
     CHECK(std::isinf(on.read(result)[0]));
     auto w = on.state(normals(100, 2)), m = on.state(normals(100, 3)), v = on.state(positive(100, 4));
     x[57] = nan;
-    adamw_step(on.ex, w, on.input(x), m, v, usual, 3, 1);
+    adamw_step(on.ex, w, on.statistics(x), m, v, usual, 3, {});
     for (index i = 0; i < 100; ++i) CHECK(std::isnan(on.read(w)[static_cast<std::size_t>(i)]) == (i == 57));
 }
 
@@ -114,11 +120,12 @@ TEST_CASE("optimizer: errors", "[ops][optimizer]") {
     workbench<oracle> on;
     auto w = on.state({1, 2}), m = on.state({0, 0}), v = on.state({0, 0}), one = on.state({1});
     auto g = on.input({1, 1});
-    check_throws([&] { adamw_step(on.ex, w, g, m, v, usual, 0, 1); }, {"adamw_step", "step", "found 0"});
-    check_throws([&] { adamw_step(on.ex, w, on.input({1}), m, v, usual, 1, 1); },
+    check_throws([&] { adamw_step(on.ex, w, g, m, v, usual, 0, {}); }, {"adamw_step", "step", "found 0"});
+    check_throws([&] { adamw_step(on.ex, w, on.statistics({1}), m, v, usual, 1, {}); },
                  {"adamw_step", "gradients", "(2)", "(1)"});
-    check_throws([&] { adamw_step(on.ex, w, g, one, v, usual, 1, 1); }, {"adamw_step", "first moments", "(2)", "(1)"});
-    check_throws([&] { adamw_step(on.ex, w, g, m, one, usual, 1, 1); }, {"adamw_step", "second moments", "(2)", "(1)"});
+    check_throws([&] { adamw_step(on.ex, w, g, one, v, usual, 1, {}); }, {"adamw_step", "first moments", "(2)", "(1)"});
+    check_throws([&] { adamw_step(on.ex, w, g, m, one, usual, 1, {}); },
+                 {"adamw_step", "second moments", "(2)", "(1)"});
     check_throws([&] { sum_of_squares(on.ex, w, on.output<double>(2)); }, {"sum_of_squares", "result", "(1)", "(2)"});
 }
 

@@ -56,7 +56,7 @@ TEMPLATE_LIST_TEST_CASE("mean_pool: row by row with a history equals all rows at
     mean_pool_forward(on.ex, on.input(sequences * time, c, x), uniform_rows(on.ex, sequences, time), pool_scope::causal,
                       whole);
     const auto want = on.read(whole);
-    auto history = on.state(sequences, c, zeros(sequences * c));
+    auto history = on.gradient(sequences, c, zeros(sequences * c));
     over(std::vector<std::array<index, 2>>{{0, 4}, {4, 1}, {5, 1}, {6, 3}}, [&](index first, index count) {
         std::vector<double> part, expected;
         for (index s = 0; s < sequences; ++s)

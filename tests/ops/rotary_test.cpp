@@ -11,9 +11,9 @@ constexpr index positions = 40;
 constexpr double base = 10000;
 
 template <class On>
-matrix_view<const typename On::scalar> table(On& on, index width) {
+matrix_view<const typename On::real> table(On& on, index width) {
     const auto t = rotary_table<double>(positions, width, base);
-    return on.input(positions, width, t);
+    return on.statistics(positions, width, t);
 }
 }  // namespace
 

@@ -32,7 +32,7 @@ TEMPLATE_LIST_TEST_CASE("spectral_entropy: forward and backward", "[ops][spectra
                     auto entropy = on.output(n);
                     auto dL_dx = on.state(n, d, normals(n * d, 2));
                     spectral_entropy_forward(on.ex, x, norm, entropy);
-                    spectral_entropy_backward(on.ex, on.input(normals(n, 3)), x, norm, dL_dx);
+                    spectral_entropy_backward(on.ex, on.statistics(normals(n, 3)), x, norm, dL_dx);
                     return outputs{{"entropy", on.read(entropy)}, {"dL_dx", on.read(dL_dx), 18}};
                 });
         }
@@ -89,7 +89,7 @@ TEMPLATE_LIST_TEST_CASE("spectral_entropy by its formula", "[ops][spectral_entro
         auto x = on.input(1, 2, {a, b});
         auto dL_dx = on.state(1, 2, {0, 0});
         spectral_entropy_forward(on.ex, x, norm, entropy);
-        spectral_entropy_backward(on.ex, on.input({1}), x, norm, dL_dx);
+        spectral_entropy_backward(on.ex, on.statistics({1}), x, norm, dL_dx);
         const subject s{"spectral_entropy", "by its formula", TestType::executor_name(), scalar_name<T>, "(1, 2)"};
         compare(on.read(entropy), {H}, allowed<T>(8, 1), s);
         compare(on.read(dL_dx), {d0 + d1, d0 - d1}, allowed<T>(8, 4), s);
@@ -119,7 +119,7 @@ TEMPLATE_LIST_TEST_CASE("spectral_entropy of zero rows and of one column is fini
         auto dL_dx = on.state(2, d, zeros(2 * d));
         auto x = on.input(2, d, zeros(2 * d));
         spectral_entropy_forward(on.ex, x, dct_norm::ortho, entropy);
-        spectral_entropy_backward(on.ex, on.input({1, 1}), x, dct_norm::ortho, dL_dx);
+        spectral_entropy_backward(on.ex, on.statistics({1, 1}), x, dct_norm::ortho, dL_dx);
         CHECK(on.read(entropy) == std::vector<double>{0, 0});
         CHECK(on.read(dL_dx) == zeros(2 * d));
     }
@@ -154,7 +154,7 @@ TEMPLATE_LIST_TEST_CASE("spectral_entropy: a NaN row stays alone", "[ops][spectr
         auto entropy = on.output(n);
         auto dL_dx = on.state(n, d, zeros(n * d));
         spectral_entropy_forward(on.ex, on.input(n, d, values), dct_norm::ortho, entropy);
-        spectral_entropy_backward(on.ex, on.input(normals(n, 3)), on.input(n, d, values), dct_norm::ortho, dL_dx);
+        spectral_entropy_backward(on.ex, on.statistics(normals(n, 3)), on.input(n, d, values), dct_norm::ortho, dL_dx);
         return std::pair(on.read(entropy), on.read(dL_dx));
     };
     const auto clean = run(x), poisoned = run(with_nan_row(x, d, bad));
@@ -174,7 +174,7 @@ TEST_CASE("spectral_entropy: errors", "[ops][spectral_entropy]") {
                  {"spectral_entropy_backward", "dL_dentropy", "(2)", "(1)"});
     check_throws(
         [&] {
-            spectral_entropy_backward(on.ex, on.input({1, 1}), x, dct_norm::ortho, wrong);
+            spectral_entropy_backward(on.ex, on.statistics({1, 1}), x, dct_norm::ortho, wrong);
         },
         {"spectral_entropy_backward", "dL_dx", "(2, 4)", "(2, 3)"});
 }

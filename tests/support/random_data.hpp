@@ -32,7 +32,7 @@ inline std::vector<double> normals(index count, std::uint64_t seed, double scale
         for (std::size_t i = 0; i < out.size(); ++i) {
             out[i] = static_cast<float>(scale * draw.normal(i));
 #if defined(SPECTRAL_TEST_BFLOAT16) && SPECTRAL_TEST_BFLOAT16
-            out[i] = static_cast<float>(bfloat16(static_cast<float>(out[i])));   // what this scalar represents exactly
+            out[i] = static_cast<float>(bfloat16(static_cast<float>(out[i])));  // what this scalar represents exactly
 #endif
         }
     }
@@ -75,9 +75,20 @@ public:
     vector_view<const scalar> input(const std::vector<double>& values) {
         return flat(place<scalar>(1, count(values), &values, true));
     }
+    // numbers that a bfloat16 model keeps in float: means, losses, gradients of parameters
+    using real = statistic<scalar>;
+    vector_view<const real> statistics(const std::vector<double>& values) {
+        return flat(place<real>(1, count(values), &values, true));
+    }
+    matrix_view<const real> statistics(index n, index c, const std::vector<double>& values) {
+        return place<real>(n, c, &values, true);
+    }
     // the same, kept as bfloat16
     matrix_view<const bfloat16> narrow_input(index n, index c, const std::vector<double>& values) {
         return place<bfloat16>(n, c, &values, true);
+    }
+    vector_view<const double> doubles(const std::vector<double>& values) {
+        return flat(place<double>(1, count(values), &values, true));
     }
     vector_view<const row_index> ids(const std::vector<row_index>& values) {
         const std::vector<double> wide(values.begin(), values.end());
@@ -87,12 +98,18 @@ public:
     matrix_view<scalar> state(index n, index c, const std::vector<double>& values) {
         return place<scalar>(n, c, &values, false);
     }
-    vector_view<scalar> state(const std::vector<double>& values) {
-        return flat(place<scalar>(1, count(values), &values, false));
+    vector_view<real> state(const std::vector<double>& values) {
+        return flat(place<real>(1, count(values), &values, false));
+    }
+    matrix_view<real> gradient(index n, index c, const std::vector<double>& values) {  // of a parameter
+        return place<real>(n, c, &values, false);
     }
     // written only: NaN, or -1, at the start
     matrix_view<scalar> output(index n, index c) { return place<scalar>(n, c, nullptr, false); }
-    template <class U = scalar>
+    matrix_view<statistic<scalar>> statistics(index n, index c) {
+        return place<statistic<scalar>>(n, c, nullptr, false);
+    }
+    template <class U = statistic<scalar>>
     vector_view<U> output(index n) {
         return flat(place<U>(1, n, nullptr, false));
     }
@@ -154,8 +171,10 @@ private:
                 if (values) {
                     const double given = (*values)[static_cast<std::size_t>(r * c + i)];
                     U value;
-                    if constexpr (std::is_same_v<U, bfloat16>) value = U(static_cast<float>(given));
-                    else value = static_cast<U>(given);
+                    if constexpr (std::is_same_v<U, bfloat16>)
+                        value = U(static_cast<float>(given));
+                    else
+                        value = static_cast<U>(given);
                     std::memcpy(bytes.data() + at, &value, sizeof(U));
                 }
                 if (!constant) std::fill_n(written.begin() + static_cast<std::ptrdiff_t>(at), sizeof(U), true);

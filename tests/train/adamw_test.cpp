@@ -100,7 +100,7 @@ TEMPLATE_LIST_TEST_CASE("adamw: one norm clips all, whatever their rates", "[tra
     CHECK(optimizer.step(usual, 1) == Approx(5));  // the norm before clipping
     const auto m = optimizer.first_moments().to_host();
     CHECK(static_cast<double>(m[0]) == Approx(0.1 * 3 / 5).epsilon(1e-5));  // (1 - β₁) c g
-    const auto second = static_cast<std::size_t>(store.named()[1].second->value.data - store.values().data);
+    const auto second = static_cast<std::size_t>(store.named()[1].second->value.data - store.masters().data);
     CHECK(static_cast<double>(m[second + 1]) == Approx(0.1 * 4 / 5).epsilon(1e-5));
 }
 

@@ -5,6 +5,7 @@
 // its kernels keep between calls (plans, handles, threads). Operators find kernels by argument-dependent look-up in
 // the executor's namespace: x_forward(ex, ...) in ops/x.hpp checks shapes and calls x_forward_kernel(ex, ...).
 #pragma once
+#include <spectral/core/half.hpp>
 #include <spectral/core/view.hpp>
 
 #include <concepts>

@@ -70,6 +70,11 @@ private:
     }
 };
 
+// What sums, norms' statistics, softmax, losses, entropies, gates and gradients of parameters are kept in: a model of
+// bfloat16 keeps them in float. T may be const.
+template <class T>
+using statistic = std::conditional_t<std::is_same_v<std::remove_const_t<T>, bfloat16>, float, std::remove_const_t<T>>;
+
 // A stored value as the type that is computed with.
 template <class T, class Stored>
 constexpr T widen(Stored value) {

@@ -5,6 +5,8 @@
 // in one block of values and one of gradients and points the members into them. So the optimizer, the gradient norm, the
 // checkpoint and the count are one loop each. A frozen parameter may be kept as bfloat16 instead: it then has no place in
 // the block, but a view of a mapped file or of memory of its own.
+// A model of bfloat16 trains float masters: layers read `value`, a rounded copy, and gradients are float. In any other model
+// the value is its own master.
 #pragma once
 #include <spectral/core/random.hpp>
 #include <spectral/core/tensor.hpp>
@@ -33,7 +35,9 @@ template <class T>
 struct parameter {
     std::vector<index> shape;
     initializer init;
-    matrix_view<T> value, grad;   // grad is empty in a store without gradients and for frozen parameters
+    matrix_view<T> value;
+    matrix_view<statistic<T>> grad;     // empty in a store without gradients and for frozen parameters
+    matrix_view<statistic<T>> master;   // what the optimizer steps; empty for frozen parameters
     bool trainable = true;
     double rate = 1;              // its learning rate as a multiple of the run's
     bool narrow = false;                          // kept as bfloat16, in `stored`: value stays empty
@@ -48,7 +52,7 @@ struct parameter {
 
     weight_view<T> matrix() const { return narrow ? weight_view<T>(stored) : weight_view<T>(value); }
     view<const T, 1> vector() const { return {value.data, {value.size()}}; }
-    view<T, 1> grad_vector() const { return {grad.data, {grad.size()}}; }
+    view<statistic<T>, 1> grad_vector() const { return {grad.data, {grad.size()}}; }
 };
 
 // Calls f(name, parameter) for every used parameter of a model or layer. A type that holds parameters has
@@ -73,6 +77,9 @@ enum class gradients { none, trainable };
 // The model must outlive it and must not move.
 template <executor Exec, class T>
 class parameter_store {
+    using real = statistic<T>;
+    static constexpr bool rounds = !std::is_same_v<T, real>;
+
 public:
     template <class Model>
     parameter_store(Exec& ex, Model& model, gradients g = gradients::trainable) : ex_(&ex) {
@@ -82,15 +89,17 @@ public:
             if (!p.narrow) (p.trainable ? trained : total) += padded(p.size());
         });
         frozen_ = tensor<Exec, T>(ex, {total});
-        values_ = tensor<Exec, T>(ex, {trained});
-        if (g == gradients::trainable) grads_ = tensor<Exec, T>(ex, {trained});
+        masters_ = tensor<Exec, real>(ex, {trained});
+        if constexpr (rounds) rounded_ = tensor<Exec, T>(ex, {trained});
+        if (g == gradients::trainable) grads_ = tensor<Exec, real>(ex, {trained});
         index frozen_at = 0, at = 0;
         for_each_parameter(model, [&](const std::string& name, parameter<T>& p) {
             named_.emplace_back(name, &p);
             if (p.narrow) return;
             const index width = p.shape.back(), rows = p.shape.size() == 2 ? p.shape[0] : 1;
             index& next = p.trainable ? at : frozen_at;
-            p.value = {(p.trainable ? values_ : frozen_).data() + next, {rows, width}};
+            p.value = {(p.trainable ? rounded().data : frozen_.data()) + next, {rows, width}};
+            if (p.trainable) p.master = {masters_.data() + next, {rows, width}};
             if (p.trainable && g == gradients::trainable) p.grad = {grads_.data() + next, {rows, width}};
             next += padded(p.size());
         });
@@ -99,13 +108,13 @@ public:
     // every value from its initializer, or the trainable ones alone; the same bits on every executor, whatever the order
     // of layers
     void initialize(std::uint64_t seed, bool trainable_alone = false) {
-        std::vector<T> host;
+        std::vector<real> host;
         for (auto& [name, p] : named_) {
             if (trainable_alone && !p->trainable) continue;
             host.resize(static_cast<std::size_t>(p->size()));
             const random_stream draw{seed, stream_of(name)};
             for (std::size_t i = 0; i < host.size(); ++i)
-                host[i] = static_cast<T>(p->init.how == initializer::kind::constant ? p->init.scale
+                host[i] = static_cast<real>(p->init.how == initializer::kind::constant ? p->init.scale
                                          : p->init.how == initializer::kind::normal ? p->init.scale * draw.normal(i)
                                                                                     : p->init.scale * (2 * draw.uniform(i) - 1));
             assign(*p, host);
@@ -113,15 +122,20 @@ public:
     }
 
     // one parameter's values from the host; a narrow one rounds them
-    void assign(parameter<T>& p, std::span<const T> host) {
+    void assign(parameter<T>& p, std::span<const real> host) {
         check_equal(static_cast<index>(host.size()), p.size(), "parameter_store::assign", "number of values");
-        if (!p.narrow) return ex_->copy_from_host(p.value.data, host.data(), host.size_bytes());
+        if (p.master.data) ex_->copy_from_host(p.master.data, host.data(), host.size_bytes());
+        if constexpr (!rounds)
+            if (!p.master.data && !p.narrow) ex_->copy_from_host(p.value.data, host.data(), host.size_bytes());
+        if (!rounds && !p.narrow) return;
         std::vector<bfloat16> rounded(host.size());
         for (std::size_t i = 0; i < host.size(); ++i) rounded[i] = bfloat16(static_cast<float>(host[i]));
         assign(p, std::span<const bfloat16>(rounded));
     }
     void assign(parameter<T>& p, std::span<const bfloat16> host) {
         check_equal(static_cast<index>(host.size()), p.size(), "parameter_store::assign", "number of values");
+        if constexpr (rounds)
+            if (!p.narrow) return ex_->copy_from_host(p.value.data, host.data(), host.size_bytes());
         auto memory = std::make_shared<tensor<Exec, bfloat16>>(*ex_, std::array<index, 1>{p.size()}, host);
         share(p, memory->data(), memory);
     }
@@ -132,33 +146,41 @@ public:
         owners_[&p] = std::move(owner);
     }
     void zero_gradients() {
-        if (grads_.size()) ex_->fill_bytes(grads_.data(), 0, static_cast<std::size_t>(grads_.size()) * sizeof(T));
+        if (grads_.size()) ex_->fill_bytes(grads_.data(), 0, static_cast<std::size_t>(grads_.size()) * sizeof(real));
     }
 
-    vector_view<T> values() const { return values_.view(); }      // every trainable parameter, padding included
-    vector_view<T> gradients_view() const { return grads_.view(); }
+    // every trainable parameter, padding included: masters, what layers read, gradients
+    vector_view<real> masters() const { return masters_.view(); }
+    vector_view<T> rounded() const {
+        if constexpr (rounds) return rounded_.view();
+        else return masters_.view();
+    }
+    vector_view<real> gradients_view() const { return grads_.view(); }
     const std::vector<std::pair<std::string, parameter<T>*>>& named() const { return named_; }
 
 private:
-    // each parameter starts on a 64-byte boundary; the padding is zero and stays zero
+    // each parameter starts on a boundary of 64 bytes or more; the padding is zero and stays zero
     static index padded(index n) {
-        constexpr index unit = 64 / static_cast<index>(sizeof(T));
+        constexpr index unit = 32;   // whatever the scalar: one offset for masters, copies, gradients and saved moments
         return (n + unit - 1) / unit * unit;
     }
     Exec* ex_;
-    tensor<Exec, T> values_, grads_, frozen_;
+    tensor<Exec, real> masters_, grads_;
+    tensor<Exec, T> rounded_, frozen_;   // rounded_: of a bfloat16 model
     std::vector<std::pair<std::string, parameter<T>*>> named_;
     std::map<const parameter<T>*, std::shared_ptr<const void>> owners_;   // of narrow parameters' memory
 };
 
-// A parameter's values on the host, widened where it is narrow.
+// A parameter's values on the host: its master's, or widened where it has none.
 template <executor Exec, class T>
-std::vector<T> to_host(Exec& ex, const parameter<T>& p) {
-    if (!p.narrow) return to_host(ex, p.value);
-    const auto stored = to_host(ex, p.stored);
-    std::vector<T> out(stored.size());
-    for (std::size_t i = 0; i < out.size(); ++i) out[i] = widen<T>(stored[i]);
-    return out;
+std::vector<statistic<T>> to_host(Exec& ex, const parameter<T>& p) {
+    if (p.master.data) return to_host(ex, p.master);
+    const auto widened = [](const auto& stored) {
+        std::vector<statistic<T>> out(stored.size());
+        for (std::size_t i = 0; i < out.size(); ++i) out[i] = widen<statistic<T>>(stored[i]);
+        return out;
+    };
+    return p.narrow ? widened(to_host(ex, p.stored)) : widened(to_host(ex, p.value));
 }
 
 }  // namespace spectral

@@ -97,6 +97,9 @@ template <class T>
 using out_vector = std::type_identity_t<view<T, 1>>;
 template <class T>
 using out_matrix = std::type_identity_t<view<T, 2>>;
+// An input whose scalar is deduced, because no output has it (T is then const, or not): read as view<const T>.
+template <class T>
+using deduced_matrix = view<T, 2>;
 
 // Throws error "where: shape of what: expected (…), found (…)".
 template <class T, std::size_t Rank>

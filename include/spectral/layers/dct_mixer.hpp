@@ -39,7 +39,7 @@ struct dct_mixer {
         s.rows = rows;
         if (p.trace) p.trace->counts[layer].work.dct_rows += selected_rows(p.ex, rows);
         if (ffn.used()) return forward_with_feed_forward(p, x, rows, y, s);
-        s.stats = {p.vector(x.rows()), p.vector(x.rows())};
+        s.stats = {p.statistics(x.rows()), p.statistics(x.rows())};
         spectral_mix_forward(p.ex, x, rows, w.vector(), dct_norm, norm.weight.vector(), norm.bias.vector(),
                              layer_norm_eps, y, s.stats);
     }

@@ -16,10 +16,10 @@ struct grouped_attention {
     rms_norm<Exec, T> norm;
     linear<Exec, T> q_proj, k_proj, v_proj, o_proj;
     index heads, kv_heads, layer;
-    std::shared_ptr<tensor<Exec, T, 2>> rotary_table;
+    std::shared_ptr<tensor<Exec, statistic<T>, 2>> rotary_table;
 
     grouped_attention(index width, index heads_, index kv_heads_, index head_width, double eps, index layer_,
-                      std::shared_ptr<tensor<Exec, T, 2>> table)
+                      std::shared_ptr<tensor<Exec, statistic<T>, 2>> table)
         : norm(width, eps),
           q_proj(width, heads_ * head_width),
           k_proj(width, kv_heads_ * head_width),
@@ -31,7 +31,8 @@ struct grouped_attention {
           rotary_table(std::move(table)) {}
 
     struct saved {
-        matrix_view<T> x_hat, q, k, v, out, lse;  // (N, C), (N, H·D), (N, Hkv·D) twice, (N, H·D), (N, H)
+        matrix_view<T> x_hat, q, k, v, out;  // (N, C), (N, H·D), (N, Hkv·D) twice, (N, H·D)
+        matrix_view<statistic<T>> lse;  // (N, H)
         typename rms_norm<Exec, T>::saved norm;
     };
 
@@ -51,7 +52,7 @@ struct grouped_attention {
             k_rows = cache.map();
         }
         s.out = p.matrix(n, q_proj.out());
-        s.lse = p.matrix(n, heads);
+        s.lse = p.statistics(n, heads);
         attention_forward(p.ex, s.q, k, v, p.rows, k_rows, options(), s.out, s.lse);
         o_proj.forward(p, s.out, y);
         add<Exec, T>(p.ex, x, y);

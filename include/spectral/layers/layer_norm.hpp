@@ -18,17 +18,17 @@ struct layer_norm {
 
     struct saved {
         const_matrix<T> s;  // (N, C) what was normalised
-        vector_view<T> mean, rstd;  // (N)
+        vector_view<statistic<T>> mean, rstd;  // (N)
     };
 
     // y = LN(x)
     void forward(pass<Exec, T>& p, const_matrix<T> x, matrix_view<T> y, saved& s) {
-        s = {x, p.vector(x.rows()), p.vector(x.rows())};
+        s = {x, p.statistics(x.rows()), p.statistics(x.rows())};
         layer_norm_forward(p.ex, x, weight.vector(), bias.vector(), layer_norm_eps, y, s.mean, s.rstd);
     }
     // y = LN(x + r); r becomes the sum, which backward reads
     void forward_add(pass<Exec, T>& p, const_matrix<T> x, matrix_view<T> r, matrix_view<T> y, saved& s) {
-        s = {r, p.vector(x.rows()), p.vector(x.rows())};
+        s = {r, p.statistics(x.rows()), p.statistics(x.rows())};
         add_layer_norm_forward(p.ex, x, r, weight.vector(), bias.vector(), layer_norm_eps, r, y, s.mean, s.rstd);
     }
     // dL_ds: gradient of what was normalised, so of x and of r alike

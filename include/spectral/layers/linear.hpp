@@ -9,10 +9,10 @@ namespace spectral {
 
 template <executor Exec, class T>
 struct linear {
-    parameter<T> weight;   // (O, I)
-    parameter<T> bias;     // (O), unused without bias
+    parameter<T> weight;  // (O, I)
+    parameter<T> bias;  // (O), unused without bias
     std::optional<lora<Exec, T>> adapter;
-    bool adapter_on = true;   // off: as if there were none
+    bool adapter_on = true;  // off: as if there were none
 
     linear() = default;
     linear(index in, index out, bool with_bias = true, initializer init = initializer::normal(0.02))
@@ -25,13 +25,15 @@ struct linear {
 
     void forward(pass<Exec, T>& p, const_matrix<T> x, matrix_view<T> y) { forward_part(p, 0, out(), x, y); }
     // dL_dx may be empty (nothing below trains); gradients of frozen parameters are not computed
-    void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, const_matrix<T> x, matrix_view<T> dL_dx, write mode = write::overwrite) {
+    void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, const_matrix<T> x, matrix_view<T> dL_dx,
+                  write mode = write::overwrite) {
         backward_part(p, 0, out(), dL_dy, x, dL_dx, mode);
     }
 
     // the same for outputs [first, first + count) alone: one projection of a fused one
     void forward_part(pass<Exec, T>& p, index first, index count, const_matrix<T> x, matrix_view<T> y) {
-        linear_forward(p.ex, x, weight.matrix().slice(first, count), bias.used() ? bias.vector().slice(first, count) : const_vector<T>{}, y);
+        linear_forward(p.ex, x, weight.matrix().slice(first, count),
+                       bias.used() ? bias.vector().slice(first, count) : const_vector<T>{}, y);
         if (adapter && adapter_on) adapter->forward(p, first, x, y);
     }
     void backward_part(pass<Exec, T>& p, index first, index count, const_matrix<T> dL_dy, const_matrix<T> x,
@@ -45,7 +47,10 @@ struct linear {
 
     // folds the adapter into the weight and drops it
     void merge(Exec& ex) {
-        check(!(adapter && weight.narrow), "linear::merge", "a weight kept as bfloat16 takes no adapter in: load it wide");
+        check(!(adapter && weight.narrow), "linear::merge",
+              "a weight kept as bfloat16 takes no adapter in: load it wide");
+        check(!(adapter && weight.master.data && static_cast<const void*>(weight.master.data) != weight.value.data),
+              "linear::merge", "a trained weight with a float master takes no adapter in: load it frozen");
         if (adapter) adapter->merge_into(ex, weight.value);
         adapter.reset();
     }

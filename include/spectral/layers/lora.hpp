@@ -16,20 +16,26 @@ struct lora_options {
     double alpha = 16, dropout = 0.05;
     bool rank_stabilized = false;
 
-    double scale() const { return alpha / (rank_stabilized ? std::sqrt(static_cast<double>(rank)) : static_cast<double>(rank)); }
+    double scale() const {
+        return alpha / (rank_stabilized ? std::sqrt(static_cast<double>(rank)) : static_cast<double>(rank));
+    }
 };
 
 template <executor Exec, class T>
 struct lora {
     parameter<T> a, b;  // (r, I), (O, r)
     double scale, drop;
-    std::uint64_t site;   // names its dropout
+    std::uint64_t site;  // names its dropout
 
     lora(index in, index out, const lora_options& o, const std::string& name)
-        : a({o.rank, in}, initializer::uniform(1 / std::sqrt(static_cast<double>(in)))), b({out, o.rank}, initializer::zeros()),
-          scale(o.scale()), drop(o.dropout), site(stream_of(name)) {
+        : a({o.rank, in}, initializer::uniform(1 / std::sqrt(static_cast<double>(in)))),
+          b({out, o.rank}, initializer::zeros()),
+          scale(o.scale()),
+          drop(o.dropout),
+          site(stream_of(name)) {
         check(o.rank >= 1, name, "rank of the adapter: expected at least 1, found ", o.rank);
-        check(o.dropout >= 0 && o.dropout < 1, name, "dropout of the adapter: expected a number in [0, 1), found ", o.dropout);
+        check(o.dropout >= 0 && o.dropout < 1, name, "dropout of the adapter: expected a number in [0, 1), found ",
+              o.dropout);
     }
 
     // adds to y the outputs [first, first + y.width())
@@ -50,8 +56,8 @@ struct lora {
         if (b.grad.data) {
             auto low = p.zeros(x.rows(), a.shape[0]);
             add<Exec, T>(p.ex, low_rank(p, seen), low, scale);
-            linear_backward_weight<Exec, T>(p.ex, dL_dy, low, b.grad.slice(first, dL_dy.width()), {});
-            linear_backward_weight<Exec, T>(p.ex, dL_dlow, seen, a.grad, {});
+            linear_backward_weight(p.ex, dL_dy, low, b.grad.slice(first, dL_dy.width()), {});
+            linear_backward_weight(p.ex, dL_dlow, seen, a.grad, {});
         }
         if (!dL_dx.data) return;
         auto dL_dseen = p.matrix(x.rows(), x.width());
@@ -68,9 +74,10 @@ struct lora {
         std::vector<T> columns(host.size());
         for (index r = 0; r < a.shape[0]; ++r)
             for (index i = 0; i < a.shape[1]; ++i)
-                columns[static_cast<std::size_t>(i * a.shape[0] + r)] = static_cast<T>(scale * host[static_cast<std::size_t>(r * a.shape[1] + i)]);
+                columns[static_cast<std::size_t>(i * a.shape[0] + r)] =
+                    static_cast<T>(scale * host[static_cast<std::size_t>(r * a.shape[1] + i)]);
         ex.copy_from_host(transposed.data, columns.data(), columns.size() * sizeof(T));
-        linear_forward<Exec, T>(ex, b.matrix(), transposed, {}, weight, write::accumulate);   // B (scale Aᵀ)ᵀ
+        linear_forward<Exec, T>(ex, b.matrix(), transposed, {}, weight, write::accumulate);  // B (scale Aᵀ)ᵀ
     }
 
     template <class F>
@@ -81,7 +88,9 @@ struct lora {
 
 private:
     bool drops(const pass<Exec, T>& p) const { return p.training() && drop > 0; }
-    random_stream draw(const pass<Exec, T>& p) const { return {p.seed, substream(stream_of("lora dropout", p.step + 1), site)}; }
+    random_stream draw(const pass<Exec, T>& p) const {
+        return {p.seed, substream(stream_of("lora dropout", p.step + 1), site)};
+    }
     const_matrix<T> dropped(pass<Exec, T>& p, const_matrix<T> x) const {
         if (!drops(p)) return x;
         auto out = p.matrix(x.rows(), x.width());

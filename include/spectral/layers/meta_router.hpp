@@ -39,7 +39,7 @@ struct meta_router {
     struct saved {
         const_matrix<T> x;
         matrix_view<T> inner, pooled;  // L1(x) (N, C), mean (G, C)
-        vector_view<T> gate;  // (G)
+        vector_view<statistic<T>> gate;  // (G)
         typename Layer::saved layer;
     };
 
@@ -60,7 +60,7 @@ struct meta_router {
     void backward(pass<Exec, T>& p, Layer& first, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved<Layer>& s) {
         arena_scope scratch(p.ex);
         auto dL_dinner = p.matrix(dL_dy.rows(), dL_dy.width()), direct = p.matrix(dL_dy.rows(), dL_dy.width());
-        auto dL_dgate = p.vector(s.gate.size());
+        auto dL_dgate = p.statistics(s.gate.size());
         blend_backward(p.ex, dL_dy, s.inner, s.x, s.gate, p.rows, scope(), dL_dinner, direct, dL_dgate);
         add(p.ex, direct, dL_dx);
         if (options.pool != meta_pool::fixed) {
@@ -85,10 +85,10 @@ private:
                                                      : pool_scope::batch;
     }
 
-    void make_gate(pass<Exec, T>& p, const_matrix<T> x, matrix_view<T>& pooled, vector_view<T>& gate) {
-        gate = p.vector(pooled_rows(p.rows, scope()));
+    void make_gate(pass<Exec, T>& p, const_matrix<T> x, matrix_view<T>& pooled, vector_view<statistic<T>>& gate) {
+        gate = p.statistics(pooled_rows(p.rows, scope()));
         if (options.pool == meta_pool::fixed) {
-            const T g = static_cast<T>(options.fixed_gate);
+            const auto g = static_cast<statistic<T>>(options.fixed_gate);
             p.ex.copy_from_host(gate.data, &g, sizeof g);
         } else if (p.decode && options.pool != meta_pool::causal && p.decode->prefilled()) {
             gate = p.decode->frozen_gate.view();  // fixed at prefill: an answer cannot change its own prompt's gate
@@ -96,14 +96,14 @@ private:
             pooled = p.matrix(gate.size(), x.width());
             const bool continues = p.decode && options.pool == meta_pool::causal;
             mean_pool_forward(p.ex, x, p.rows, scope(), pooled,
-                              continues ? p.decode->pool_history.view() : out_matrix<T>{});
+                              continues ? p.decode->pool_history.view() : out_matrix<statistic<T>>{});
             sigmoid_gate_forward(p.ex, pooled, weight.matrix(), bias.vector(), gate);
             if (p.decode && !continues)
-                p.decode->frozen_gate = tensor<Exec, T>(p.ex, {gate.size()}, to_host(p.ex, gate));
+                p.decode->frozen_gate = tensor<Exec, statistic<T>>(p.ex, {gate.size()}, to_host(p.ex, gate));
         }
         if (!p.trace) return;
         const auto host = to_host(p.ex, gate);
-        for (T g : host) p.trace->gate_sum += g;
+        for (auto g : host) p.trace->gate_sum += g;
         p.trace->gate_count += static_cast<double>(host.size());
         p.trace->meta_gate.assign(host.begin(), host.end());
     }

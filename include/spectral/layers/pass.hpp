@@ -25,8 +25,8 @@ struct decode_state {
     std::vector<layer_cache> layers;  // of attention, by layer number; empty where a layer keeps nothing
     std::vector<layer_cache> features;  // of RBF mixers: a layer may have both
     index capacity = 0;  // rows that each sequence has room for
-    tensor<Exec, T> frozen_gate;  // MetaRouter with batch or sequence pooling: fixed at prefill
-    tensor<Exec, T, 2> pool_history;  // MetaRouter with causal pooling: (S, C) sums
+    tensor<Exec, statistic<T>> frozen_gate;  // MetaRouter with batch or sequence pooling: fixed at prefill
+    tensor<Exec, statistic<T>, 2> pool_history;  // MetaRouter with causal pooling: (S, C) sums
     std::vector<index> length;  // rows seen so far of each sequence
     std::vector<std::vector<char>> open;  // skip gates, by layer and sequence: decided at prefill, then frozen
 
@@ -76,7 +76,11 @@ struct pass {
     }
     arena<Exec>& memory() const { return ex.memory(); }
     matrix_view<T> matrix(index n, index c) const { return ex.memory().template matrix<T>(n, c); }
-    vector_view<T> vector(index n) const { return ex.memory().template vector<T>(n); }
+    // (n) numbers that are kept in float where T is bfloat16: means, gates, losses
+    vector_view<statistic<T>> statistics(index n) const { return ex.memory().template vector<statistic<T>>(n); }
+    matrix_view<statistic<T>> statistics(index n, index c) const {
+        return ex.memory().template matrix<statistic<T>>(n, c);
+    }
     vector_view<row_index> row_indices(index n) const { return ex.memory().template vector<row_index>(n); }
     matrix_view<T> zeros(index n, index c) const { return ex.memory().template zeros<T, 2>({n, c}); }
 };

@@ -35,7 +35,8 @@ struct rbf_mixer {
     struct saved {
         selection rows;
         row_map q_rows;
-        matrix_view<T> phi, q, out, lse, packed, projected;  // (N, 2R), (n, 2R), (n, 2R), (n, 1), (n, C), (n, C)
+        matrix_view<T> phi, q, out, packed, projected;  // (N, 2R), (n, 2R), (n, 2R), (n, C), (n, C)
+        matrix_view<statistic<T>> lse;  // (n, 1)
         typename feed_forward<Exec, T>::saved ffn;
         typename layer_norm<Exec, T>::saved norm;
     };
@@ -63,7 +64,7 @@ struct rbf_mixer {
             k_rows = cache.map();
         }
         s.out = p.matrix(n, features);
-        s.lse = p.matrix(n, 1);
+        s.lse = p.statistics(n, 1);
         attention_forward(p.ex, s.q, keys, keys, s.q_rows, k_rows, options(), s.out, s.lse);
         s.projected = p.matrix(n, C);
         auto mixed = p.matrix(n, C), result = p.matrix(n, C);

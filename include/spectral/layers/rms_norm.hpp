@@ -15,10 +15,10 @@ struct rms_norm {
 
     struct saved {
         const_matrix<T> x;
-        vector_view<T> rstd;
+        vector_view<statistic<T>> rstd;
     };
     void forward(pass<Exec, T>& p, const_matrix<T> x, matrix_view<T> y, saved& s) {
-        s = {x, p.vector(x.rows())};
+        s = {x, p.statistics(x.rows())};
         rms_norm_forward(p.ex, x, weight.vector(), eps, y, s.rstd);
     }
     void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s,

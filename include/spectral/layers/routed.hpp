@@ -55,7 +55,8 @@ struct routed {
         routing<T> route;
         std::array<selection, count> rows;  // per operator
         std::array<matrix_view<T>, count> out;  // sum: (N, C) output of each operator
-        matrix_view<T> unscaled, picked;  // scale: (N, C), (N, 1)
+        matrix_view<T> unscaled;  // scale: (N, C)
+        matrix_view<statistic<T>> picked;  // scale: (N, 1)
         std::vector<double> mean_gate;  // of the collapse regulariser
         typename Router::saved router;
         std::tuple<typename Operators::saved...> operators;
@@ -84,7 +85,7 @@ struct routed {
             each([&](auto& op, auto& saved_op, std::size_t o) { op.forward(p, x, s.rows[o], s.unscaled, saved_op); },
                  s);
             if (scaled) {
-                s.picked = p.matrix(n, 1);
+                s.picked = p.statistics(n, 1);
                 pick_columns_forward(p.ex, s.route.weight, s.route.op, s.picked);
                 scale_rows(p.ex, s.unscaled, s.picked, y);
             }
@@ -101,7 +102,8 @@ struct routed {
             each([&](auto& op, auto& saved_op, std::size_t) { op.backward(p, dL_dy, dL_dx, saved_op); }, s);
             return;
         }
-        auto dL_dweight = p.matrix(n, K), dL_dout = p.matrix(n, dL_dy.width());
+        auto dL_dweight = p.statistics(n, K);
+        auto dL_dout = p.matrix(n, dL_dy.width());
         if (s.route.how == combine::sum) {
             each(
                 [&](auto& op, auto& saved_op, std::size_t o) {
@@ -112,7 +114,7 @@ struct routed {
                 },
                 s);
         } else {
-            auto dL_dpicked = p.matrix(n, 1);
+            auto dL_dpicked = p.statistics(n, 1);
             row_dot(p.ex, dL_dy, s.unscaled, dL_dpicked);
             pick_columns_backward(p.ex, dL_dpicked, s.route.op, dL_dweight);
             scale_rows(p.ex, dL_dy, s.picked, dL_dout);
@@ -179,8 +181,8 @@ private:
         }
         if (!s.route.entropy.data && p.trace->how == route_trace::mode::record)
             s.route.entropy = entropy_of(p, x, config.dct_norm);
-        const auto entropy = s.route.entropy.data ? to_host(p.ex, s.route.entropy) : std::vector<T>{};
-        for (T h : entropy) c.entropy_sum += h;
+        const auto entropy = s.route.entropy.data ? to_host(p.ex, s.route.entropy) : std::vector<statistic<T>>{};
+        for (auto h : entropy) c.entropy_sum += h;
         c.entropy_rows += static_cast<double>(entropy.size());
         if (p.trace->how != route_trace::mode::record) return;
         layer_routes& r = p.trace->layers[config.layer];

@@ -18,6 +18,7 @@
 #include <spectral/ops/partition.hpp>
 #include <spectral/ops/spectral_entropy.hpp>
 
+#include <optional>
 #include <variant>
 
 namespace spectral {
@@ -36,8 +37,8 @@ struct routing {
         sum  // every operator runs on every row: y = Σ_o weight[n, o] operator_o(x)[n]
     } how = combine::select;
     vector_view<row_index> op;  // (N) the chosen operator
-    vector_view<T> entropy;  // (N), empty if nobody asked
-    matrix_view<T> weight;  // (N, K), empty for select
+    vector_view<statistic<T>> entropy;  // (N), empty if nobody asked
+    matrix_view<statistic<T>> weight;  // (N, K), empty for select
 };
 
 // What a routed layer tells its router.
@@ -54,8 +55,8 @@ struct router_options {
 
 // spectral entropy of every row, in the arena
 template <executor Exec, class T>
-vector_view<T> entropy_of(pass<Exec, T>& p, const_matrix<T> x, dct_norm norm) {
-    auto h = p.vector(x.rows());
+vector_view<statistic<T>> entropy_of(pass<Exec, T>& p, const_matrix<T> x, dct_norm norm) {
+    auto h = p.statistics(x.rows());
     spectral_entropy_forward(p.ex, x, norm, h);
     return h;
 }
@@ -180,8 +181,8 @@ struct learned_gate {
 
     struct saved {
         const_matrix<T> x;
-        vector_view<T> entropy;
-        matrix_view<T> s;  // (N, K) softmax
+        vector_view<statistic<T>> entropy;
+        matrix_view<statistic<T>> s;  // (N, K) softmax
         double pressure = 0;  // budget: d penalty / d share of the last operator
     };
 
@@ -189,7 +190,7 @@ struct learned_gate {
         using combine = typename routing<T>::combine;
         s.x = x;
         route.entropy = s.entropy = entropy_of(p, x, config.dct_norm);
-        s.s = p.matrix(x.rows(), options.operators);
+        s.s = p.statistics(x.rows(), options.operators);
         token_gate_forward(p.ex, x, s.entropy, weight.matrix(), bias.vector(), s.s);
         route.op = p.row_indices(x.rows());
         argmax_rows(p.ex, s.s, route.op);
@@ -204,20 +205,20 @@ struct learned_gate {
             route.weight = s.s;
         } else if (p.training()) {  // value onehot, gradient to s through every operator's output
             route.how = combine::sum;
-            route.weight = p.matrix(x.rows(), options.operators);
+            route.weight = p.statistics(x.rows(), options.operators);
             one_hot_rows(p.ex, route.op, route.weight);
         }
         if (options.mode == routing_mode::budget && p.training()) hold_share(p, route.op, s);
     }
 
-    void backward(pass<Exec, T>& p, const_matrix<T> dL_dweight, matrix_view<T> dL_dx, saved& s) {
+    void backward(pass<Exec, T>& p, const_matrix<statistic<T>> dL_dweight, matrix_view<T> dL_dx, saved& s) {
         arena_scope scratch(p.ex);
         const index n = s.s.rows(), K = s.s.width();
-        auto dL_ds = p.matrix(n, K);
+        auto dL_ds = p.statistics(n, K);
         copy(p.ex, dL_dweight, dL_ds);
         if (options.mode == routing_mode::budget && n > 0)
             add_constant(p.ex, dL_ds.columns(K - 1, 1), p.loss_weight * s.pressure / static_cast<double>(n));
-        auto dL_dentropy = p.vector(n);
+        auto dL_dentropy = p.statistics(n);
         token_gate_backward(p.ex, dL_ds, s.s, s.x, s.entropy, weight.matrix(), dL_dx, dL_dentropy, weight.grad,
                             bias.grad_vector());
         spectral_entropy_backward(p.ex, dL_dentropy, s.x, config.dct_norm, dL_dx);
@@ -242,12 +243,20 @@ private:
         double share = 0;
         for (row_index o : chosen) share += o == options.operators - 1;
         const double off = share / static_cast<double>(chosen.size()) - options.target_share;
-        T mu = to_host(p.ex, multiplier.value)[0];
+        double& mu = multiplier_of(p);
         s.pressure = mu + damping * off;  // of the multiplier that this pass's loss holds
         p.auxiliary_loss += p.loss_weight * (mu * off + damping / 2 * off * off);
-        mu = static_cast<T>(mu + ascent_rate * p.loss_weight * off);
-        p.ex.copy_from_host(multiplier.value.data, &mu, sizeof mu);
+        mu += ascent_rate * p.loss_weight * off;
+        const T stored = static_cast<T>(static_cast<statistic<T>>(mu));
+        p.ex.copy_from_host(multiplier.value.data, &stored, sizeof stored);
+        if (!std::is_same_v<T, bfloat16>) mu_.reset();
     }
+    // In bfloat16 the multiplier would stand still, its increments being less than half a unit: a copy in double goes on.
+    double& multiplier_of(pass<Exec, T>& p) {
+        if (!mu_) mu_ = widen<double>(to_host(p.ex, multiplier.value)[0]);
+        return *mu_;
+    }
+    std::optional<double> mu_;
 };
 
 // A router chosen by a configuration.
@@ -263,7 +272,7 @@ struct any_router {
     void forward(pass<Exec, T>& p, const_matrix<T> x, routing<T>& route, saved& s) {
         std::visit([&](auto& r) { with_saved(r, s, [&](auto& its) { r.forward(p, x, route, its); }); }, router);
     }
-    void backward(pass<Exec, T>& p, const_matrix<T> dL_dweight, matrix_view<T> dL_dx, saved& s) {
+    void backward(pass<Exec, T>& p, const_matrix<statistic<T>> dL_dweight, matrix_view<T> dL_dx, saved& s) {
         std::visit([&](auto& r) { with_saved(r, s, [&](auto& its) { r.backward(p, dL_dweight, dL_dx, its); }); },
                    router);
     }

@@ -31,7 +31,8 @@ struct self_attention {
         selection rows;  // queries
         row_map q_rows, k_rows;
         const_matrix<T> x_q, x_kv;  // (n, C) rows that give queries, (m, C) rows that give keys and values
-        matrix_view<T> q, kv, out, lse;  // (n, C), (m, 2C), (n, C), (n, H)
+        matrix_view<T> q, kv, out;  // (n, C), (m, 2C), (n, C)
+        matrix_view<statistic<T>> lse;  // (n, H)
         typename layer_norm<Exec, T>::saved norm;
     };
 
@@ -64,7 +65,7 @@ struct self_attention {
             s.k_rows = cache.map();
         }
         s.out = p.matrix(n, C);
-        s.lse = p.matrix(n, config.heads);
+        s.lse = p.statistics(n, config.heads);
         attention_forward(p.ex, s.q, k, v, s.q_rows, s.k_rows, options(p), s.out, s.lse);
 
         auto sum = p.matrix(n, C);

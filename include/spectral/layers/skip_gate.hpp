@@ -75,7 +75,7 @@ struct skip_gate {
     struct saved {
         const_matrix<T> x;
         matrix_view<T> hat, pooled, inner;  // (N, C) normalised, (S, C), (N, C) what the block made of x
-        vector_view<T> rstd, soft, gate;  // (N), (S) σ, (S) value in the blend
+        vector_view<statistic<T>> rstd, soft, gate;  // (N), (S) σ, (S) value in the blend
         std::vector<double> slope;  // d gate / d σ of each sequence: 1, or the hard concrete's
     };
 
@@ -86,21 +86,21 @@ struct skip_gate {
         const_matrix<T> seen = x;
         if (options.pool != gate_pool::sequence) {
             s.hat = p.matrix(x.rows(), x.width());
-            s.rstd = p.vector(x.rows());
+            s.rstd = p.statistics(x.rows());
             rms_norm_forward<Exec, T>(p.ex, x, ones.view(), 1e-6, s.hat, s.rstd);
             seen = s.hat;
         }
         s.pooled = p.matrix(sequences, x.width());
-        s.soft = p.vector(sequences);
-        s.gate = p.vector(sequences);
+        s.soft = p.statistics(sequences);
+        s.gate = p.statistics(sequences);
         mean_pool_forward(p.ex, seen, pooled_from, pool_scope::sequence, s.pooled);
         sigmoid_gate_forward(p.ex, s.pooled, weight.matrix(), bias.vector(), s.soft);
         const auto soft = to_host(p.ex, s.soft);
-        std::vector<T> gate(soft.size());
+        std::vector<statistic<T>> gate(soft.size());
         s.slope.assign(soft.size(), 1);
         for (std::size_t i = 0; i < soft.size(); ++i)
             gate[i] = gate_value(p, static_cast<double>(soft[i]), i, s.slope[i]);
-        if (!gate.empty()) p.ex.copy_from_host(s.gate.data, gate.data(), gate.size() * sizeof(T));
+        if (!gate.empty()) p.ex.copy_from_host(s.gate.data, gate.data(), gate.size() * sizeof gate[0]);
     }
 
     // Training: inner(x, out) on every sequence, blended.
@@ -134,20 +134,21 @@ struct skip_gate {
         arena_scope scratch(p.ex);
         const index n = dL_dy.rows(), sequences = s.soft.size();
         auto dL_dinner = p.matrix(n, dL_dy.width()), direct = p.matrix(n, dL_dy.width());
-        auto dL_dgate = p.vector(sequences);
+        auto dL_dgate = p.statistics(sequences);
         blend_backward(p.ex, dL_dy, s.inner, s.x, s.gate, p.rows, pool_scope::sequence, dL_dinner, direct, dL_dgate);
         add<Exec, T>(p.ex, direct, dL_dx);
         inner_backward(dL_dinner, dL_dx);
 
         auto gradient = to_host(p.ex, dL_dgate);
         for (std::size_t i = 0; i < gradient.size(); ++i)
-            gradient[i] = static_cast<T>(gradient[i] * s.slope[i] + (dL_dsoft.empty() ? 0.0 : dL_dsoft[i]));
-        if (!gradient.empty()) p.ex.copy_from_host(dL_dgate.data, gradient.data(), gradient.size() * sizeof(T));
+            gradient[i] = static_cast<statistic<T>>(gradient[i] * s.slope[i] + (dL_dsoft.empty() ? 0.0 : dL_dsoft[i]));
+        if (!gradient.empty())
+            p.ex.copy_from_host(dL_dgate.data, gradient.data(), gradient.size() * sizeof gradient[0]);
         auto dL_dpooled = p.matrix(sequences, dL_dy.width());
         const bool trains = weight.grad.data != nullptr;  // of a frozen gate the input still feels the gate
         sigmoid_gate_backward(p.ex, dL_dgate, s.soft, s.pooled, weight.matrix(), dL_dpooled,
-                              trains ? weight.grad : p.zeros(1, dL_dy.width()),
-                              trains ? bias.grad_vector() : p.vector(1));
+                              trains ? weight.grad : p.statistics(1, dL_dy.width()),
+                              trains ? bias.grad_vector() : p.statistics(1));
         if (options.pool == gate_pool::sequence)
             return mean_pool_backward(p.ex, dL_dpooled, pooled_from, pool_scope::sequence, dL_dx);
         auto dL_dhat = p.zeros(n, dL_dy.width());
@@ -164,13 +165,13 @@ struct skip_gate {
 private:
     // Hard concrete (Louizos et al., arXiv:1712.01312): z = clip(1.2 σ((logit u + logit s)/β) − 0.1), β = 2/3; at
     // evaluation, and straight-through always: [s > threshold]. slope = dz/ds.
-    T gate_value(const pass<Exec, T>& p, double soft, std::size_t sequence, double& slope) const {
-        if (options.kind == gate_kind::straight_through || !p.training()) return soft > options.threshold ? T(1) : T(0);
+    statistic<T> gate_value(const pass<Exec, T>& p, double soft, std::size_t sequence, double& slope) const {
+        if (options.kind == gate_kind::straight_through || !p.training()) return soft > options.threshold ? 1 : 0;
         const double beta = 2.0 / 3, u = std::clamp(p.draw(layer, 7).uniform(sequence), 1e-6, 1 - 1e-6),
                      s = std::clamp(soft, 1e-6, 1 - 1e-6);
         const double v = 1 / (1 + std::exp(-(std::log(u / (1 - u)) + std::log(s / (1 - s))) / beta)), z = 1.2 * v - 0.1;
         slope = z > 0 && z < 1 ? 1.2 * v * (1 - v) / beta / (s * (1 - s)) : 0;
-        return static_cast<T>(std::clamp(z, 0.0, 1.0));
+        return static_cast<statistic<T>>(std::clamp(z, 0.0, 1.0));
     }
 
     // f on the packed rows of the sequences whose mark is `wanted`

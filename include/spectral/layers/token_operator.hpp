@@ -24,7 +24,7 @@ struct operator_config {
     spectral::dct_norm dct_norm = dct_norm::ortho;
     spectral::kv_scope kv_scope = kv_scope::all;
     // (positions, D) table shared by all layers; null without rotation
-    std::shared_ptr<tensor<Exec, T, 2>> rotary = nullptr;
+    std::shared_ptr<tensor<Exec, statistic<T>, 2>> rotary = nullptr;
     bool own_feed_forward = false;  // v1: the DCT and RBF mixers have a feed-forward inside
     bool causal = true, rbf_causal = true;
     double rbf_gamma = 1;

@@ -46,7 +46,7 @@ struct chiar_stack {
     using last_block = block<Exec, T, typename Middle::last_operator>;
 
     chiar_config config;
-    std::shared_ptr<tensor<Exec, T, 2>> rotary;
+    std::shared_ptr<tensor<Exec, statistic<T>, 2>> rotary;
     token_embedding<Exec, T> embedding;
     std::optional<meta_router<Exec, T>> gate;
     first_block first;
@@ -129,7 +129,7 @@ struct chiar_stack {
         state.length.assign(static_cast<std::size_t>(sequences), 0);
         state.layers.resize(static_cast<std::size_t>(config.n_layers));
         if (gate && config.meta_pool == meta_pool::causal)
-            state.pool_history = tensor<Exec, T, 2>(ex, {sequences, config.d_model});
+            state.pool_history = tensor<Exec, statistic<T>, 2>(ex, {sequences, config.d_model});
         const auto cache = [&](auto& op, index layer) {
             if constexpr (requires { op.cache_width(); })
                 state.make_cache(ex, layer, sequences, capacity, op.cache_width(), op.cache);

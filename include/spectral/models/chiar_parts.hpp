@@ -8,17 +8,18 @@ namespace spectral {
 
 // The table of rotations, or null where positions are learned.
 template <executor Exec, class T>
-std::shared_ptr<tensor<Exec, T, 2>> make_rotary(Exec& ex, const chiar_config& c) {
+std::shared_ptr<tensor<Exec, statistic<T>, 2>> make_rotary(Exec& ex, const chiar_config& c) {
     if (c.has_positions()) return nullptr;
     const index head_width = c.d_model / c.n_heads;
-    return std::make_shared<tensor<Exec, T, 2>>(ex, std::array<index, 2>{c.max_seq_len, head_width},
-                                                rotary_table<T>(c.max_seq_len, head_width, c.rope_base));
+    return std::make_shared<tensor<Exec, statistic<T>, 2>>(
+        ex, std::array<index, 2>{c.max_seq_len, head_width},
+        rotary_table<statistic<T>>(c.max_seq_len, head_width, c.rope_base));
 }
 
 // What the configuration says to the operators of one layer.
 template <executor Exec, class T>
-operator_config<Exec, T> make_operator_config(const chiar_config& c, std::shared_ptr<tensor<Exec, T, 2>> rotary,
-                                              index layer) {
+operator_config<Exec, T> make_operator_config(const chiar_config& c,
+                                              std::shared_ptr<tensor<Exec, statistic<T>, 2>> rotary, index layer) {
     return {.width = c.d_model,
             .heads = c.n_heads,
             .layer = layer,

@@ -18,7 +18,7 @@ struct attention_stack {
     using block_type = block<Exec, T, self_attention<Exec, T>>;
 
     chiar_config config;
-    std::shared_ptr<tensor<Exec, T, 2>> rotary;
+    std::shared_ptr<tensor<Exec, statistic<T>, 2>> rotary;
     token_embedding<Exec, T> embedding;
     std::vector<block_type> blocks;
     layer_norm<Exec, T> norm;

@@ -54,22 +54,25 @@ template <executor Exec, class T>
 struct qwen2_stack {
     using config_type = layer_route_model;
     layer_route_model config;
-    std::shared_ptr<tensor<Exec, T, 2>> rotary;
-    parameter<T> embedding, lm_head;             // (V, C); lm_head only where it is not tied
+    std::shared_ptr<tensor<Exec, statistic<T>, 2>> rotary;
+    parameter<T> embedding, lm_head;  // (V, C); lm_head only where it is not tied
     std::vector<qwen2_block<Exec, T>> blocks;
-    std::vector<skip_gate<Exec, T>> gates;       // one per block, or none
+    std::vector<skip_gate<Exec, T>> gates;  // one per block, or none
     rms_norm<Exec, T> norm;
-    gate_objective objective;                    // what training asks of the gates
-    std::vector<char> forced_open;               // evaluation: by block, whatever the gates say; empty: they decide
+    gate_objective objective;  // what training asks of the gates
+    std::vector<char> forced_open;  // evaluation: by block, whatever the gates say; empty: they decide
 
     qwen2_stack(Exec& ex, const config_type& c)
-        : config((c.backbone.validate(), c)), rotary(make_table(ex, c.backbone)),
+        : config((c.backbone.validate(), c)),
+          rotary(make_table(ex, c.backbone)),
           embedding({c.backbone.vocab_size, c.backbone.hidden_size}, initializer::normal(c.backbone.initializer_range)),
           norm(c.backbone.hidden_size, c.backbone.rms_norm_eps) {
         const qwen2_config& b = c.backbone;
-        if (!b.tie_word_embeddings) lm_head = parameter<T>({b.vocab_size, b.hidden_size}, initializer::normal(b.initializer_range));
+        if (!b.tie_word_embeddings)
+            lm_head = parameter<T>({b.vocab_size, b.hidden_size}, initializer::normal(b.initializer_range));
         for (index l = 0; l < b.num_hidden_layers; ++l) {
-            blocks.push_back({grouped_attention<Exec, T>(b.hidden_size, b.num_attention_heads, b.num_key_value_heads, b.head_width(), b.rms_norm_eps, l, rotary),
+            blocks.push_back({grouped_attention<Exec, T>(b.hidden_size, b.num_attention_heads, b.num_key_value_heads,
+                                                         b.head_width(), b.rms_norm_eps, l, rotary),
                               gated_feed_forward<Exec, T>(b.hidden_size, b.intermediate_size, b.rms_norm_eps, l)});
             if (!c.route.gates) continue;
             skip_gate_options o = *c.route.gates;
@@ -84,8 +87,8 @@ struct qwen2_stack {
         row_map gate_rows;
         std::vector<typename qwen2_block<Exec, T>::saved> blocks;
         typename rms_norm<Exec, T>::saved norm;
-        gate_values gates;               // of the pass: soft and hard by (layer, sequence)
-        std::vector<double> dL_dsoft;    // (layer, sequence), from the objective
+        gate_values gates;  // of the pass: soft and hard by (layer, sequence)
+        std::vector<double> dL_dsoft;  // (layer, sequence), from the objective
     };
 
     index width() const { return config.backbone.hidden_size; }
@@ -102,29 +105,37 @@ struct qwen2_stack {
         x.start([&](auto y) { embedding_forward<Exec, T>(p.ex, ids, embedding.matrix(), y); });
         for (std::size_t l = 0; l < blocks.size(); ++l)
             x.apply([&](auto in, auto y) {
-                if (gates.empty() && !forced_shut(p, l)) blocks[l].forward(p, in, y, s.blocks[l]);
-                else if (gates.empty()) copy<Exec, T>(p.ex, in, y);
-                else gated_forward(p, l, in, y, s);
+                if (gates.empty() && !forced_shut(p, l))
+                    blocks[l].forward(p, in, y, s.blocks[l]);
+                else if (gates.empty())
+                    copy<Exec, T>(p.ex, in, y);
+                else
+                    gated_forward(p, l, in, y, s);
             });
         norm.forward(p, x.value(), h, s.norm);
-        if (p.training() && !gates.empty()) p.auxiliary_loss += p.loss_weight * objective(s.gates, p.step_types, s.dL_dsoft);
+        if (p.training() && !gates.empty())
+            p.auxiliary_loss += p.loss_weight * objective(s.gates, p.step_types, s.dL_dsoft);
     }
 
     void backward(pass<Exec, T>& p, const_matrix<T> dL_dh, saved& s) {
         gradient_chain<Exec, T> dL_dx(p, dL_dh.rows(), width());
         dL_dx.start([&](auto out) { norm.backward(p, dL_dh, out, s.norm); });
         for (std::size_t l = blocks.size(); l-- > 0;)
-            dL_dx.apply([&](auto dy, auto out) { gates.empty() ? blocks[l].backward(p, dy, out, s.blocks[l]) : gated_backward(p, l, dy, out, s); });
-        if (embedding.grad.data) embedding_backward<Exec, T>(p.ex, s.ids, dL_dx.value(), embedding.grad);
+            dL_dx.apply([&](auto dy, auto out) {
+                gates.empty() ? blocks[l].backward(p, dy, out, s.blocks[l]) : gated_backward(p, l, dy, out, s);
+            });
+        if (embedding.grad.data) embedding_backward(p.ex, s.ids, dL_dx.value(), embedding.grad);
     }
 
     template <class F>
     void visit_parameters(F&& f, const std::string& prefix) {
         f(prefix + "model.embed_tokens.weight", embedding);
-        for (std::size_t l = 0; l < blocks.size(); ++l) blocks[l].visit_parameters(f, prefix + "model.layers." + std::to_string(l) + ".");
+        for (std::size_t l = 0; l < blocks.size(); ++l)
+            blocks[l].visit_parameters(f, prefix + "model.layers." + std::to_string(l) + ".");
         norm.visit_parameters(f, prefix + "model.norm.");
         f(prefix + "lm_head.weight", lm_head);
-        for (std::size_t l = 0; l < gates.size(); ++l) gates[l].visit_parameters(f, prefix + "router." + std::to_string(l) + ".");
+        for (std::size_t l = 0; l < gates.size(); ++l)
+            gates[l].visit_parameters(f, prefix + "router." + std::to_string(l) + ".");
     }
     parameter<T>& head() { return lm_head.used() ? lm_head : embedding; }
 
@@ -155,9 +166,10 @@ struct qwen2_stack {
     }
 
 private:
-    static std::shared_ptr<tensor<Exec, T, 2>> make_table(Exec& ex, const qwen2_config& c) {
-        return std::make_shared<tensor<Exec, T, 2>>(ex, std::array<index, 2>{c.max_position_embeddings, c.head_width()},
-                                                    rotary_table<T>(c.max_position_embeddings, c.head_width(), c.rope_theta));
+    static std::shared_ptr<tensor<Exec, statistic<T>, 2>> make_table(Exec& ex, const qwen2_config& c) {
+        return std::make_shared<tensor<Exec, statistic<T>, 2>>(
+            ex, std::array<index, 2>{c.max_position_embeddings, c.head_width()},
+            rotary_table<statistic<T>>(c.max_position_embeddings, c.head_width(), c.rope_theta));
     }
 
     void freeze_and_adapt() {
@@ -165,12 +177,14 @@ private:
         const bool narrow = config.storage == weight_storage::bf16;
         check(!(narrow && r.train_backbone), "qwen2", "a backbone kept as bfloat16 cannot be trained");
         const bool frozen = narrow || (!r.plain() && !r.train_backbone);
-        visit_parameters([&](const std::string& name, parameter<T>& p) {
-            const bool gate = name.starts_with("router.");
-            p.trainable = gate ? r.train_gates : !frozen;
-            if (gate) p.rate = r.gate_rate;
-            p.narrow = narrow && !gate && p.shape.size() == 2;
-        }, "");
+        visit_parameters(
+            [&](const std::string& name, parameter<T>& p) {
+                const bool gate = name.starts_with("router.");
+                p.trainable = gate ? r.train_gates : !frozen;
+                if (gate) p.rate = r.gate_rate;
+                p.narrow = narrow && !gate && p.shape.size() == 2;
+            },
+            "");
         for_each_linear([&](const std::string& path, linear<Exec, T>& target) {
             const auto options = r.adapter_of(path);
             if (!options) return;
@@ -205,7 +219,7 @@ private:
         const gate_scope scope = gate.options.scope;
         auto gate_in = x;
         matrix_view<T> gate_out = y;
-        if (scope == gate_scope::feed_forward) {   // attention runs always, then the gated feed-forward
+        if (scope == gate_scope::feed_forward) {  // attention runs always, then the gated feed-forward
             b.middle = p.matrix(x.rows(), x.width());
             blocks[l].attention.forward(p, x, b.middle, b.attention);
             gate_in = b.middle;
@@ -219,9 +233,13 @@ private:
             gate.blend(p, inner(l, b), gate_in, gate_out, b.gate);
         } else {
             const std::vector<char>& open = open_sequences(p, l, gate_in, s);
-            gate.run_open(p, open, inner(l, b), [&](pass<Exec, T>& part, const_matrix<T> rows) {
-                if (part.decode && gate.options.write_kv && scope != gate_scope::feed_forward) blocks[l].attention.write_keys(part, rows);
-            }, gate_in, gate_out);
+            gate.run_open(
+                p, open, inner(l, b),
+                [&](pass<Exec, T>& part, const_matrix<T> rows) {
+                    if (part.decode && gate.options.write_kv && scope != gate_scope::feed_forward)
+                        blocks[l].attention.write_keys(part, rows);
+                },
+                gate_in, gate_out);
         }
         if (scope == gate_scope::attention) blocks[l].mlp.forward(p, b.middle, y, b.mlp);
     }
@@ -230,19 +248,26 @@ private:
         auto& gate = gates[l];
         auto& b = s.blocks[l];
         const index sequences = p.rows.sequences();
-        const std::span<const double> wanted = std::span(s.dL_dsoft).subspan(l * static_cast<std::size_t>(sequences), static_cast<std::size_t>(sequences));
+        const std::span<const double> wanted =
+            std::span(s.dL_dsoft).subspan(l * static_cast<std::size_t>(sequences), static_cast<std::size_t>(sequences));
         std::vector<double> scaled(wanted.begin(), wanted.end());
         for (double& v : scaled) v *= p.loss_weight;
         arena_scope scratch(p.ex);
         if (gate.options.scope == gate_scope::block)
-            return gate.backward(p, [&](auto dy, auto out) { blocks[l].backward(p, dy, out, b); }, s.gate_rows, scaled, dL_dy, dL_dx, b.gate);
+            return gate.backward(
+                p, [&](auto dy, auto out) { blocks[l].backward(p, dy, out, b); }, s.gate_rows, scaled, dL_dy, dL_dx,
+                b.gate);
         auto dL_dmiddle = p.zeros(dL_dy.rows(), dL_dy.width());
         if (gate.options.scope == gate_scope::feed_forward) {
-            gate.backward(p, [&](auto dy, auto out) { blocks[l].mlp.backward(p, dy, out, b.mlp); }, s.gate_rows, scaled, dL_dy, dL_dmiddle, b.gate);
+            gate.backward(
+                p, [&](auto dy, auto out) { blocks[l].mlp.backward(p, dy, out, b.mlp); }, s.gate_rows, scaled, dL_dy,
+                dL_dmiddle, b.gate);
             blocks[l].attention.backward(p, dL_dmiddle, dL_dx, b.attention);
         } else {
             blocks[l].mlp.backward(p, dL_dy, dL_dmiddle, b.mlp);
-            gate.backward(p, [&](auto dy, auto out) { blocks[l].attention.backward(p, dy, out, b.attention); }, s.gate_rows, scaled, dL_dmiddle, dL_dx, b.gate);
+            gate.backward(
+                p, [&](auto dy, auto out) { blocks[l].attention.backward(p, dy, out, b.attention); }, s.gate_rows,
+                scaled, dL_dmiddle, dL_dx, b.gate);
         }
     }
 

@@ -15,7 +15,7 @@ namespace spectral {
 // What a pass over one batch found. nats: summed cross-entropy; loss: mean cross-entropy plus regularisers.
 struct batch_result {
     double nats = 0, loss = 0;
-    index targets = 0, correct = 0;   // counted targets; right classes (classification)
+    index targets = 0, correct = 0;  // counted targets; right classes (classification)
 };
 
 template <executor Exec, class T, class Stack>
@@ -26,9 +26,9 @@ struct task_model {
     Exec& ex;
     typename Stack::config_type config;
     Stack stack;
-    std::vector<std::pair<std::string, classifier_head<Exec, T>>> heads;   // by task
+    std::vector<std::pair<std::string, classifier_head<Exec, T>>> heads;  // by task
     parameter_store<Exec, T> parameters;
-    std::uint64_t seed = 0, step = 0;                                      // of dropout
+    std::uint64_t seed = 0, step = 0;  // of dropout
     route_trace* trace = nullptr;
 
     task_model(Exec& ex_, const typename Stack::config_type& c, gradients g = gradients::trainable)
@@ -39,7 +39,8 @@ struct task_model {
     // Inference on a batch of equally long sequences: ids (B·T), row by row. Logits (B, T, V), or (B, classes, 1) of a
     // classifier; they live until the next call.
     view<T, 3> forward(std::span<const row_index> ids, index batch_size) {
-        check(batch_size > 0 && static_cast<index>(ids.size()) % batch_size == 0, "forward", "ids: expected ", batch_size, " rows of equal length, found ", ids.size(), " ids");
+        check(batch_size > 0 && static_cast<index>(ids.size()) % batch_size == 0, "forward", "ids: expected ",
+              batch_size, " rows of equal length, found ", ids.size(), " ids");
         const index time = static_cast<index>(ids.size()) / batch_size;
         arena_scope scratch(ex);
         auto p = begin(std::vector<index>(static_cast<std::size_t>(batch_size), time), phase::evaluation);
@@ -69,20 +70,26 @@ struct task_model {
         check_equal(static_cast<index>(b.ids.size()), n, "batch", "ids against the lengths' sum");
         auto h = p.matrix(n, stack.width()), dL_dh = p.training() ? p.zeros(n, stack.width()) : matrix_view<T>{};
         stack.forward(p, to_device(b.ids), h, saved_);
-        batch_result r = b.labels.empty() ? language_loss(p, b, h, dL_dh) : class_loss(p, b, h, dL_dh);
+        vector_view<statistic<T>> losses;
+        batch_result r = b.labels.empty() ? language_loss(p, b, h, dL_dh, losses) : class_loss(p, b, h, dL_dh, losses);
         if (p.training()) stack.backward(p, dL_dh, saved_);
+        for (auto v : to_host(ex, losses))
+            r.nats += v;  // last: an executor that queues work is not made to wait in between
         r.loss = (r.targets ? r.nats / static_cast<double>(r.targets) : 0) + p.auxiliary_loss / weight;
         return r;
     }
 
     // One call of generation: `lengths` new ids per sequence continue `state`; logits of each sequence's last row (S, V),
     // 0 for a sequence that waits (no new ids). They live until the next call.
-    matrix_view<T> decode(std::span<const row_index> ids, std::span<const index> lengths, decode_state<Exec, T>& state) {
+    matrix_view<T> decode(std::span<const row_index> ids, std::span<const index> lengths,
+                          decode_state<Exec, T>& state) {
         check_equal(lengths.size(), state.length.size(), "decode", "sequences of the call against those of its state");
         for (std::size_t s = 0; s < lengths.size(); ++s) {
             const index now = state.length[s] + lengths[s];
-            check(now <= stack.longest(), "decode", "sequence ", s, ": expected at most ", stack.longest(), " tokens (max_seq_len), found ", now);
-            check(now <= state.capacity, "decode", "sequence ", s, ": expected at most ", state.capacity, " tokens (capacity of the state), found ", now);
+            check(now <= stack.longest(), "decode", "sequence ", s, ": expected at most ", stack.longest(),
+                  " tokens (max_seq_len), found ", now);
+            check(now <= state.capacity, "decode", "sequence ", s, ": expected at most ", state.capacity,
+                  " tokens (capacity of the state), found ", now);
         }
         const auto sequences = static_cast<index>(lengths.size());
         auto logits = result(sequences, stack.vocabulary());
@@ -110,24 +117,28 @@ struct task_model {
     template <class F>
     void visit_parameters(F&& f, const std::string& prefix) {
         stack.visit_parameters(f, heads.empty() ? prefix : prefix + "backbone.");
-        for (auto& [task, head] : heads) head.visit_parameters(f, prefix + (task.empty() ? "classifier." : "heads." + task + "."));
+        for (auto& [task, head] : heads)
+            head.visit_parameters(f, prefix + (task.empty() ? "classifier." : "heads." + task + "."));
     }
 
 private:
     static std::vector<std::pair<std::string, classifier_head<Exec, T>>> make_heads(const Stack& stack) {
         std::vector<std::pair<std::string, classifier_head<Exec, T>>> out;
-        for (const auto& [task, classes] : stack.classes()) out.emplace_back(task, classifier_head<Exec, T>(stack.width(), classes, stack.dropout()));
+        for (const auto& [task, classes] : stack.classes())
+            out.emplace_back(task, classifier_head<Exec, T>(stack.width(), classes, stack.dropout()));
         return out;
     }
 
     pass<Exec, T> begin(const std::vector<index>& lengths, phase ph) {
         for (std::size_t s = 0; s < lengths.size(); ++s)
-            check(lengths[s] <= stack.longest(), "batch", "length of sequence ", s, ": expected at most ", stack.longest(), " (max_seq_len), found ", lengths[s]);
+            check(lengths[s] <= stack.longest(), "batch", "length of sequence ", s, ": expected at most ",
+                  stack.longest(), " (max_seq_len), found ", lengths[s]);
         return {.ex = ex, .rows = pack_rows(ex, lengths), .phase = ph, .seed = seed, .step = step, .trace = trace};
     }
     vector_view<row_index> to_device(std::span<const row_index> ids) {
         for (std::size_t i = 0; i < ids.size(); ++i)
-            check(ids[i] >= 0 && ids[i] < stack.vocabulary(), "ids", "id ", i, ": expected 0 to ", stack.vocabulary() - 1, " (vocab_size), found ", ids[i]);
+            check(ids[i] >= 0 && ids[i] < stack.vocabulary(), "ids", "id ", i, ": expected 0 to ",
+                  stack.vocabulary() - 1, " (vocab_size), found ", ids[i]);
         return copy_to_device(ids);
     }
     vector_view<row_index> copy_to_device(std::span<const row_index> values) {
@@ -136,39 +147,45 @@ private:
         return v;
     }
 
-    batch_result language_loss(pass<Exec, T>& p, const batch& b, const_matrix<T> h, matrix_view<T> dL_dh) {
+    batch_result language_loss(pass<Exec, T>& p, const batch& b, const_matrix<T> h, matrix_view<T> dL_dh,
+                               vector_view<statistic<T>>& losses) {
         batch_result r;
         for (row_index t : b.targets) {
-            check(t < stack.vocabulary(), "targets", "expected less than ", stack.vocabulary(), " (vocab_size), found ", t);
+            check(t < stack.vocabulary(), "targets", "expected less than ", stack.vocabulary(), " (vocab_size), found ",
+                  t);
             r.targets += t >= 0;
         }
-        auto loss = p.vector(h.rows());
+        losses = p.statistics(h.rows());
         const double scale = r.targets ? p.loss_weight / static_cast<double>(r.targets) : 0;
         auto& head = stack.head();
-        linear_cross_entropy(ex, h, head.matrix(), copy_to_device(b.targets), loss, scale, dL_dh, p.training() ? head.grad : matrix_view<T>{});
-        for (T v : to_host(ex, loss)) r.nats += v;
+        linear_cross_entropy(ex, h, head.matrix(), copy_to_device(b.targets), losses, scale, dL_dh,
+                             p.training() ? head.grad : matrix_view<statistic<T>>{});
         return r;
     }
 
-    batch_result class_loss(pass<Exec, T>& p, const batch& b, const_matrix<T> h, matrix_view<T> dL_dh) {
+    batch_result class_loss(pass<Exec, T>& p, const batch& b, const_matrix<T> h, matrix_view<T> dL_dh,
+                            vector_view<statistic<T>>& losses) {
         classifier_head<Exec, T>* head = nullptr;
         for (auto& [task, candidate] : heads)
             if (task == b.task || (task.empty() && heads.size() == 1)) head = &candidate;
         check(head != nullptr, "batch", "task ", b.task, ": the model has no head of that name");
         check_equal(static_cast<index>(b.labels.size()), p.rows.sequences(), "batch", "number of labels");
         const index sequences = p.rows.sequences(), classes = head->out.out();
-        for (row_index l : b.labels) check(l >= 0 && l < classes, "labels", "expected 0 to ", classes - 1, ", found ", l);
+        for (row_index l : b.labels)
+            check(l >= 0 && l < classes, "labels", "expected 0 to ", classes - 1, ", found ", l);
         batch_result r;
         r.targets = sequences;
         auto logits = p.matrix(sequences, classes), dL_dlogits = p.matrix(sequences, classes);
-        auto loss = p.vector(sequences);
+        losses = p.statistics(sequences);
         typename classifier_head<Exec, T>::saved s;
         head->forward(p, h, logits, s);
-        cross_entropy<Exec, T>(ex, logits, copy_to_device(b.labels), loss, p.loss_weight / static_cast<double>(sequences), dL_dlogits);
-        for (T v : to_host(ex, loss)) r.nats += v;
+        cross_entropy(ex, logits, copy_to_device(b.labels), losses, p.loss_weight / static_cast<double>(sequences),
+                      dL_dlogits);
         const auto z = to_host(ex, logits);
         for (index i = 0; i < sequences; ++i)
-            r.correct += std::max_element(z.begin() + i * classes, z.begin() + (i + 1) * classes) - z.begin() - i * classes == b.labels[static_cast<std::size_t>(i)];
+            r.correct +=
+                std::max_element(z.begin() + i * classes, z.begin() + (i + 1) * classes) - z.begin() - i * classes ==
+                b.labels[static_cast<std::size_t>(i)];
         if (p.training()) head->backward(p, dL_dlogits, dL_dh, s);
         return r;
     }

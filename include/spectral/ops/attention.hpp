@@ -55,7 +55,7 @@ void check_attention(const_matrix<T> q, const_matrix<T> k, const_matrix<T> v, co
 template <executor Exec, class T>
 void attention_forward(Exec& ex, const_matrix<T> q, const_matrix<T> k, const_matrix<T> v, const row_map& q_rows,
                        const row_map& k_rows, const attention_options& options, matrix_view<T> out,
-                       matrix_view<T> lse) {
+                       matrix_view<statistic<T>> lse) {
     detail::check_attention<T>(q, k, v, q_rows, k_rows, options, "attention_forward");
     check_shape(out, {q.rows(), q.width()}, "attention_forward", "out");
     check_shape(lse, {q.rows(), options.heads}, "attention_forward", "lse");
@@ -65,9 +65,9 @@ void attention_forward(Exec& ex, const_matrix<T> q, const_matrix<T> k, const_mat
 // Overwrites dL_dq (Nq, H·D), dL_dk and dL_dv (Nk, Hkv·D); rows of no sequence get 0.
 template <executor Exec, class T>
 void attention_backward(Exec& ex, const_matrix<T> dL_dout, const_matrix<T> q, const_matrix<T> k, const_matrix<T> v,
-                        const_matrix<T> out, const_matrix<T> lse, const row_map& q_rows, const row_map& k_rows,
-                        const attention_options& options, matrix_view<T> dL_dq, matrix_view<T> dL_dk,
-                        matrix_view<T> dL_dv) {
+                        const_matrix<T> out, const_matrix<statistic<T>> lse, const row_map& q_rows,
+                        const row_map& k_rows, const attention_options& options, matrix_view<T> dL_dq,
+                        matrix_view<T> dL_dk, matrix_view<T> dL_dv) {
     detail::check_attention<T>(q, k, v, q_rows, k_rows, options, "attention_backward");
     check_shape(dL_dout, {q.rows(), q.width()}, "attention_backward", "dL_dout");
     check_shape(dL_dq, {q.rows(), q.width()}, "attention_backward", "dL_dq");

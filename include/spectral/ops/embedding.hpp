@@ -20,9 +20,10 @@ void embedding_forward(Exec& ex, const_vector<row_index> ids, const_weight<T> ta
 
 // dL_dtable[ids[n]] += dL_dy[n], in ascending n (deterministic)
 template <executor Exec, class T>
-void embedding_backward(Exec& ex, const_vector<row_index> ids, const_matrix<T> dL_dy, matrix_view<T> dL_dtable) {
+void embedding_backward(Exec& ex, const_vector<row_index> ids, deduced_matrix<T> dL_dy,
+                        matrix_view<statistic<T>> dL_dtable) {
     check_shape(dL_dy, {ids.size(), dL_dtable.width()}, "embedding_backward", "dL_dy");
-    SPECTRAL_CALL_KERNEL(embedding_backward_kernel, ex, ids, dL_dy, dL_dtable);
+    SPECTRAL_CALL_KERNEL(embedding_backward_kernel, ex, ids, view<const T, 2>(dL_dy), dL_dtable);
 }
 
 }  // namespace spectral

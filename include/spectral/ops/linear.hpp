@@ -27,12 +27,12 @@ void linear_backward_input(Exec& ex, const_matrix<T> dL_dy, const_weight<T> w, m
 
 // dL_dw += dL_dyᵀ x;  dL_db += Σ_n dL_dy[n] (dL_db may be empty)
 template <executor Exec, class T>
-void linear_backward_weight(Exec& ex, const_matrix<T> dL_dy, const_matrix<T> x, matrix_view<T> dL_dw,
-                            out_vector<T> dL_db) {
+void linear_backward_weight(Exec& ex, deduced_matrix<T> dL_dy, const_matrix<T> x, matrix_view<statistic<T>> dL_dw,
+                            out_vector<statistic<T>> dL_db) {
     check_equal(dL_dy.rows(), x.rows(), "linear_backward_weight", "rows of dL_dy against rows of x");
     check_shape(dL_dw, {dL_dy.width(), x.width()}, "linear_backward_weight", "dL_dw");
     if (dL_db.data) check_shape(dL_db, {dL_dy.width()}, "linear_backward_weight", "dL_db");
-    SPECTRAL_CALL_KERNEL(linear_backward_weight_kernel, ex, dL_dy, x, dL_dw, dL_db);
+    SPECTRAL_CALL_KERNEL(linear_backward_weight_kernel, ex, view<const T, 2>(dL_dy), x, dL_dw, dL_db);
 }
 
 }  // namespace spectral

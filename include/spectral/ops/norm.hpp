@@ -10,7 +10,7 @@ namespace spectral {
 
 template <executor Exec, class T>
 void layer_norm_forward(Exec& ex, const_matrix<T> s, const_vector<T> gamma, const_vector<T> beta, double eps,
-                        matrix_view<T> y, out_vector<T> mean, out_vector<T> rstd) {
+                        matrix_view<T> y, out_vector<statistic<T>> mean, out_vector<statistic<T>> rstd) {
     check_shape(y, {s.rows(), s.width()}, "layer_norm_forward", "y");
     check_shape(gamma, {s.width()}, "layer_norm_forward", "gamma");
     check_shape(beta, {s.width()}, "layer_norm_forward", "beta");
@@ -22,8 +22,9 @@ void layer_norm_forward(Exec& ex, const_matrix<T> s, const_vector<T> gamma, cons
 // dL_ds (= or +=)  rstd (g − mean(g) − ŝ mean(g ŝ)),  g = dL_dy γ,  ŝ = (s − mean) rstd
 template <executor Exec, class T>
 void layer_norm_backward(Exec& ex, const_matrix<T> dL_dy, const_matrix<T> s, const_vector<T> gamma,
-                         const_vector<T> mean, const_vector<T> rstd, matrix_view<T> dL_ds, out_vector<T> dL_dgamma,
-                         out_vector<T> dL_dbeta, write mode = write::overwrite) {
+                         const_vector<statistic<T>> mean, const_vector<statistic<T>> rstd, matrix_view<T> dL_ds,
+                         out_vector<statistic<T>> dL_dgamma, out_vector<statistic<T>> dL_dbeta,
+                         write mode = write::overwrite) {
     check_shape(dL_dy, {s.rows(), s.width()}, "layer_norm_backward", "dL_dy");
     check_shape(dL_ds, {s.rows(), s.width()}, "layer_norm_backward", "dL_ds");
     check_shape(gamma, {s.width()}, "layer_norm_backward", "gamma");
@@ -36,9 +37,9 @@ void layer_norm_backward(Exec& ex, const_matrix<T> dL_dy, const_matrix<T> s, con
 
 // s = x + r; y = LayerNorm(s). s may be the memory of r.
 template <executor Exec, class T>
-void add_layer_norm_forward(Exec& ex, const_matrix<T> x, const_matrix<T> r, const_vector<T> gamma,
-                            const_vector<T> beta, double eps, matrix_view<T> s, matrix_view<T> y, out_vector<T> mean,
-                            out_vector<T> rstd) {
+void add_layer_norm_forward(Exec& ex, const_matrix<T> x, const_matrix<T> r, const_vector<T> gamma, const_vector<T> beta,
+                            double eps, matrix_view<T> s, matrix_view<T> y, out_vector<statistic<T>> mean,
+                            out_vector<statistic<T>> rstd) {
     check_shape(r, {x.rows(), x.width()}, "add_layer_norm_forward", "r");
     check_shape(s, {x.rows(), x.width()}, "add_layer_norm_forward", "s");
     check_shape(y, {x.rows(), x.width()}, "add_layer_norm_forward", "y");
@@ -51,7 +52,7 @@ void add_layer_norm_forward(Exec& ex, const_matrix<T> x, const_matrix<T> r, cons
 
 template <executor Exec, class T>
 void rms_norm_forward(Exec& ex, const_matrix<T> s, const_vector<T> gamma, double eps, matrix_view<T> y,
-                      out_vector<T> rstd) {
+                      out_vector<statistic<T>> rstd) {
     check_shape(y, {s.rows(), s.width()}, "rms_norm_forward", "y");
     check_shape(gamma, {s.width()}, "rms_norm_forward", "gamma");
     check_shape(rstd, {s.rows()}, "rms_norm_forward", "rstd");
@@ -60,8 +61,9 @@ void rms_norm_forward(Exec& ex, const_matrix<T> s, const_vector<T> gamma, double
 
 // dL_ds (= or +=)  rstd (g − ŝ mean(g ŝ)),  g = dL_dy γ,  ŝ = s rstd; dL_dgamma may be empty (frozen)
 template <executor Exec, class T>
-void rms_norm_backward(Exec& ex, const_matrix<T> dL_dy, const_matrix<T> s, const_vector<T> gamma, const_vector<T> rstd,
-                       matrix_view<T> dL_ds, out_vector<T> dL_dgamma, write mode = write::overwrite) {
+void rms_norm_backward(Exec& ex, const_matrix<T> dL_dy, const_matrix<T> s, const_vector<T> gamma,
+                       const_vector<statistic<T>> rstd, matrix_view<T> dL_ds, out_vector<statistic<T>> dL_dgamma,
+                       write mode = write::overwrite) {
     check_shape(dL_dy, {s.rows(), s.width()}, "rms_norm_backward", "dL_dy");
     check_shape(dL_ds, {s.rows(), s.width()}, "rms_norm_backward", "dL_ds");
     check_shape(gamma, {s.width()}, "rms_norm_backward", "gamma");

@@ -19,7 +19,7 @@ inline index pooled_rows(const row_map& map, pool_scope scope) {
 // there); read and then advanced by the rows of x. A row's count is its position + 1.
 template <executor Exec, class T>
 void mean_pool_forward(Exec& ex, const_matrix<T> x, const row_map& map, pool_scope scope, matrix_view<T> pooled,
-                       out_matrix<T> history = {}) {
+                       out_matrix<statistic<T>> history = {}) {
     check_equal(x.rows(), map.rows(), "mean_pool_forward", "rows of x against its row map");
     check_shape(pooled, {pooled_rows(map, scope), x.width()}, "mean_pool_forward", "pooled");
     if (history.data) check_shape(history, {map.sequences(), x.width()}, "mean_pool_forward", "history");

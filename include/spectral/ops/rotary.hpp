@@ -32,7 +32,8 @@ std::vector<T> rotary_table(index positions, index head_width, double base) {
 }
 
 template <executor Exec, class T>
-void rotary(Exec& ex, matrix_view<T> x, const_vector<row_index> position, const_matrix<T> table, rotation direction) {
+void rotary(Exec& ex, matrix_view<T> x, const_vector<row_index> position, const_matrix<statistic<T>> table,
+            rotation direction) {
     check(table.width() > 0 && x.width() % table.width() == 0, "rotary", "width of x: expected a multiple of ",
           table.width(), ", found ", x.width());
     check_equal(position.size(), x.rows(), "rotary", "number of positions");

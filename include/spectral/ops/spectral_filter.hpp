@@ -19,7 +19,7 @@ void spectral_filter_forward(Exec& ex, const_matrix<T> x, const_vector<T> w, dct
 // dL_dx += g Cᵀ (w ⊙ C dL_dy);  dL_dw += g Σ_n (C dL_dy) ⊙ (C x)
 template <executor Exec, class T>
 void spectral_filter_backward(Exec& ex, const_matrix<T> dL_dy, const_matrix<T> x, const_vector<T> w, dct_norm norm,
-                              matrix_view<T> dL_dx, out_vector<T> dL_dw) {
+                              matrix_view<T> dL_dx, out_vector<statistic<T>> dL_dw) {
     check_shape(dL_dy, {x.rows(), x.width()}, "spectral_filter_backward", "dL_dy");
     check_shape(dL_dx, {x.rows(), x.width()}, "spectral_filter_backward", "dL_dx");
     check_shape(w, {x.width()}, "spectral_filter_backward", "w");
@@ -30,7 +30,7 @@ void spectral_filter_backward(Exec& ex, const_matrix<T> dL_dy, const_matrix<T> x
 // What the backward pass of the mix keeps: two numbers a row; spectra are recomputed.
 template <class T>
 struct norm_statistics {
-    vector_view<T> mean, rstd;   // (N); entry i belongs to the i-th selected row
+    vector_view<statistic<T>> mean, rstd;  // (N); entry i belongs to the i-th selected row
 };
 
 template <executor Exec, class T>
@@ -49,9 +49,10 @@ void spectral_mix_forward(Exec& ex, const_matrix<T> x, const selection& rows, co
 
 // dL_dx[rows] += …; dL_dw, dL_dgamma, dL_dbeta accumulate
 template <executor Exec, class T>
-void spectral_mix_backward(Exec& ex, const_matrix<T> dL_dy, const_matrix<T> x, const selection& rows,
-                           const_vector<T> w, dct_norm norm, const_vector<T> gamma, norm_statistics<T> stats,
-                           matrix_view<T> dL_dx, out_vector<T> dL_dw, out_vector<T> dL_dgamma, out_vector<T> dL_dbeta) {
+void spectral_mix_backward(Exec& ex, const_matrix<T> dL_dy, const_matrix<T> x, const selection& rows, const_vector<T> w,
+                           dct_norm norm, const_vector<T> gamma, norm_statistics<T> stats, matrix_view<T> dL_dx,
+                           out_vector<statistic<T>> dL_dw, out_vector<statistic<T>> dL_dgamma,
+                           out_vector<statistic<T>> dL_dbeta) {
     check_shape(dL_dy, {x.rows(), x.width()}, "spectral_mix_backward", "dL_dy");
     check_shape(dL_dx, {x.rows(), x.width()}, "spectral_mix_backward", "dL_dx");
     check_shape(w, {x.width()}, "spectral_mix_backward", "w");

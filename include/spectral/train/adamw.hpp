@@ -12,13 +12,20 @@ namespace spectral {
 
 template <executor Exec, class T>
 class adamw {
+    using real = statistic<T>;
+
 public:
     adamw(Exec& ex, parameter_store<Exec, T>& parameters)
-        : ex_(&ex), parameters_(&parameters), m_(ex, {parameters.values().size()}), v_(ex, {parameters.values().size()}) {
-        const auto values = parameters.values();
+        : ex_(&ex),
+          parameters_(&parameters),
+          m_(ex, {parameters.masters().size()}),
+          v_(ex, {parameters.masters().size()}),
+          sum_(ex, {1}) {
+        const auto values = parameters.masters();
         for (const auto& [name, p] : parameters.named()) {
             if (!p->trainable) continue;
-            if (ranges_.empty() || ranges_.back().rate != p->rate) ranges_.push_back({p->value.data - values.data, 0, p->rate});
+            if (ranges_.empty() || ranges_.back().rate != p->rate)
+                ranges_.push_back({p->master.data - values.data, 0, p->rate});
             ranges_.back().end = values.size();
             if (ranges_.size() > 1) ranges_[ranges_.size() - 2].end = ranges_.back().begin;
         }
@@ -26,42 +33,43 @@ public:
 
     // √Σ g² over every trainable parameter
     double gradient_norm() {
-        arena_scope scratch(*ex_);
-        auto sum = ex_->memory().template vector<double>(1);
-        sum_of_squares(*ex_, parameters_->gradients_view(), sum);
-        return std::sqrt(to_host(*ex_, sum)[0]);
+        sum_of_squares(*ex_, parameters_->gradients_view(), sum_.view());
+        return std::sqrt(sum_.to_host()[0]);
     }
 
     // One step with gradients scaled by min(1, max_norm / (norm + 1e-6)); max_norm 0: no clipping. Returns the norm.
     double step(const adamw_options& options, double max_norm) {
-        const double norm = gradient_norm();
-        const double clip = max_norm > 0 ? std::min(1.0, max_norm / (norm + 1e-6)) : 1.0;
+        sum_of_squares(*ex_, parameters_->gradients_view(), sum_.view());
         ++steps_;
-        const auto values = parameters_->values(), gradients = parameters_->gradients_view();
+        const auto masters = parameters_->masters(), gradients = parameters_->gradients_view();
+        const auto rounded = parameters_->rounded();
         for (const auto& [begin, end, rate] : ranges_) {
             adamw_options own = options;
             own.learning_rate *= rate;
             const index n = end - begin;
-            adamw_step<Exec, T>(*ex_, values.slice(begin, n), gradients.slice(begin, n), m_.view().slice(begin, n), v_.view().slice(begin, n),
-                                own, steps_, clip);
+            out_vector<bfloat16> copy;
+            if constexpr (std::is_same_v<T, bfloat16>) copy = rounded.slice(begin, n);
+            adamw_step<Exec, real>(*ex_, masters.slice(begin, n), gradients.slice(begin, n), m_.view().slice(begin, n),
+                                   v_.view().slice(begin, n), own, steps_, {sum_.data(), max_norm}, copy);
         }
-        return norm;
+        return std::sqrt(sum_.to_host()[0]);  // the step is queued: only now does the host wait
     }
 
     // for checkpoints
     index& steps() { return steps_; }
-    tensor<Exec, T>& first_moments() { return m_; }
-    tensor<Exec, T>& second_moments() { return v_; }
+    tensor<Exec, real>& first_moments() { return m_; }
+    tensor<Exec, real>& second_moments() { return v_; }
 
 private:
     Exec* ex_;
     parameter_store<Exec, T>* parameters_;
-    tensor<Exec, T> m_, v_;
+    tensor<Exec, real> m_, v_;
+    tensor<Exec, double> sum_;  // Σ g²
     struct range {
         index begin, end;
         double rate;
     };
-    std::vector<range> ranges_;   // neighbours of one learning rate in the store's block
+    std::vector<range> ranges_;  // neighbours of one learning rate in the store's block
     index steps_ = 0;
 };
 

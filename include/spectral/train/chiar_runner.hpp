@@ -22,7 +22,7 @@ public:
         auto x = ex.memory().template matrix<T>(device_ids.size(), this->model_.config.d_model);
         auto h = ex.memory().template vector<T>(device_ids.size());
         embedding_forward<Exec, T>(ex, device_ids, this->model_.stack.head().matrix(), x);
-        spectral_entropy_forward<Exec, T>(ex, x, this->model_.config.dct_norm, h);
+        spectral_entropy_forward(ex, x, this->model_.config.dct_norm, h);
         return this->widened(to_host(ex, h));
     }
 };

@@ -227,7 +227,8 @@ void online_softmax(const lane_bounds<T>& bounds, index first_key, index n, T* s
 }
 
 template <class T>
-void forward_tile(const problem<T>& p, const work_unit& u, matrix_view<T> out, matrix_view<T> lse, T* scratch) {
+void forward_tile(const problem<T>& p, const work_unit& u, matrix_view<T> out, matrix_view<statistic<T>> lse,
+                  T* scratch) {
     constexpr index w = lanes<T>;
     const index d = p.d;
     const bool dropout = p.options.dropout > 0;
@@ -380,7 +381,7 @@ void forward_few(const problem<T>& p, const work_unit& u, T* part, T* scratch) {
 // Joins the parts of one sequence and head, one a row of `part`, into its results.
 template <class T>
 void join_parts(const problem<T>& p, index s, index kv_head, matrix_view<T> part, matrix_view<T> out,
-                matrix_view<T> lse) {
+                matrix_view<statistic<T>> lse) {
     const index d = p.d, rows = p.rows_of(s), size = part_size(d);
     for (index i = 0; i < rows; ++i) {
         const index n = p.query(s, i), head = p.head(kv_head, i);
@@ -450,7 +451,7 @@ void weight_gradients(const lane_bounds<T>& bounds, index first_key, index n, co
 
 template <class T>
 void backward_tile(const problem<T>& p, const work_unit& u, const_matrix<T> dL_dout, const_matrix<T> out,
-                   const_matrix<T> lse, matrix_view<T> dL_dq, const key_gradients<T>& sums, T* scratch) {
+                   const_matrix<statistic<T>> lse, matrix_view<T> dL_dq, const key_gradients<T>& sums, T* scratch) {
     constexpr index w = lanes<T>;
     const index d = p.d, wide = padded<T>(d);
     const bool dropout = p.options.dropout > 0;
@@ -536,7 +537,7 @@ namespace spectral::cpu {
 template <class T>
 void attention_forward_kernel(executor& ex, const_matrix<T> q, const_matrix<T> k, const_matrix<T> v,
                               const row_map& q_rows, const row_map& k_rows, const attention_options& options,
-                              matrix_view<T> out, matrix_view<T> lse) {
+                              matrix_view<T> out, matrix_view<statistic<T>> lse) {
     using namespace detail::attention;
     arena_scope scope(ex);
     const problem<T> p(q, k, v, q_rows, k_rows, options, ex.memory().template vector<row_index>(q.rows()));
@@ -572,9 +573,9 @@ void attention_forward_kernel(executor& ex, const_matrix<T> q, const_matrix<T> k
 
 template <class T>
 void attention_backward_kernel(executor& ex, const_matrix<T> dL_dout, const_matrix<T> q, const_matrix<T> k,
-                               const_matrix<T> v, const_matrix<T> out, const_matrix<T> lse, const row_map& q_rows,
-                               const row_map& k_rows, const attention_options& options, matrix_view<T> dL_dq,
-                               matrix_view<T> dL_dk, matrix_view<T> dL_dv) {
+                               const_matrix<T> v, const_matrix<T> out, const_matrix<statistic<T>> lse,
+                               const row_map& q_rows, const row_map& k_rows, const attention_options& options,
+                               matrix_view<T> dL_dq, matrix_view<T> dL_dk, matrix_view<T> dL_dv) {
     using namespace detail::attention;
     arena_scope scope(ex);
     const problem<T> p(q, k, v, q_rows, k_rows, options, ex.memory().template vector<row_index>(q.rows()));

@@ -29,7 +29,7 @@ T cross_entropy_row(const T* z, index V, row_index target, T dL_dloss, T* gradie
         const index count = std::min(chunk, V - first);
         const T* in = z + first;
         T* e = gradient + first;
-#pragma omp simd if(simd : straight_line<T>)
+#pragma omp simd if (simd : straight_line <T>)
         for (index v = 0; v < count; ++v) e[v] = exp(in[v] - largest);
         total += row_sum<T>(count, [=](index v) { return e[v]; });
     }
@@ -43,8 +43,8 @@ T cross_entropy_row(const T* z, index V, row_index target, T dL_dloss, T* gradie
 }  // namespace detail
 
 template <class T>
-void cross_entropy_kernel(executor& ex, const_matrix<T> logits, const_vector<row_index> target, vector_view<T> loss,
-                          double dL_dloss, out_matrix<T> dL_dlogits) {
+void cross_entropy_kernel(executor& ex, view<const T, 2> logits, const_vector<row_index> target,
+                          vector_view<statistic<T>> loss, double dL_dloss, out_matrix<T> dL_dlogits) {
     detail::for_each_row(ex, logits.rows(), detail::exp_cost * logits.width(), [&](index n) {
         loss[n] = detail::cross_entropy_row<T>(logits.row(n), logits.width(), target[n], static_cast<T>(dL_dloss),
                                                dL_dlogits.data ? dL_dlogits.row(n) : nullptr);
@@ -52,10 +52,11 @@ void cross_entropy_kernel(executor& ex, const_matrix<T> logits, const_vector<row
 }
 
 template <class T, class W>
-void linear_cross_entropy_kernel(executor& ex, const_matrix<T> x, matrix_view<const W> w, const_vector<row_index> target,
-                                 vector_view<T> loss, double dL_dloss, out_matrix<T> dL_dx, out_matrix<T> dL_dw) {
+void linear_cross_entropy_kernel(executor& ex, view<const T, 2> x, matrix_view<const W> w,
+                                 const_vector<row_index> target, vector_view<statistic<T>> loss, double dL_dloss,
+                                 out_matrix<T> dL_dx, out_matrix<statistic<T>> dL_dw) {
     const index V = w.rows(), bytes = V * static_cast<index>(sizeof(T));
-    const index block = std::clamp<index>((8 << 20) / bytes / 16 * 16, 64, 512);   // 8 MB of logits
+    const index block = std::clamp<index>((8 << 20) / bytes / 16 * 16, 64, 512);  // 8 MB of logits
     const bool backward = dL_dx.data || dL_dw.data;
     arena_scope scratch(ex);
     auto memory = ex.memory().template matrix<T>(std::min(block, x.rows()), V);

@@ -26,8 +26,8 @@ void embedding_forward_kernel(executor& ex, const_vector<row_index> ids, matrix_
 }
 
 template <class T>
-void embedding_backward_kernel(executor& ex, const_vector<row_index> ids, const_matrix<T> dL_dy,
-                               matrix_view<T> dL_dtable) {
+void embedding_backward_kernel(executor& ex, const_vector<row_index> ids, view<const T, 2> dL_dy,
+                               matrix_view<statistic<T>> dL_dtable) {
     constexpr index line = 64 / static_cast<index>(sizeof(T));
     detail::parallel_ranges(ex, dL_dy.width(), line, [&](index first, index last, int) {
         for (index n = 0; n < ids.size(); ++n) {

@@ -9,8 +9,8 @@
 namespace spectral::cpu {
 
 template <class T>
-void token_gate_forward_kernel(executor& ex, const_matrix<T> x, const_vector<T> entropy, const_matrix<T> w,
-                               const_vector<T> b, matrix_view<T> s) {
+void token_gate_forward_kernel(executor& ex, view<const T, 2> x, const_vector<statistic<T>> entropy, const_matrix<T> w,
+                               const_vector<T> b, matrix_view<statistic<T>> s) {
     const index d = x.width(), K = s.width();
     detail::for_each_row(ex, x.rows(), d * K, [&](index n) {
         const T* in = x.row(n);
@@ -27,9 +27,10 @@ void token_gate_forward_kernel(executor& ex, const_matrix<T> x, const_vector<T> 
 }
 
 template <class T>
-void token_gate_backward_kernel(executor& ex, const_matrix<T> dL_ds, const_matrix<T> s, const_matrix<T> x,
-                                const_vector<T> entropy, const_matrix<T> w, matrix_view<T> dL_dx,
-                                out_vector<T> dL_dentropy, matrix_view<T> dL_dw, out_vector<T> dL_db) {
+void token_gate_backward_kernel(executor& ex, const_matrix<statistic<T>> dL_ds, const_matrix<statistic<T>> s,
+                                const_matrix<T> x, const_vector<statistic<T>> entropy, const_matrix<T> w,
+                                matrix_view<T> dL_dx, out_vector<statistic<T>> dL_dentropy,
+                                matrix_view<statistic<T>> dL_dw, out_vector<statistic<T>> dL_db) {
     const index d = x.width(), K = s.width(), stride = d + 2;  // per operator: d weights, entropy's weight, bias
     arena_scope scratch(ex);
     const auto sums = detail::column_sums<T>(ex, x.rows(), K * stride, [&](index first, index last, T* part) {
@@ -61,8 +62,8 @@ void token_gate_backward_kernel(executor& ex, const_matrix<T> dL_ds, const_matri
 }
 
 template <class T>
-void sigmoid_gate_forward_kernel(executor& ex, const_matrix<T> pooled, const_matrix<T> u, const_vector<T> b,
-                                 vector_view<T> gate) {
+void sigmoid_gate_forward_kernel(executor& ex, view<const T, 2> pooled, const_matrix<T> u, const_vector<T> b,
+                                 vector_view<statistic<T>> gate) {
     detail::for_each_row(ex, gate.size(), pooled.width(), [&](index g) {
         const T *in = pooled.row(g), *weight = u.data;
         const T z = detail::row_sum<T>(pooled.width(), [=](index c) { return in[c] * weight[c]; }) + b[0];
@@ -71,9 +72,9 @@ void sigmoid_gate_forward_kernel(executor& ex, const_matrix<T> pooled, const_mat
 }
 
 template <class T>
-void sigmoid_gate_backward_kernel(executor& ex, const_vector<T> dL_dgate, const_vector<T> gate, const_matrix<T> pooled,
-                                  const_matrix<T> u, matrix_view<T> dL_dpooled, matrix_view<T> dL_du,
-                                  out_vector<T> dL_db) {
+void sigmoid_gate_backward_kernel(executor& ex, const_vector<statistic<T>> dL_dgate, const_vector<statistic<T>> gate,
+                                  const_matrix<T> pooled, const_matrix<T> u, matrix_view<T> dL_dpooled,
+                                  matrix_view<statistic<T>> dL_du, out_vector<statistic<T>> dL_db) {
     const index d = pooled.width();
     arena_scope scratch(ex);
     const auto sums = detail::column_sums<T>(ex, gate.size(), d + 1, [&](index first, index last, T* part) {
@@ -100,8 +101,8 @@ inline index pooled_row(const row_map& map, pool_scope scope, index n) {
 }  // namespace detail
 
 template <class T>
-void blend_forward_kernel(executor& ex, const_matrix<T> a, const_matrix<T> x, const_vector<T> gate, const row_map& map,
-                          pool_scope scope, matrix_view<T> y) {
+void blend_forward_kernel(executor& ex, const_matrix<T> a, const_matrix<T> x, const_vector<statistic<T>> gate,
+                          const row_map& map, pool_scope scope, matrix_view<T> y) {
     detail::for_each_row(ex, x.rows(), x.width(), [&](index n) {
         const T g = gate[detail::pooled_row(map, scope, n)], *left = a.row(n), *right = x.row(n);
         T* out = y.row(n);
@@ -113,8 +114,8 @@ void blend_forward_kernel(executor& ex, const_matrix<T> a, const_matrix<T> x, co
 // A gate's gradient sums over its rows in row order, in double, after the threads have made one number a row.
 template <class T>
 void blend_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> a, const_matrix<T> x,
-                           const_vector<T> gate, const row_map& map, pool_scope scope, matrix_view<T> dL_da,
-                           matrix_view<T> dL_dx, out_vector<T> dL_dgate) {
+                           const_vector<statistic<T>> gate, const row_map& map, pool_scope scope, matrix_view<T> dL_da,
+                           matrix_view<T> dL_dx, out_vector<statistic<T>> dL_dgate) {
     arena_scope scratch(ex);
     auto per_row = ex.memory().template vector<T>(x.rows());
     detail::for_each_row(ex, x.rows(), x.width(), [&](index n) {
@@ -135,7 +136,7 @@ void blend_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> 
 }
 
 template <class T>
-void scale_rows_kernel(executor& ex, const_matrix<T> x, const_matrix<T> c, matrix_view<T> y, write mode) {
+void scale_rows_kernel(executor& ex, const_matrix<T> x, const_matrix<statistic<T>> c, matrix_view<T> y, write mode) {
     detail::for_each_row(ex, x.rows(), x.width(), [&](index n) {
         const T factor = c(n, 0), *in = x.row(n);
         T* out = y.row(n);
@@ -150,7 +151,7 @@ void scale_rows_kernel(executor& ex, const_matrix<T> x, const_matrix<T> c, matri
 }
 
 template <class T>
-void row_dot_kernel(executor& ex, const_matrix<T> a, const_matrix<T> b, matrix_view<T> d) {
+void row_dot_kernel(executor& ex, view<const T, 2> a, const_matrix<T> b, matrix_view<statistic<T>> d) {
     detail::for_each_row(ex, a.rows(), a.width(), [&](index n) {
         const T *left = a.row(n), *right = b.row(n);
         d(n, 0) = detail::row_sum<T>(a.width(), [=](index i) { return left[i] * right[i]; });

@@ -26,8 +26,8 @@ void linear_backward_input_kernel(executor& ex, const_matrix<T> dL_dy, matrix_vi
 }
 
 template <class T>
-void linear_backward_weight_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> x, matrix_view<T> dL_dw,
-                                   out_vector<T> dL_db) {
+void linear_backward_weight_kernel(executor& ex, view<const T, 2> dL_dy, const_matrix<T> x,
+                                   matrix_view<statistic<T>> dL_dw, out_vector<statistic<T>> dL_db) {
     detail::gemm<T>(ex, detail::transpose::yes, detail::transpose::no, T(1), dL_dy, x, write::accumulate, dL_dw);
     if (!dL_db.data) return;
     arena_scope scratch(ex);

@@ -28,7 +28,7 @@ void normalize_row(const T* s, index C, const T* gamma, const T* beta, double ep
 
 template <class T>
 void layer_norm_forward_kernel(executor& ex, const_matrix<T> s, const_vector<T> gamma, const_vector<T> beta, double eps,
-                               matrix_view<T> y, out_vector<T> mean, out_vector<T> rstd) {
+                               matrix_view<T> y, out_vector<statistic<T>> mean, out_vector<statistic<T>> rstd) {
     const index C = s.width();
     detail::for_each_row(ex, s.rows(), C, [&](index n) {
         detail::normalize_row<T>(s.row(n), C, gamma.data, beta.data, eps, y.row(n), mean[n], rstd[n]);
@@ -37,8 +37,8 @@ void layer_norm_forward_kernel(executor& ex, const_matrix<T> s, const_vector<T> 
 
 template <class T>
 void layer_norm_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> s, const_vector<T> gamma,
-                                const_vector<T> mean, const_vector<T> rstd, matrix_view<T> dL_ds,
-                                out_vector<T> dL_dgamma, out_vector<T> dL_dbeta, write mode) {
+                                const_vector<statistic<T>> mean, const_vector<statistic<T>> rstd, matrix_view<T> dL_ds,
+                                out_vector<statistic<T>> dL_dgamma, out_vector<statistic<T>> dL_dbeta, write mode) {
     const index C = s.width();
     arena_scope scratch(ex);
     const auto sums = detail::column_sums<T>(ex, s.rows(), 2 * C, [&](index first, index last, T* part) {
@@ -71,7 +71,7 @@ void layer_norm_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_matri
 template <class T>
 void add_layer_norm_forward_kernel(executor& ex, const_matrix<T> x, const_matrix<T> r, const_vector<T> gamma,
                                    const_vector<T> beta, double eps, matrix_view<T> s, matrix_view<T> y,
-                                   out_vector<T> mean, out_vector<T> rstd) {
+                                   out_vector<statistic<T>> mean, out_vector<statistic<T>> rstd) {
     const index C = x.width();
     detail::for_each_row(ex, x.rows(), C, [&](index n) {
         const T *a = x.row(n), *b = r.row(n);
@@ -84,7 +84,7 @@ void add_layer_norm_forward_kernel(executor& ex, const_matrix<T> x, const_matrix
 
 template <class T>
 void rms_norm_forward_kernel(executor& ex, const_matrix<T> s, const_vector<T> gamma, double eps, matrix_view<T> y,
-                             out_vector<T> rstd) {
+                             out_vector<statistic<T>> rstd) {
     const index C = s.width();
     detail::for_each_row(ex, s.rows(), C, [&](index n) {
         const T *in = s.row(n), *scale = gamma.data;
@@ -99,7 +99,8 @@ void rms_norm_forward_kernel(executor& ex, const_matrix<T> s, const_vector<T> ga
 
 template <class T>
 void rms_norm_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> s, const_vector<T> gamma,
-                              const_vector<T> rstd, matrix_view<T> dL_ds, out_vector<T> dL_dgamma, write mode) {
+                              const_vector<statistic<T>> rstd, matrix_view<T> dL_ds, out_vector<statistic<T>> dL_dgamma,
+                              write mode) {
     const index C = s.width();
     arena_scope scratch(ex);
     const auto sums = detail::column_sums<T>(ex, s.rows(), C, [&](index first, index last, T* sum_gamma) {

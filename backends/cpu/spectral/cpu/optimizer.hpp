@@ -48,19 +48,19 @@ void sum_of_squares_kernel(executor& ex, vector_view<T> x, out_vector<double> re
 // The constants are rounded once from double; the loop is in T.
 template <class T>
 void adamw_step_kernel(executor& ex, vector_view<T> w, const_vector<T> g, vector_view<T> m, vector_view<T> v,
-                       const adamw_options& o, index t, double gradient_scale) {
+                       const adamw_options& o, index t, const clip_by_norm& clip, out_vector<bfloat16> rounded) {
     const double correction1 = 1 - std::pow(o.beta1, static_cast<double>(t)),
                  correction2 = 1 - std::pow(o.beta2, static_cast<double>(t));
     const T beta1 = static_cast<T>(o.beta1), beta2 = static_cast<T>(o.beta2), eps = static_cast<T>(o.eps);
     const T fresh1 = static_cast<T>(1 - o.beta1), fresh2 = static_cast<T>(1 - o.beta2),
-            scale = static_cast<T>(gradient_scale);
+            scale = static_cast<T>(clip.factor());
     const T keep = static_cast<T>(1 - o.learning_rate * o.weight_decay),
             rate = static_cast<T>(o.learning_rate / correction1);
     const T spread = static_cast<T>(1 / std::sqrt(correction2));
     detail::parallel_ranges(ex, w.size(), 4096, [&](index first, index last, int) {
         T *weight = w.data, *mean = m.data, *variance = v.data;
         const T* gradient = g.data;
-#pragma omp simd if(simd : detail::straight_line<T>)
+#pragma omp simd if (simd : detail::straight_line <T>)
         for (index i = first; i < last; ++i) {
             const T d = scale * gradient[i];
             const T a = beta1 * mean[i] + fresh1 * d, b = beta2 * variance[i] + fresh2 * (d * d);
@@ -68,6 +68,7 @@ void adamw_step_kernel(executor& ex, vector_view<T> w, const_vector<T> g, vector
             variance[i] = b;
             weight[i] = weight[i] * keep - rate * a / (detail::square_root(b) * spread + eps);
         }
+        for (index i = first; rounded.data && i < last; ++i) rounded[i] = bfloat16(static_cast<float>(w[i]));
     });
 }
 

@@ -30,7 +30,7 @@ void for_each_run(const row_map& map, pool_scope scope, F&& f) {
 
 template <class T>
 void mean_pool_forward_kernel(executor& ex, const_matrix<T> x, const row_map& map, pool_scope scope,
-                              matrix_view<T> pooled, out_matrix<T> history) {
+                              matrix_view<T> pooled, out_matrix<statistic<T>> history) {
     detail::for_each_strip(ex, x.width(), [&](index column, index count) {
         detail::for_each_run(map, scope, [&](index first, index last, index group) {
             double sum[128] = {};
@@ -60,7 +60,7 @@ void mean_pool_backward_kernel(executor& ex, const_matrix<T> dL_dpooled, const r
     detail::for_each_strip(ex, dL_dx.width(), [&](index column, index count) {
         detail::for_each_run(map, scope, [&](index first, index last, index group) {
             if (last <= first) return;
-            double sum[128] = {};   // what a row receives: causal rows gather it from the end of the sequence
+            double sum[128] = {};  // what a row receives: causal rows gather it from the end of the sequence
             const auto add_share = [&](index g, index rows) {
                 const double share = 1 / static_cast<double>(rows);
                 const T* row = dL_dpooled.row(g) + column;

@@ -7,7 +7,7 @@
 namespace spectral::cpu {
 
 template <class T>
-void rotary_kernel(executor& ex, matrix_view<T> x, const_vector<row_index> position, const_matrix<T> table,
+void rotary_kernel(executor& ex, matrix_view<T> x, const_vector<row_index> position, const_matrix<statistic<T>> table,
                    rotation direction) {
     const index D = table.width(), half = D / 2, heads = x.width() / D;
     const T sign = direction == rotation::forward ? T(1) : T(-1);

@@ -7,7 +7,8 @@
 namespace spectral::cpu {
 
 template <class T>
-void spectral_entropy_forward_kernel(executor& ex, const_matrix<T> x, dct_scale scale, vector_view<T> entropy) {
+void spectral_entropy_forward_kernel(executor& ex, view<const T, 2> x, dct_scale scale,
+                                     vector_view<statistic<T>> entropy) {
     if (x.empty()) return;
     arena_scope scratch(ex);
     const auto& plan = ex.plan<detail::dct_plan<T>>(x.width());
@@ -19,8 +20,8 @@ void spectral_entropy_forward_kernel(executor& ex, const_matrix<T> x, dct_scale 
 }
 
 template <class T>
-void spectral_entropy_backward_kernel(executor& ex, const_vector<T> dL_dentropy, const_matrix<T> x, dct_scale scale,
-                                      matrix_view<T> dL_dx) {
+void spectral_entropy_backward_kernel(executor& ex, const_vector<statistic<T>> dL_dentropy, const_matrix<T> x,
+                                      dct_scale scale, matrix_view<T> dL_dx) {
     if (x.empty()) return;
     arena_scope scratch(ex);
     const auto& plan = ex.plan<detail::dct_plan<T>>(x.width());

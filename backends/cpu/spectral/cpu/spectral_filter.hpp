@@ -62,7 +62,7 @@ void spectral_filter_forward_kernel(executor& ex, const_matrix<T> x, const_vecto
 
 template <class T>
 void spectral_filter_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> x, const_vector<T> w,
-                                     double gain, matrix_view<T> dL_dx, out_vector<T> dL_dw) {
+                                     double gain, matrix_view<T> dL_dx, out_vector<statistic<T>> dL_dw) {
     if (x.empty()) return;
     arena_scope scratch(ex);
     const auto& plan = ex.plan<detail::dct_plan<T>>(x.width());
@@ -99,8 +99,8 @@ void spectral_mix_forward_kernel(executor& ex, const_matrix<T> x, const selectio
 template <class T>
 void spectral_mix_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> x, const selection& rows,
                                   const_vector<T> w, double gain, const_vector<T> gamma, norm_statistics<T> stats,
-                                  matrix_view<T> dL_dx, out_vector<T> dL_dw, out_vector<T> dL_dgamma,
-                                  out_vector<T> dL_dbeta) {
+                                  matrix_view<T> dL_dx, out_vector<statistic<T>> dL_dw,
+                                  out_vector<statistic<T>> dL_dgamma, out_vector<statistic<T>> dL_dbeta) {
     const index n = selected_rows(ex, rows), C = x.width();
     if (n == 0) return;
     arena_scope scratch(ex);

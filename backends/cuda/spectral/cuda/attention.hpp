@@ -113,7 +113,7 @@ constexpr std::size_t attention_shared(int row_tiles, int key_tiles, int weights
 }
 
 template <int Columns, int R, class T>
-__global__ void __launch_bounds__(attention_threads) attention_forward_tiles(attention_problem<T> a, rows_of<T> out, rows_of<T> lse) {
+__global__ void __launch_bounds__(attention_threads) attention_forward_tiles(attention_problem<T> a, rows_of<T> out, rows_of<compute<T>> lse) {
     using A = compute<T>;
     constexpr int rows = 16 * R, stride = 16 * Columns + 1;
     const sequence_tile tile = find_tile(a.q_rows, rows, blockIdx.x);
@@ -185,7 +185,7 @@ __global__ void __launch_bounds__(attention_threads) attention_forward_tiles(att
 #pragma unroll
         for (int c = 0; c < Columns; ++c)
             if (tx + 16 * c < D) out(n)[index{h} * D + tx + 16 * c] = narrow<T>(acc[r][c] * share);
-        if (tx == 0) lse(n)[h] = narrow<T>(sum[r] == 0 ? A(-INFINITY) : largest[r] + log(sum[r]));
+        if (tx == 0) lse(n)[h] = sum[r] == 0 ? A(-INFINITY) : largest[r] + log(sum[r]);
     }
 }
 
@@ -216,7 +216,7 @@ __device__ inline void tile_gradients(const attention_problem<T>& a, const compu
 
 template <int Columns, int R, class T>
 __global__ void __launch_bounds__(attention_threads)
-    attention_backward_queries(attention_problem<T> a, rows_of<const T> dL_dout, rows_of<const T> lse, const compute<T>* delta, rows_of<T> dL_dq) {
+    attention_backward_queries(attention_problem<T> a, rows_of<const T> dL_dout, rows_of<const compute<T>> lse, const compute<T>* delta, rows_of<T> dL_dq) {
     using A = compute<T>;
     constexpr int rows = 16 * R, stride = 16 * Columns + 1;
     const sequence_tile tile = find_tile(a.q_rows, rows, blockIdx.x);
@@ -236,7 +236,7 @@ __global__ void __launch_bounds__(attention_threads)
 #pragma unroll
     for (int r = 0; r < R; ++r) {
         const index n = min(first + ty * R + r, last - 1);
-        row_lse[r] = widen(lse(n)[h]);
+        row_lse[r] = lse(n)[h];
         row_delta[r] = delta[n * a.heads + h];
     }
     for (index k0 = k_first; k0 < k_last; k0 += tile_keys) {
@@ -273,7 +273,7 @@ __global__ void __launch_bounds__(attention_threads)
 // One block for 32 keys of one key/value head; the query heads that share it are added up here.
 template <int Columns, int R, class T>
 __global__ void __launch_bounds__(attention_threads)
-    attention_backward_keys(attention_problem<T> a, rows_of<const T> dL_dout, rows_of<const T> lse, const compute<T>* delta, rows_of<T> dL_dk,
+    attention_backward_keys(attention_problem<T> a, rows_of<const T> dL_dout, rows_of<const compute<T>> lse, const compute<T>* delta, rows_of<T> dL_dk,
                             rows_of<T> dL_dv) {
     using A = compute<T>;
     constexpr int rows = 16 * R, stride = 16 * Columns + 1;
@@ -302,7 +302,7 @@ __global__ void __launch_bounds__(attention_threads)
 #pragma unroll
             for (int r = 0; r < R; ++r) {
                 const index n = min(first + ty * R + r, last - 1);
-                row_lse[r] = widen(lse(n)[h]);
+                row_lse[r] = lse(n)[h];
                 row_delta[r] = delta[n * a.heads + h];
             }
             __syncthreads();
@@ -401,9 +401,10 @@ __global__ void attention_decode_parts(attention_problem<T> a, compute<T>* parts
 
 // The parts of (n, h) put together.
 template <class T>
-void merge_decode_parts(executor& ex, index rows, int heads, int D, index parts_each, const compute<T>* parts, matrix_view<T> out, matrix_view<T> lse) {
+void merge_decode_parts(executor& ex, index rows, int heads, int D, index parts_each, const compute<T>* parts, matrix_view<T> out, matrix_view<statistic<T>> lse) {
     using A = compute<T>;
-    const auto to = rows_in(out), to_lse = rows_in(lse);
+    const auto to = rows_in(out);
+    const auto to_lse = rows_in(lse);
     for_each_element(ex, "attention_forward", rows * heads, D, [=] __device__(index i, index d) {
         const A* mine = parts + i * parts_each * (D + 2);
         A most = -INFINITY, total = 0, value = 0;
@@ -415,7 +416,7 @@ void merge_decode_parts(executor& ex, index rows, int heads, int D, index parts_
         }
         const index n = i / heads, h = i % heads;
         to(n)[h * D + d] = narrow<T>(total == 0 ? A(0) : value / total);
-        if (d == 0) to_lse(n)[h] = narrow<T>(total == 0 ? A(-INFINITY) : most + log(total));
+        if (d == 0) to_lse(n)[h] = total == 0 ? A(-INFINITY) : most + log(total);
     });
 }
 
@@ -449,7 +450,7 @@ inline unsigned sequence_tiles(index rows, index sequences, index size) { return
 
 template <class T>
 void attention_forward_kernel(executor& ex, const_matrix<T> q, const_matrix<T> k, const_matrix<T> v, const row_map& q_rows,
-                              const row_map& k_rows, const attention_options& o, matrix_view<T> out, matrix_view<T> lse) {
+                              const row_map& k_rows, const attention_options& o, matrix_view<T> out, matrix_view<statistic<T>> lse) {
     using A = detail::compute<T>;
     const index N = q.rows(), S = q_rows.sequences(), D = q.width() / o.heads;
     if (N == 0) return;
@@ -465,7 +466,7 @@ void attention_forward_kernel(executor& ex, const_matrix<T> q, const_matrix<T> k
             return;
         }
         detail::fill<T>(ex, "attention_forward", out, 0);   // rows of no sequence: no tile reaches them
-        detail::fill<T>(ex, "attention_forward", lse, A(-INFINITY));
+        detail::fill<A>(ex, "attention_forward", lse, A(-INFINITY));
         constexpr int R = detail::tile_lines<T>, columns = width() / 16;
         detail::launch(ex, "attention_forward", dim3(detail::sequence_tiles(N, S, 16 * R), static_cast<unsigned>(o.heads)),
                        detail::attention_threads, detail::attention_shared<columns, R, A>(1, 2, 1),
@@ -475,7 +476,7 @@ void attention_forward_kernel(executor& ex, const_matrix<T> q, const_matrix<T> k
 
 template <class T>
 void attention_backward_kernel(executor& ex, const_matrix<T> dL_dout, const_matrix<T> q, const_matrix<T> k, const_matrix<T> v,
-                               const_matrix<T> out, const_matrix<T> lse, const row_map& q_rows, const row_map& k_rows,
+                               const_matrix<T> out, const_matrix<statistic<T>> lse, const row_map& q_rows, const row_map& k_rows,
                                const attention_options& o, matrix_view<T> dL_dq, matrix_view<T> dL_dk, matrix_view<T> dL_dv) {
     using A = detail::compute<T>;
     const index N = q.rows(), S = q_rows.sequences(), D = q.width() / o.heads, heads = o.heads;
@@ -484,7 +485,8 @@ void attention_backward_kernel(executor& ex, const_matrix<T> dL_dout, const_matr
     const auto problem = detail::make_problem<T>(q, k, v, q_rows, k_rows, o);
     arena_scope scratch(ex);
     auto deltas = ex.memory().template vector<A>(N * heads);
-    const auto gradient = detail::rows_in(dL_dout), value = detail::rows_in(out), lse_rows = detail::rows_in(lse);
+    const auto gradient = detail::rows_in(dL_dout), value = detail::rows_in(out);
+    const auto lse_rows = detail::rows_in(lse);
     A* delta = deltas.data;
     detail::row_sums<A>(
         ex, "attention_backward", N * heads, D,

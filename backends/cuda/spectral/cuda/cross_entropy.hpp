@@ -15,14 +15,14 @@ namespace detail {
 // Z: type of the logits, T: of loss and gradient. One block a row; the largest logit and the sum of exponentials are kept
 // together, so that the row is read once before it is written.
 template <class Z, class T>
-__global__ void cross_entropy_rows(index rows, index width, rows_of<const Z> logits, const row_index* target, T* loss, compute<T> dL_dloss,
+__global__ void cross_entropy_rows(index rows, index width, rows_of<const Z> logits, const row_index* target, compute<T>* loss, compute<T> dL_dloss,
                                    rows_of<T> dL_dlogits) {
     using A = compute<T>;
     for (index n = blockIdx.x; n < rows; n += gridDim.x) {
         const Z* z = logits(n);
         const row_index t = target[n];
         if (t < 0) {
-            if (threadIdx.x == 0) loss[n] = narrow<T>(0);
+            if (threadIdx.x == 0) loss[n] = 0;
             if (dL_dlogits.data)
                 for (index v = threadIdx.x; v < width; v += blockDim.x) dL_dlogits(n)[v] = narrow<T>(0);
             continue;
@@ -38,7 +38,7 @@ __global__ void cross_entropy_rows(index rows, index width, rows_of<const Z> log
         total = block_reduce(total * exp(largest - most));
         const A chosen = widen(z[t]);
         __syncthreads();   // everyone has read the chosen logit before its place is written
-        if (threadIdx.x == 0) loss[n] = narrow<T>(most + log(total) - chosen);
+        if (threadIdx.x == 0) loss[n] = most + log(total) - chosen;
         if (!dL_dlogits.data) continue;
         const A scale = dL_dloss / total;
         for (index v = threadIdx.x; v < width; v += blockDim.x)
@@ -47,7 +47,7 @@ __global__ void cross_entropy_rows(index rows, index width, rows_of<const Z> log
 }
 
 template <class Z, class T>
-void cross_entropy_of(executor& ex, view<const Z, 2> logits, const_vector<row_index> target, vector_view<T> loss, double dL_dloss,
+void cross_entropy_of(executor& ex, view<const Z, 2> logits, const_vector<row_index> target, vector_view<statistic<T>> loss, double dL_dloss,
                       matrix_view<T> dL_dlogits) {
     if (logits.empty()) return;
     launch(ex, "cross_entropy", blocks_for(ex, logits.rows()), logits.width() > 4096 ? 512 : threads_for(logits.width()), 0,
@@ -58,14 +58,14 @@ void cross_entropy_of(executor& ex, view<const Z, 2> logits, const_vector<row_in
 }  // namespace detail
 
 template <class T>
-void cross_entropy_kernel(executor& ex, const_matrix<T> logits, const_vector<row_index> target, vector_view<T> loss,
+void cross_entropy_kernel(executor& ex, view<const T, 2> logits, const_vector<row_index> target, vector_view<statistic<T>> loss,
                           double dL_dloss, out_matrix<T> dL_dlogits) {
     detail::cross_entropy_of<T, T>(ex, logits, target, loss, dL_dloss, dL_dlogits);
 }
 
 template <class T>
-void linear_cross_entropy_kernel(executor& ex, const_matrix<T> x, const_matrix<T> w, const_vector<row_index> target,
-                                 vector_view<T> loss, double dL_dloss, out_matrix<T> dL_dx, out_matrix<T> dL_dw) {
+void linear_cross_entropy_kernel(executor& ex, view<const T, 2> x, const_matrix<T> w, const_vector<row_index> target,
+                                 vector_view<statistic<T>> loss, double dL_dloss, out_matrix<T> dL_dx, out_matrix<statistic<T>> dL_dw) {
     using A = detail::compute<T>;
     const index V = w.rows(), N = x.rows(), stride = detail::divide_up(V, 16) * 16;   // aligned rows: an unaligned head is 8 times slower
     const index block = std::min(N, std::clamp<index>((index{256} << 20) / (stride * static_cast<index>(sizeof(A))), 64, 8192));
@@ -84,15 +84,15 @@ void linear_cross_entropy_kernel(executor& ex, const_matrix<T> x, const_matrix<T
         detail::gemm<T, A>(ex, "linear_cross_entropy", {rows}, {w, true}, 1, 0, z);
         detail::cross_entropy_of<A, T>(ex, z, target.slice(first, count), loss.slice(first, count), dL_dloss, dz);
         if (dL_dx.data) detail::gemm<T>(ex, "linear_cross_entropy", {dz}, {w}, 1, 0, dL_dx.slice(first, count));
-        if (dL_dw.data) detail::gemm<T>(ex, "linear_cross_entropy", {dz, true}, {rows}, 1, 1, dL_dw);
+        if (dL_dw.data) detail::gemm<T, A>(ex, "linear_cross_entropy", {dz, true}, {rows}, 1, 1, dL_dw);
     }
 }
 
 // a weight kept as bfloat16 while the model computes in another type: the same blocks, each product widening it
 template <class T>
     requires(!std::is_same_v<T, bfloat16>)
-void linear_cross_entropy_kernel(executor& ex, const_matrix<T> x, view<const bfloat16, 2> w, const_vector<row_index> target,
-                                 vector_view<T> loss, double dL_dloss, out_matrix<T> dL_dx, out_matrix<T> dL_dw) {
+void linear_cross_entropy_kernel(executor& ex, view<const T, 2> x, view<const bfloat16, 2> w, const_vector<row_index> target,
+                                 vector_view<statistic<T>> loss, double dL_dloss, out_matrix<T> dL_dx, out_matrix<statistic<T>> dL_dw) {
     const index V = w.rows(), N = x.rows(), stride = detail::divide_up(V, 16) * 16;
     const index block = std::min(N, std::clamp<index>((index{256} << 20) / (stride * static_cast<index>(sizeof(T))), 64, 8192));
     arena_scope scratch(ex);

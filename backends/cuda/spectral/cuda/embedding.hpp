@@ -34,16 +34,16 @@ __global__ void gather_table_rows(index count, index width, const row_index* ids
 
 template <class T>
 __global__ void add_rows_by_id(index count, index width, const row_index* ids, const row_index* rows, rows_of<const T> dL_dy,
-                               rows_of<T> dL_dtable) {
+                               rows_of<compute<T>> dL_dtable) {
     using A = compute<T>;
     for (index first = blockIdx.x; first < count; first += gridDim.x) {
         const row_index id = ids[first];
         if (first > 0 && ids[first - 1] == id) continue;   // another block begins this id
-        T* to = dL_dtable(id);
+        A* to = dL_dtable(id);
         for (index c = threadIdx.x; c < width; c += blockDim.x) {
-            A sum = widen(to[c]);
+            A sum = to[c];
             for (index i = first; i < count && ids[i] == id; ++i) sum += widen(dL_dy(rows[i])[c]);
-            to[c] = narrow<T>(sum);
+            to[c] = sum;
         }
     }
 }
@@ -77,7 +77,7 @@ void embedding_forward_kernel(executor& ex, const_vector<row_index> ids, view<co
 }
 
 template <class T>
-void embedding_backward_kernel(executor& ex, const_vector<row_index> ids, const_matrix<T> dL_dy, matrix_view<T> dL_dtable) {
+void embedding_backward_kernel(executor& ex, const_vector<row_index> ids, view<const T, 2> dL_dy, matrix_view<statistic<T>> dL_dtable) {
     if (dL_dy.empty()) return;
     arena_scope scratch(ex);
     const index n = ids.size();

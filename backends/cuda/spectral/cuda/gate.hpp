@@ -11,8 +11,8 @@ namespace detail {
 
 // One warp a row: logits of every operator, then their softmax.
 template <class T>
-__global__ void token_gate_rows(index rows, index width, int operators, rows_of<const T> x, const T* entropy, rows_of<const T> w,
-                                const T* b, rows_of<T> s) {
+__global__ void token_gate_rows(index rows, index width, int operators, rows_of<const T> x, const compute<T>* entropy,
+                                rows_of<const T> w, const T* b, rows_of<compute<T>> s) {
     using A = compute<T>;
     const index warps = index{gridDim.x} * (blockDim.x / 32), lane = threadIdx.x % 32;
     for (index n = (index{blockIdx.x} * blockDim.x + threadIdx.x) / 32; n < rows; n += warps) {
@@ -21,12 +21,12 @@ __global__ void token_gate_rows(index rows, index width, int operators, rows_of<
         for (int o = 0; o < operators; ++o) {
             A sum = 0;
             for (index c = lane; c < width; c += 32) sum += widen(w(o)[c]) * widen(x(n)[c]);
-            z[o] = warp_reduce(sum) + widen(w(o)[width]) * widen(entropy[n]) + widen(b[o]);
+            z[o] = warp_reduce(sum) + widen(w(o)[width]) * entropy[n] + widen(b[o]);
             largest = o == 0 ? z[0] : greater{}(largest, z[o]);
         }
         for (int o = 0; o < operators; ++o) total += z[o] = exp(z[o] - largest);
         for (int o = 0; o < operators; ++o)
-            if (lane == o) s(n)[o] = narrow<T>(z[o] / total);
+            if (lane == o) s(n)[o] = z[o] / total;
     }
 }
 
@@ -57,35 +57,37 @@ struct pooled_row_of {
 }  // namespace detail
 
 template <class T>
-void token_gate_forward_kernel(executor& ex, const_matrix<T> x, const_vector<T> entropy, const_matrix<T> w, const_vector<T> b,
-                               matrix_view<T> s) {
+void token_gate_forward_kernel(executor& ex, view<const T, 2> x, const_vector<statistic<T>> entropy, const_matrix<T> w, const_vector<T> b,
+                               matrix_view<statistic<T>> s) {
     if (x.rows() == 0) return;
     detail::launch(ex, "token_gate_forward", detail::blocks_for(ex, x.rows(), 8), 256, 0, detail::token_gate_rows<T>, x.rows(), x.width(),
                    static_cast<int>(s.width()), detail::rows_in(x), entropy.data, detail::rows_in(w), b.data, detail::rows_in(s));
 }
 
 template <class T>
-void token_gate_backward_kernel(executor& ex, const_matrix<T> dL_ds, const_matrix<T> s, const_matrix<T> x, const_vector<T> entropy,
-                                const_matrix<T> w, matrix_view<T> dL_dx, out_vector<T> dL_dentropy, matrix_view<T> dL_dw,
-                                out_vector<T> dL_db) {
+void token_gate_backward_kernel(executor& ex, const_matrix<statistic<T>> dL_ds, const_matrix<statistic<T>> s, const_matrix<T> x, const_vector<statistic<T>> entropy,
+                                const_matrix<T> w, matrix_view<T> dL_dx, out_vector<statistic<T>> dL_dentropy, matrix_view<statistic<T>> dL_dw,
+                                out_vector<statistic<T>> dL_db) {
     using A = detail::compute<T>;
     const index N = x.rows(), d = x.width();
     const int K = static_cast<int>(s.width());
     arena_scope scratch(ex);
     auto slopes = ex.memory().template matrix<A>(N, K);   // dL_dz
-    const auto gradient = detail::rows_in(dL_ds), share = detail::rows_in(s), in = detail::rows_in(x), weight = detail::rows_in(w);
-    const auto dx = detail::rows_in(dL_dx), dw = detail::rows_in(dL_dw);
-    T *dentropy = dL_dentropy.data, *db = dL_db.data;
-    const T* H = entropy.data;
+    const auto gradient = detail::rows_in(dL_ds), share = detail::rows_in(s);
+    const auto in = detail::rows_in(x), weight = detail::rows_in(w);
+    const auto dx = detail::rows_in(dL_dx);
+    const auto dw = detail::rows_in(dL_dw);
+    A *dentropy = dL_dentropy.data, *db = dL_db.data;
+    const A* H = entropy.data;
     A* dz = slopes.data;
     detail::for_each(ex, "token_gate_backward", N, [=] __device__(index n) {
         A mean = 0, dH = 0;
-        for (int o = 0; o < K; ++o) mean += detail::widen(share(n)[o]) * detail::widen(gradient(n)[o]);
+        for (int o = 0; o < K; ++o) mean += share(n)[o] * gradient(n)[o];
         for (int o = 0; o < K; ++o) {
-            dz[n * K + o] = detail::widen(share(n)[o]) * (detail::widen(gradient(n)[o]) - mean);
+            dz[n * K + o] = share(n)[o] * (gradient(n)[o] - mean);
             dH += dz[n * K + o] * detail::widen(weight(o)[d]);
         }
-        dentropy[n] = detail::narrow<T>(dH);
+        dentropy[n] = dH;
     });
     detail::for_each_element(ex, "token_gate_backward", N, d, [=] __device__(index n, index c) {
         A sum = detail::widen(dx(n)[c]);
@@ -96,79 +98,78 @@ void token_gate_backward_kernel(executor& ex, const_matrix<T> dL_ds, const_matri
         detail::column_sums<1, A>(
             ex, "token_gate_backward", N, d + 2,
             [=] __device__(index n, index c, A(&sum)[1]) {
-                sum[0] += dz[n * K + o] * (c < d ? detail::widen(in(n)[c]) : c == d ? detail::widen(H[n]) : A(1));
+                sum[0] += dz[n * K + o] * (c < d ? detail::widen(in(n)[c]) : c == d ? H[n] : A(1));
             },
             [=] __device__(index c, const A(&total)[1]) {
-                T& to = c <= d ? dw(o)[c] : db[o];
-                to = detail::narrow<T>(detail::widen(to) + total[0]);
+                (c <= d ? dw(o)[c] : db[o]) += total[0];
             });
 }
 
 template <class T>
-void sigmoid_gate_forward_kernel(executor& ex, const_matrix<T> pooled, const_matrix<T> u, const_vector<T> b, vector_view<T> gate) {
+void sigmoid_gate_forward_kernel(executor& ex, view<const T, 2> pooled, const_matrix<T> u, const_vector<T> b, vector_view<statistic<T>> gate) {
     using A = detail::compute<T>;
     const auto in = detail::rows_in(pooled);
     const T *weight = u.data, *bias = b.data;
-    T* out = gate.data;
+    A* out = gate.data;
     detail::row_sums<A>(
         ex, "sigmoid_gate_forward", gate.size(), pooled.width(),
         [=] __device__(index g, index c) { return detail::widen(in(g)[c]) * detail::widen(weight[c]); },
-        [=] __device__(index g, A sum) { out[g] = detail::narrow<T>(detail::sigmoid(sum + detail::widen(bias[0]))); });
+        [=] __device__(index g, A sum) { out[g] = detail::sigmoid(sum + detail::widen(bias[0])); });
 }
 
 template <class T>
-void sigmoid_gate_backward_kernel(executor& ex, const_vector<T> dL_dgate, const_vector<T> gate, const_matrix<T> pooled,
-                                  const_matrix<T> u, matrix_view<T> dL_dpooled, matrix_view<T> dL_du, out_vector<T> dL_db) {
+void sigmoid_gate_backward_kernel(executor& ex, const_vector<statistic<T>> dL_dgate, const_vector<statistic<T>> gate, const_matrix<T> pooled,
+                                  const_matrix<T> u, matrix_view<T> dL_dpooled, matrix_view<statistic<T>> dL_du, out_vector<statistic<T>> dL_db) {
     using A = detail::compute<T>;
     const index d = pooled.width();
     const auto in = detail::rows_in(pooled);
     const auto out = detail::rows_in(dL_dpooled);
-    const T *dg = dL_dgate.data, *value = gate.data, *weight = u.data;
-    T *du = dL_du.data, *db = dL_db.data;
-    const auto slope = [=] __device__(index g) -> A { return detail::widen(dg[g]) * detail::widen(value[g]) * (1 - detail::widen(value[g])); };
+    const A *dg = dL_dgate.data, *value = gate.data;
+    const T* weight = u.data;
+    A *du = dL_du.data, *db = dL_db.data;
+    const auto slope = [=] __device__(index g) -> A { return dg[g] * value[g] * (1 - value[g]); };
     detail::column_sums<1, A>(
         ex, "sigmoid_gate_backward", gate.size(), d + 1,
         [=] __device__(index g, index c, A(&sum)[1]) { sum[0] += slope(g) * (c < d ? detail::widen(in(g)[c]) : A(1)); },
         [=] __device__(index c, const A(&total)[1]) {
-            T& to = c < d ? du[c] : db[0];
-            to = detail::narrow<T>(detail::widen(to) + total[0]);
+            (c < d ? du[c] : db[0]) += total[0];
         });
     detail::for_each_element(ex, "sigmoid_gate_backward", gate.size(), d,
                              [=] __device__(index g, index c) { out(g)[c] = detail::narrow<T>(slope(g) * detail::widen(weight[c])); });
 }
 
 template <class T>
-void blend_forward_kernel(executor& ex, const_matrix<T> a, const_matrix<T> x, const_vector<T> gate, const row_map& map,
+void blend_forward_kernel(executor& ex, const_matrix<T> a, const_matrix<T> x, const_vector<statistic<T>> gate, const row_map& map,
                           pool_scope scope, matrix_view<T> y) {
     using A = detail::compute<T>;
     const auto left = detail::rows_in(a), right = detail::rows_in(x);
     const auto out = detail::rows_in(y);
-    const T* value = gate.data;
+    const A* value = gate.data;
     const detail::pooled_row_of group{scope, map.sequence.data};
     detail::for_each_element(ex, "blend_forward", x.rows(), x.width(), [=] __device__(index n, index c) {
-        const A g = detail::widen(value[group(n)]);
+        const A g = value[group(n)];
         out(n)[c] = detail::narrow<T>(g * detail::widen(left(n)[c]) + (1 - g) * detail::widen(right(n)[c]));
     });
 }
 
 // One number a row first; then a gate's rows are added by one block, in double.
 template <class T>
-void blend_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> a, const_matrix<T> x, const_vector<T> gate,
-                           const row_map& map, pool_scope scope, matrix_view<T> dL_da, matrix_view<T> dL_dx, out_vector<T> dL_dgate) {
+void blend_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> a, const_matrix<T> x, const_vector<statistic<T>> gate,
+                           const row_map& map, pool_scope scope, matrix_view<T> dL_da, matrix_view<T> dL_dx, out_vector<statistic<T>> dL_dgate) {
     using A = detail::compute<T>;
     const index N = x.rows();
     arena_scope scratch(ex);
     auto per_row = ex.memory().template vector<A>(N);
     const auto dy = detail::rows_in(dL_dy), left = detail::rows_in(a), right = detail::rows_in(x);
     const auto da = detail::rows_in(dL_da), dx = detail::rows_in(dL_dx);
-    const T* value = gate.data;
-    T* dgate = dL_dgate.data;
+    const A* value = gate.data;
+    A* dgate = dL_dgate.data;
     A* part = per_row.data;
     const detail::pooled_row_of group{scope, map.sequence.data};
     detail::row_sums<A>(
         ex, "blend_backward", N, x.width(),
         [=] __device__(index n, index c) {
-            const A g = detail::widen(value[group(n)]), d = detail::widen(dy(n)[c]);
+            const A g = value[group(n)], d = detail::widen(dy(n)[c]);
             const A product = d * (detail::widen(left(n)[c]) - detail::widen(right(n)[c]));
             da(n)[c] = detail::narrow<T>(g * d);
             dx(n)[c] = detail::narrow<T>((1 - g) * d);
@@ -185,30 +186,31 @@ void blend_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> 
             for (index n = first + lane; n < last; n += 32) sum += part[n];
             return sum;
         },
-        [=] __device__(index g, double sum) { dgate[g] = detail::narrow<T>(static_cast<A>(sum)); });
+        [=] __device__(index g, double sum) { dgate[g] = static_cast<A>(sum); });
 }
 
 template <class T>
-void scale_rows_kernel(executor& ex, const_matrix<T> x, const_matrix<T> c, matrix_view<T> y, write mode) {
-    const auto in = detail::rows_in(x), factor = detail::rows_in(c);
+void scale_rows_kernel(executor& ex, const_matrix<T> x, const_matrix<statistic<T>> c, matrix_view<T> y, write mode) {
+    const auto in = detail::rows_in(x);
+    const auto factor = detail::rows_in(c);
     const auto out = detail::rows_in(y);
     const bool accumulate = mode == write::accumulate;
     detail::for_each_element(ex, "scale_rows", x.rows(), x.width(), [=] __device__(index n, index i) {
-        auto value = detail::widen(factor(n)[0]) * detail::widen(in(n)[i]);
+        auto value = factor(n)[0] * detail::widen(in(n)[i]);
         if (accumulate) value += detail::widen(out(n)[i]);
         out(n)[i] = detail::narrow<T>(value);
     });
 }
 
 template <class T>
-void row_dot_kernel(executor& ex, const_matrix<T> a, const_matrix<T> b, matrix_view<T> d) {
+void row_dot_kernel(executor& ex, view<const T, 2> a, const_matrix<T> b, matrix_view<statistic<T>> d) {
     using A = detail::compute<T>;
     const auto left = detail::rows_in(a), right = detail::rows_in(b);
     const auto out = detail::rows_in(d);
     detail::row_sums<A>(
         ex, "row_dot", a.rows(), a.width(),
         [=] __device__(index n, index c) { return detail::widen(left(n)[c]) * detail::widen(right(n)[c]); },
-        [=] __device__(index n, A sum) { out(n)[0] = detail::narrow<T>(sum); });
+        [=] __device__(index n, A sum) { out(n)[0] = sum; });
 }
 
 // ---- decisions: one small number a row -------------------------------------------------------------------------------

@@ -27,17 +27,17 @@ void linear_backward_input_kernel(executor& ex, const_matrix<T> dL_dy, const_mat
 }
 
 template <class T>
-void linear_backward_weight_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> x, matrix_view<T> dL_dw, out_vector<T> dL_db) {
+void linear_backward_weight_kernel(executor& ex, view<const T, 2> dL_dy, const_matrix<T> x, matrix_view<statistic<T>> dL_dw, out_vector<statistic<T>> dL_db) {
     using A = detail::compute<T>;
     if (x.rows() == 0) return;
-    detail::gemm<T>(ex, "linear_backward_weight", {dL_dy, true}, {x}, 1, 1, dL_dw);
+    detail::gemm<T, A>(ex, "linear_backward_weight", {dL_dy, true}, {x}, 1, 1, dL_dw);
     if (!dL_db.data) return;
     const auto dy = detail::rows_in(dL_dy);
-    T* db = dL_db.data;
+    A* db = dL_db.data;
     detail::column_sums<1, A>(
         ex, "linear_backward_weight", dL_dy.rows(), dL_dy.width(),
         [=] __device__(index n, index o, A(&sum)[1]) { sum[0] += detail::widen(dy(n)[o]); },
-        [=] __device__(index o, const A(&total)[1]) { db[o] = detail::narrow<T>(detail::widen(db[o]) + total[0]); });
+        [=] __device__(index o, const A(&total)[1]) { db[o] += total[0]; });
 }
 
 // ---- a weight kept as bfloat16 while the model computes in another type: widened a part at a time ----------------------

@@ -22,7 +22,7 @@ enum class norm_kind { layer, rms };
 // s = x (+ r, kept in s);  y = (s − mean) rstd γ + β, or s rstd γ
 template <norm_kind Kind, bool Residual, int V, class T>
 __global__ void norm_forward_rows(index rows, index width, rows_of<const T> x, rows_of<const T> r, const T* gamma, const T* beta,
-                                  compute<T> eps, rows_of<T> s, rows_of<T> y, T* mean, T* rstd) {
+                                  compute<T> eps, rows_of<T> s, rows_of<T> y, compute<T>* mean, compute<T>* rstd) {
     using A = compute<T>;
     for (index n = blockIdx.x; n < rows; n += gridDim.x) {
         const T* in = Residual ? s(n) : x(n);
@@ -62,19 +62,19 @@ __global__ void norm_forward_rows(index rows, index width, rows_of<const T> x, r
             store<V>(y(n) + c, a);
         });
         if (threadIdx.x == 0) {
-            if constexpr (Kind == norm_kind::layer) mean[n] = narrow<T>(m);
-            rstd[n] = narrow<T>(factor);
+            if constexpr (Kind == norm_kind::layer) mean[n] = m;
+            rstd[n] = factor;
         }
     }
 }
 
 // dL_ds (= or +=) rstd (g − mean(g) − ŝ mean(g ŝ)); without mean(g) for rms
 template <norm_kind Kind, int V, class T>
-__global__ void norm_backward_rows(index rows, index width, rows_of<const T> dL_dy, rows_of<const T> s, const T* gamma, const T* mean,
-                                   const T* rstd, rows_of<T> dL_ds, bool accumulate) {
+__global__ void norm_backward_rows(index rows, index width, rows_of<const T> dL_dy, rows_of<const T> s, const T* gamma,
+                                   const compute<T>* mean, const compute<T>* rstd, rows_of<T> dL_ds, bool accumulate) {
     using A = compute<T>;
     for (index n = blockIdx.x; n < rows; n += gridDim.x) {
-        const A m = Kind == norm_kind::layer ? widen(mean[n]) : A(0), factor = widen(rstd[n]);
+        const A m = Kind == norm_kind::layer ? mean[n] : A(0), factor = rstd[n];
         A sum_g = 0, sum_gs = 0;
         each_pack<V>(width, [&](index c) {
             A dy[V], a[V], g[V];
@@ -109,7 +109,7 @@ bool vectors_take_packs(index width, const T* a, const T* b) {
 
 template <norm_kind Kind, bool Residual, class T>
 void norm_forward(executor& ex, const char* what, const_matrix<T> x, const_matrix<T> r, const T* gamma, const T* beta, double eps,
-                  matrix_view<T> s, matrix_view<T> y, T* mean, T* rstd) {
+                  matrix_view<T> s, matrix_view<T> y, compute<T>* mean, compute<T>* rstd) {
     if (x.rows() == 0) return;
     with_packs<T>(takes_packs(x, r, s, y) && vectors_take_packs(x.width(), gamma, beta), [&](auto v) {
         launch(ex, what, blocks_for(ex, x.rows()), threads_for(divide_up(x.width(), v())), 0, norm_forward_rows<Kind, Residual, v(), T>,
@@ -118,8 +118,9 @@ void norm_forward(executor& ex, const char* what, const_matrix<T> x, const_matri
 }
 
 template <norm_kind Kind, class T>
-void norm_backward(executor& ex, const char* what, const_matrix<T> dL_dy, const_matrix<T> s, const T* gamma, const T* mean, const T* rstd,
-                   matrix_view<T> dL_ds, T* dL_dgamma, T* dL_dbeta, write mode) {
+void norm_backward(executor& ex, const char* what, const_matrix<T> dL_dy, const_matrix<T> s, const T* gamma,
+                   const compute<T>* mean, const compute<T>* rstd, matrix_view<T> dL_ds, compute<T>* dL_dgamma, compute<T>* dL_dbeta,
+                   write mode) {
     using A = compute<T>;
     if (s.rows() == 0) return;
     const auto dy = rows_in(dL_dy), in = rows_in(s);
@@ -128,12 +129,12 @@ void norm_backward(executor& ex, const char* what, const_matrix<T> dL_dy, const_
             ex, what, s.rows(), s.width(),
             [=] __device__(index n, index c, A(&sum)[2]) {
                 const A g = widen(dy(n)[c]);
-                sum[0] += g * (widen(in(n)[c]) - (mean ? widen(mean[n]) : A(0))) * widen(rstd[n]);
+                sum[0] += g * (widen(in(n)[c]) - (mean ? mean[n] : A(0))) * rstd[n];
                 sum[1] += g;
             },
             [=] __device__(index c, const A(&total)[2]) {
-                dL_dgamma[c] = narrow<T>(widen(dL_dgamma[c]) + total[0]);
-                if (dL_dbeta) dL_dbeta[c] = narrow<T>(widen(dL_dbeta[c]) + total[1]);
+                dL_dgamma[c] += total[0];
+                if (dL_dbeta) dL_dbeta[c] += total[1];
             });
     with_packs<T>(takes_packs(dL_dy, s, dL_ds) && vectors_take_packs(s.width(), gamma, gamma), [&](auto v) {
         launch(ex, what, blocks_for(ex, s.rows()), threads_for(divide_up(s.width(), v())), 0, norm_backward_rows<Kind, v(), T>, s.rows(),
@@ -145,15 +146,15 @@ void norm_backward(executor& ex, const char* what, const_matrix<T> dL_dy, const_
 
 template <class T>
 void layer_norm_forward_kernel(executor& ex, const_matrix<T> s, const_vector<T> gamma, const_vector<T> beta, double eps,
-                               matrix_view<T> y, out_vector<T> mean, out_vector<T> rstd) {
+                               matrix_view<T> y, out_vector<statistic<T>> mean, out_vector<statistic<T>> rstd) {
     detail::norm_forward<detail::norm_kind::layer, false, T>(ex, "layer_norm_forward", s, {}, gamma.data, beta.data, eps, {}, y, mean.data,
                                                              rstd.data);
 }
 
 template <class T>
 void layer_norm_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> s, const_vector<T> gamma,
-                                const_vector<T> mean, const_vector<T> rstd, matrix_view<T> dL_ds, out_vector<T> dL_dgamma,
-                                out_vector<T> dL_dbeta, write mode) {
+                                const_vector<statistic<T>> mean, const_vector<statistic<T>> rstd, matrix_view<T> dL_ds, out_vector<statistic<T>> dL_dgamma,
+                                out_vector<statistic<T>> dL_dbeta, write mode) {
     detail::norm_backward<detail::norm_kind::layer, T>(ex, "layer_norm_backward", dL_dy, s, gamma.data, mean.data, rstd.data, dL_ds,
                                                        dL_dgamma.data, dL_dbeta.data, mode);
 }
@@ -161,19 +162,19 @@ void layer_norm_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_matri
 template <class T>
 void add_layer_norm_forward_kernel(executor& ex, const_matrix<T> x, const_matrix<T> r, const_vector<T> gamma,
                                    const_vector<T> beta, double eps, matrix_view<T> s, matrix_view<T> y,
-                                   out_vector<T> mean, out_vector<T> rstd) {
+                                   out_vector<statistic<T>> mean, out_vector<statistic<T>> rstd) {
     detail::norm_forward<detail::norm_kind::layer, true, T>(ex, "add_layer_norm_forward", x, r, gamma.data, beta.data, eps, s, y, mean.data,
                                                             rstd.data);
 }
 
 template <class T>
-void rms_norm_forward_kernel(executor& ex, const_matrix<T> s, const_vector<T> gamma, double eps, matrix_view<T> y, out_vector<T> rstd) {
+void rms_norm_forward_kernel(executor& ex, const_matrix<T> s, const_vector<T> gamma, double eps, matrix_view<T> y, out_vector<statistic<T>> rstd) {
     detail::norm_forward<detail::norm_kind::rms, false, T>(ex, "rms_norm_forward", s, {}, gamma.data, nullptr, eps, {}, y, nullptr, rstd.data);
 }
 
 template <class T>
 void rms_norm_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> s, const_vector<T> gamma,
-                              const_vector<T> rstd, matrix_view<T> dL_ds, out_vector<T> dL_dgamma, write mode) {
+                              const_vector<statistic<T>> rstd, matrix_view<T> dL_ds, out_vector<statistic<T>> dL_dgamma, write mode) {
     detail::norm_backward<detail::norm_kind::rms, T>(ex, "rms_norm_backward", dL_dy, s, gamma.data, nullptr, rstd.data, dL_ds,
                                                      dL_dgamma.data, nullptr, mode);
 }

@@ -32,6 +32,39 @@ __global__ void sum_parts(index count, const double* parts, double* result) {
     if (threadIdx.x == 0) *result = sum;
 }
 
+template <class T>
+struct adamw_constants {
+    T beta1, beta2, fresh1, fresh2, keep, rate, spread, eps;
+};
+
+template <int V, class T>
+__global__ void adamw_values(index count, T* w, const T* g, T* m, T* v, bfloat16* rounded, adamw_constants<T> c, clip_by_norm clip) {
+    const T factor = static_cast<T>(clip.factor());
+    for (index i = index{V} * (index{blockIdx.x} * blockDim.x + threadIdx.x); i < count; i += index{V} * gridDim.x * blockDim.x) {
+        T weight[V], gradient[V], mean[V], variance[V];
+        load<V>(w + i, weight);
+        load<V>(g + i, gradient);
+        load<V>(m + i, mean);
+        load<V>(v + i, variance);
+#pragma unroll
+        for (int k = 0; k < V; ++k) {
+            const T d = factor * gradient[k];
+            mean[k] = c.beta1 * mean[k] + c.fresh1 * d;
+            variance[k] = c.beta2 * variance[k] + c.fresh2 * (d * d);
+            weight[k] = weight[k] * c.keep - c.rate * mean[k] / (sqrt(variance[k]) * c.spread + c.eps);
+        }
+        store<V>(w + i, weight);
+        store<V>(m + i, mean);
+        store<V>(v + i, variance);
+        if (rounded) {
+            float low[V];
+#pragma unroll
+            for (int k = 0; k < V; ++k) low[k] = static_cast<float>(weight[k]);
+            store<V>(rounded + i, low);
+        }
+    }
+}
+
 }  // namespace detail
 
 template <class T>
@@ -44,25 +77,22 @@ void sum_of_squares_kernel(executor& ex, vector_view<T> x, out_vector<double> re
     detail::launch(ex, "sum_of_squares", 1, 256, 0, detail::sum_parts<0>, parts, static_cast<const double*>(sums.data), result.data);
 }
 
-// The constants are rounded once from double.
+// The constants are rounded once from double; the clip factor is computed where the norm lies.
 template <class T>
-void adamw_step_kernel(executor& ex, vector_view<T> w, const_vector<T> g, vector_view<T> m, vector_view<T> v,
-                       const adamw_options& o, index t, double gradient_scale) {
-    using A = detail::compute<T>;
+void adamw_step_kernel(executor& ex, vector_view<T> w, const_vector<T> g, vector_view<T> m, vector_view<T> v, const adamw_options& o,
+                       index t, const clip_by_norm& clip, out_vector<bfloat16> rounded) {
+    const index n = w.size();
+    if (n == 0) return;
     const double correction1 = 1 - std::pow(o.beta1, static_cast<double>(t)), correction2 = 1 - std::pow(o.beta2, static_cast<double>(t));
-    const A beta1 = static_cast<A>(o.beta1), beta2 = static_cast<A>(o.beta2), eps = static_cast<A>(o.eps);
-    const A fresh1 = static_cast<A>(1 - o.beta1), fresh2 = static_cast<A>(1 - o.beta2), scale = static_cast<A>(gradient_scale);
-    const A keep = static_cast<A>(1 - o.learning_rate * o.weight_decay), rate = static_cast<A>(o.learning_rate / correction1);
-    const A spread = static_cast<A>(1 / std::sqrt(correction2));
-    const auto row = [](const auto& x) { return x.matrix(); };
-    detail::map_elements<T>(ex, "adamw_step", {row(w), row(g), row(m), row(v)}, {row(w), row(m), row(v)},
-                            [=] __device__(const A* in, A* out) {
-                                const A d = scale * in[1];
-                                const A a = beta1 * in[2] + fresh1 * d, b = beta2 * in[3] + fresh2 * (d * d);
-                                out[0] = in[0] * keep - rate * a / (sqrt(b) * spread + eps);
-                                out[1] = a;
-                                out[2] = b;
-                            });
+    const detail::adamw_constants<T> c{static_cast<T>(o.beta1), static_cast<T>(o.beta2), static_cast<T>(1 - o.beta1),
+                                       static_cast<T>(1 - o.beta2), static_cast<T>(1 - o.learning_rate * o.weight_decay),
+                                       static_cast<T>(o.learning_rate / correction1), static_cast<T>(1 / std::sqrt(correction2)),
+                                       static_cast<T>(o.eps)};
+    const bool packs = detail::takes_packs(w, g, m, v) && reinterpret_cast<std::uintptr_t>(rounded.data) % 16 == 0;
+    detail::with_packs<T>(packs, [&](auto width) {
+        detail::launch(ex, "adamw_step", detail::blocks_for(ex, n, 256 * width()), 256, 0, detail::adamw_values<width(), T>, n, w.data, g.data,
+                       m.data, v.data, rounded.data, c, clip);
+    });
 }
 
 }  // namespace spectral::cuda

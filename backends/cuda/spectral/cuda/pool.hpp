@@ -59,10 +59,11 @@ void running_sums(executor& ex, const char* what, index rows, index width, Start
 
 template <class T>
 void mean_pool_forward_kernel(executor& ex, const_matrix<T> x, const row_map& map, pool_scope scope, matrix_view<T> pooled,
-                              out_matrix<T> history) {
+                              out_matrix<statistic<T>> history) {
     using A = detail::compute<T>;
     const auto in = detail::rows_in(x);
-    const auto out = detail::rows_in(pooled), before = detail::rows_in(history);
+    const auto out = detail::rows_in(pooled);
+    const auto before = detail::rows_in(history);
     const index N = x.rows();
     if (scope == pool_scope::batch) {
         const double share = N > 0 ? 1 / static_cast<double>(N) : 0;
@@ -78,14 +79,14 @@ void mean_pool_forward_kernel(executor& ex, const_matrix<T> x, const row_map& ma
         const index C = x.width(), S = before.data ? map.sequences() : 0;
         double* known = ex.memory().template vector<double>(S * C).data;
         detail::for_each_element(ex, "mean_pool_forward", S, C,
-                                 [=] __device__(index s, index c) { known[s * C + c] = detail::widen(before(s)[c]); });
+                                 [=] __device__(index s, index c) { known[s * C + c] = before(s)[c]; });
         return detail::running_sums<false>(
             ex, "mean_pool_forward", N, C, [=] __device__(index n) { return n == begin[sequence[n]]; },
             [=] __device__(index n, index c) { return before.data ? known[sequence[n] * C + c] : 0.0; },
             [=] __device__(index n, index c) { return static_cast<double>(detail::widen(in(n)[c])); },
             [=] __device__(index n, index c, double sum) {
                 out(n)[c] = detail::narrow<T>(static_cast<A>(sum / (static_cast<double>(position[n]) + 1)));
-                if (before.data && n == end[sequence[n]] - 1) before(sequence[n])[c] = detail::narrow<T>(static_cast<A>(sum));
+                if (before.data && n == end[sequence[n]] - 1) before(sequence[n])[c] = static_cast<A>(sum);
             });
     }
     detail::for_each_element(ex, "mean_pool_forward", map.sequences(), x.width(), [=] __device__(index s, index c) {

@@ -28,7 +28,7 @@ __device__ inline compute<T> spectrum_of_row(const dct_shape<compute<T>>& p, dct
 
 template <class T>
 __global__ void entropy_rows(index rows, dct_shape<compute<T>> p, rows_of<const T> x, compute<T> first, compute<T> rest,
-                             compute<T> log_width, T* entropy) {
+                             compute<T> log_width, compute<T>* entropy) {
     using A = compute<T>;
     dct_memory<A> m(p, shared_bytes);
     for (index n = blockIdx.x; n < rows; n += gridDim.x) {
@@ -39,12 +39,12 @@ __global__ void entropy_rows(index rows, dct_shape<compute<T>> p, rows_of<const 
             sum -= share * log(share + A(entropy_epsilon));
         }
         sum = block_reduce(sum);
-        if (threadIdx.x == 0) entropy[n] = narrow<T>(sum / log_width);
+        if (threadIdx.x == 0) entropy[n] = sum / log_width;
     }
 }
 
 template <class T>
-__global__ void entropy_backward_rows(index rows, dct_shape<compute<T>> p, const T* dL_dentropy, rows_of<const T> x, compute<T> first,
+__global__ void entropy_backward_rows(index rows, dct_shape<compute<T>> p, const compute<T>* dL_dentropy, rows_of<const T> x, compute<T> first,
                                       compute<T> rest, compute<T> log_width, rows_of<T> dL_dx) {
     using A = compute<T>;
     dct_memory<A> m(p, shared_bytes);
@@ -59,7 +59,7 @@ __global__ void entropy_backward_rows(index rows, dct_shape<compute<T>> p, const
         weighted = block_reduce(weighted);
         for (int k = threadIdx.x; k < p.N; k += blockDim.x) {
             const A share = m.row[k] * m.row[k] / power;
-            m.row[k] = widen(dL_dentropy[n]) * 2 * m.row[k] / power * (slope(share) - weighted) * (k == 0 ? first : rest);
+            m.row[k] = dL_dentropy[n] * 2 * m.row[k] / power * (slope(share) - weighted) * (k == 0 ? first : rest);
         }
         idct_in_block(p, m);
         for (int c = threadIdx.x; c < p.N; c += blockDim.x) dL_dx(n)[c] = narrow<T>(widen(dL_dx(n)[c]) + m.row[c]);
@@ -74,7 +74,7 @@ A entropy_of_flat(index width) {
 }  // namespace detail
 
 template <class T>
-void spectral_entropy_forward_kernel(executor& ex, const_matrix<T> x, dct_scale scale, vector_view<T> entropy) {
+void spectral_entropy_forward_kernel(executor& ex, view<const T, 2> x, dct_scale scale, vector_view<statistic<T>> entropy) {
     using A = detail::compute<T>;
     if (x.empty()) return;
     const auto& p = detail::dct_shape_of<A>(ex, x.width());
@@ -84,7 +84,7 @@ void spectral_entropy_forward_kernel(executor& ex, const_matrix<T> x, dct_scale 
 }
 
 template <class T>
-void spectral_entropy_backward_kernel(executor& ex, const_vector<T> dL_dentropy, const_matrix<T> x, dct_scale scale, matrix_view<T> dL_dx) {
+void spectral_entropy_backward_kernel(executor& ex, const_vector<statistic<T>> dL_dentropy, const_matrix<T> x, dct_scale scale, matrix_view<T> dL_dx) {
     using A = detail::compute<T>;
     if (x.empty()) return;
     const auto& p = detail::dct_shape_of<A>(ex, x.width());

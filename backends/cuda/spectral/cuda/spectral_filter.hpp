@@ -35,7 +35,7 @@ __global__ void filter_rows(index rows, dct_shape<compute<T>> p, rows_of<const T
 // y[row] = LN(x + filter(x)); statistics of the i-th selected row at i
 template <class T>
 __global__ void mix_rows(selected rows, dct_shape<compute<T>> p, rows_of<const T> x, const T* w, compute<T> gain, const T* gamma,
-                         const T* beta, compute<T> eps, rows_of<T> y, T* mean, T* rstd) {
+                         const T* beta, compute<T> eps, rows_of<T> y, compute<T>* mean, compute<T>* rstd) {
     using A = compute<T>;
     dct_memory<A> m(p, shared_bytes);
     const index count = rows.size();
@@ -51,7 +51,7 @@ __global__ void mix_rows(selected rows, dct_shape<compute<T>> p, rows_of<const T
         const A factor = 1 / sqrt(block_reduce(square) / static_cast<A>(p.N) + eps);
         for (int c = threadIdx.x; c < p.N; c += blockDim.x)
             y(n)[c] = narrow<T>((m.row[c] - average) * factor * widen(gamma[c]) + widen(beta[c]));
-        if (threadIdx.x == 0) mean[i] = narrow<T>(average), rstd[i] = narrow<T>(factor);
+        if (threadIdx.x == 0) mean[i] = average, rstd[i] = factor;
     }
 }
 
@@ -59,7 +59,8 @@ __global__ void mix_rows(selected rows, dct_shape<compute<T>> p, rows_of<const T
 // Mix: dL_ds is the norm's gradient and dL_dgamma, dL_dbeta follow in `parts`; otherwise dL_ds is dL_dy, without residual.
 template <bool Mix, class T>
 __global__ void filter_backward_rows(selected rows, dct_shape<compute<T>> p, rows_of<const T> dL_dy, rows_of<const T> x, const T* w,
-                                     compute<T> gain, const T* gamma, const T* mean, const T* rstd, rows_of<T> dL_dx, compute<T>* parts) {
+                                     compute<T> gain, const T* gamma, const compute<T>* mean, const compute<T>* rstd, rows_of<T> dL_dx,
+                                     compute<T>* parts) {
     using A = compute<T>;
     dct_memory<A> m(p, shared_bytes);
     const int N = p.N;
@@ -77,7 +78,7 @@ __global__ void filter_backward_rows(selected rows, dct_shape<compute<T>> p, row
         if constexpr (Mix) {
             for (int k = threadIdx.x; k < N; k += blockDim.x) m.row[k] *= gain * widen(w[k]);
             idct_in_block(p, m);
-            const A average = widen(mean[i]), factor = widen(rstd[i]);
+            const A average = mean[i], factor = rstd[i];
             A sum_g = 0, sum_gs = 0;
             for (int c = threadIdx.x; c < N; c += blockDim.x) {
                 const A dy = widen(dL_dy(n)[c]), hat = (m.row[c] + widen(x(n)[c]) - average) * factor, g = dy * widen(gamma[c]);
@@ -109,7 +110,8 @@ __global__ void filter_backward_rows(selected rows, dct_shape<compute<T>> p, row
 
 template <bool Mix, class T>
 void filter_backward(executor& ex, const char* what, const_matrix<T> dL_dy, const_matrix<T> x, const selection& rows, const_vector<T> w,
-                     double gain, const T* gamma, const T* mean, const T* rstd, matrix_view<T> dL_dx, T* dL_dw, T* dL_dgamma, T* dL_dbeta) {
+                     double gain, const T* gamma, const compute<T>* mean, const compute<T>* rstd, matrix_view<T> dL_dx, compute<T>* dL_dw,
+                     compute<T>* dL_dgamma, compute<T>* dL_dbeta) {
     using A = compute<T>;
     if (x.empty()) return;
     const auto& p = dct_shape_of<A>(ex, x.width());
@@ -123,8 +125,8 @@ void filter_backward(executor& ex, const char* what, const_matrix<T> dL_dy, cons
     column_sums<1, A>(
         ex, what, blocks, sums, [=] __device__(index n, index c, A(&sum)[1]) { sum[0] += part[n * sums + c]; },
         [=] __device__(index c, const A(&total)[1]) {
-            T& to = c < N ? dL_dw[c] : c < 2 * N ? dL_dgamma[c - N] : dL_dbeta[c - 2 * N];
-            to = narrow<T>(widen(to) + total[0]);
+            A& to = c < N ? dL_dw[c] : c < 2 * N ? dL_dgamma[c - N] : dL_dbeta[c - 2 * N];
+            to += total[0];
         });
 }
 
@@ -141,7 +143,7 @@ void spectral_filter_forward_kernel(executor& ex, const_matrix<T> x, const_vecto
 
 template <class T>
 void spectral_filter_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> x, const_vector<T> w, double gain,
-                                     matrix_view<T> dL_dx, out_vector<T> dL_dw) {
+                                     matrix_view<T> dL_dx, out_vector<statistic<T>> dL_dw) {
     detail::filter_backward<false, T>(ex, "spectral_filter_backward", dL_dy, x, selection::all(x.rows()), w, gain, nullptr, nullptr,
                                       nullptr, dL_dx, dL_dw.data, nullptr, nullptr);
 }
@@ -159,8 +161,8 @@ void spectral_mix_forward_kernel(executor& ex, const_matrix<T> x, const selectio
 
 template <class T>
 void spectral_mix_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> x, const selection& rows, const_vector<T> w,
-                                  double gain, const_vector<T> gamma, norm_statistics<T> stats, matrix_view<T> dL_dx, out_vector<T> dL_dw,
-                                  out_vector<T> dL_dgamma, out_vector<T> dL_dbeta) {
+                                  double gain, const_vector<T> gamma, norm_statistics<T> stats, matrix_view<T> dL_dx, out_vector<statistic<T>> dL_dw,
+                                  out_vector<statistic<T>> dL_dgamma, out_vector<statistic<T>> dL_dbeta) {
     detail::filter_backward<true, T>(ex, "spectral_mix_backward", dL_dy, x, rows, w, gain, gamma.data, stats.mean.data, stats.rstd.data,
                                      dL_dx, dL_dw.data, dL_dgamma.data, dL_dbeta.data);
 }

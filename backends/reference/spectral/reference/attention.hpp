@@ -38,7 +38,7 @@ double dot(const T* a, const T* b, index n) {
 template <class T>
 void attention_forward_kernel(executor& ex, const_matrix<T> q, const_matrix<T> k, const_matrix<T> v,
                               const row_map& q_rows, const row_map& k_rows, const attention_options& o,
-                              matrix_view<T> out, matrix_view<T> lse) {
+                              matrix_view<T> out, matrix_view<statistic<T>> lse) {
     const index d = q.width() / o.heads, group = o.heads / o.kv_heads;
     arena_scope scope(ex);
     auto weight = ex.memory().template vector<double>(k.rows());
@@ -73,9 +73,9 @@ void attention_forward_kernel(executor& ex, const_matrix<T> q, const_matrix<T> k
 //   dscore_m = W_m (dA_m - δ),  dL_dq = scale Σ_m dscore_m k_m,  dL_dk_m = scale Σ_n dscore q_n,  dL_dv_m = Σ_n A dL_dout_n
 template <class T>
 void attention_backward_kernel(executor& ex, const_matrix<T> dL_dout, const_matrix<T> q, const_matrix<T> k,
-                               const_matrix<T> v, const_matrix<T> out, const_matrix<T> lse, const row_map& q_rows,
-                               const row_map& k_rows, const attention_options& o, matrix_view<T> dL_dq,
-                               matrix_view<T> dL_dk, matrix_view<T> dL_dv) {
+                               const_matrix<T> v, const_matrix<T> out, const_matrix<statistic<T>> lse,
+                               const row_map& q_rows, const row_map& k_rows, const attention_options& o,
+                               matrix_view<T> dL_dq, matrix_view<T> dL_dk, matrix_view<T> dL_dv) {
     const index d = q.width() / o.heads, group = o.heads / o.kv_heads;
     arena_scope scope(ex);  // sums over queries (keys) run over many loops: kept in double until the end
     auto dq = ex.memory().template zeros<double, 2>({q.rows(), q.width()});

@@ -10,8 +10,8 @@
 namespace spectral::reference {
 
 template <class T>
-void cross_entropy_kernel(executor&, const_matrix<T> logits, const_vector<row_index> target, vector_view<T> loss,
-                          double dL_dloss, out_matrix<T> dL_dlogits) {
+void cross_entropy_kernel(executor&, view<const T, 2> logits, const_vector<row_index> target,
+                          vector_view<statistic<T>> loss, double dL_dloss, out_matrix<T> dL_dlogits) {
     for (index n = 0; n < logits.rows(); ++n) {
         double largest = logits(n, 0), total = 0;
         for (index v = 1; v < logits.width(); ++v) largest = std::max<double>(largest, logits(n, v));
@@ -28,8 +28,9 @@ void cross_entropy_kernel(executor&, const_matrix<T> logits, const_vector<row_in
 
 // One row of logits at a time.
 template <class T, class W>
-void linear_cross_entropy_kernel(executor& ex, const_matrix<T> x, matrix_view<const W> w, const_vector<row_index> target,
-                                 vector_view<T> loss, double dL_dloss, out_matrix<T> dL_dx, out_matrix<T> dL_dw) {
+void linear_cross_entropy_kernel(executor& ex, view<const T, 2> x, matrix_view<const W> w,
+                                 const_vector<row_index> target, vector_view<statistic<T>> loss, double dL_dloss,
+                                 out_matrix<T> dL_dx, out_matrix<statistic<T>> dL_dw) {
     arena_scope scratch(ex);
     auto logits = ex.memory().template matrix<T>(1, w.rows());
     for (index n = 0; n < x.rows(); ++n) {

@@ -9,8 +9,8 @@
 namespace spectral::reference {
 
 template <class T>
-void token_gate_forward_kernel(executor&, const_matrix<T> x, const_vector<T> entropy, const_matrix<T> w,
-                               const_vector<T> b, matrix_view<T> s) {
+void token_gate_forward_kernel(executor&, view<const T, 2> x, const_vector<statistic<T>> entropy, const_matrix<T> w,
+                               const_vector<T> b, matrix_view<statistic<T>> s) {
     const index d = x.width(), K = s.width();
     for (index n = 0; n < x.rows(); ++n) {
         double z[8], largest = -1e300, total = 0;
@@ -25,9 +25,10 @@ void token_gate_forward_kernel(executor&, const_matrix<T> x, const_vector<T> ent
 }
 
 template <class T>
-void token_gate_backward_kernel(executor&, const_matrix<T> dL_ds, const_matrix<T> s, const_matrix<T> x,
-                                const_vector<T> entropy, const_matrix<T> w, matrix_view<T> dL_dx,
-                                out_vector<T> dL_dentropy, matrix_view<T> dL_dw, out_vector<T> dL_db) {
+void token_gate_backward_kernel(executor&, const_matrix<statistic<T>> dL_ds, const_matrix<statistic<T>> s,
+                                const_matrix<T> x, const_vector<statistic<T>> entropy, const_matrix<T> w,
+                                matrix_view<T> dL_dx, out_vector<statistic<T>> dL_dentropy,
+                                matrix_view<statistic<T>> dL_dw, out_vector<statistic<T>> dL_db) {
     const index d = x.width(), K = s.width();
     std::vector<double> dw(static_cast<std::size_t>(K * (d + 2)));  // per operator: d weights, entropy's weight, bias
     for (index n = 0; n < x.rows(); ++n) {
@@ -53,8 +54,8 @@ void token_gate_backward_kernel(executor&, const_matrix<T> dL_ds, const_matrix<T
 }
 
 template <class T>
-void sigmoid_gate_forward_kernel(executor&, const_matrix<T> pooled, const_matrix<T> u, const_vector<T> b,
-                                 vector_view<T> gate) {
+void sigmoid_gate_forward_kernel(executor&, view<const T, 2> pooled, const_matrix<T> u, const_vector<T> b,
+                                 vector_view<statistic<T>> gate) {
     for (index g = 0; g < gate.size(); ++g) {
         double z = b[0];
         for (index c = 0; c < pooled.width(); ++c) z += double(pooled(g, c)) * u(0, c);
@@ -63,9 +64,9 @@ void sigmoid_gate_forward_kernel(executor&, const_matrix<T> pooled, const_matrix
 }
 
 template <class T>
-void sigmoid_gate_backward_kernel(executor&, const_vector<T> dL_dgate, const_vector<T> gate, const_matrix<T> pooled,
-                                  const_matrix<T> u, matrix_view<T> dL_dpooled, matrix_view<T> dL_du,
-                                  out_vector<T> dL_db) {
+void sigmoid_gate_backward_kernel(executor&, const_vector<statistic<T>> dL_dgate, const_vector<statistic<T>> gate,
+                                  const_matrix<T> pooled, const_matrix<T> u, matrix_view<T> dL_dpooled,
+                                  matrix_view<statistic<T>> dL_du, out_vector<statistic<T>> dL_db) {
     std::vector<double> du(static_cast<std::size_t>(pooled.width()));
     double db = 0;
     for (index g = 0; g < gate.size(); ++g) {
@@ -86,8 +87,8 @@ inline index pooled_row(const row_map& map, pool_scope scope, index n) {
 }
 
 template <class T>
-void blend_forward_kernel(executor&, const_matrix<T> a, const_matrix<T> x, const_vector<T> gate, const row_map& map,
-                          pool_scope scope, matrix_view<T> y) {
+void blend_forward_kernel(executor&, const_matrix<T> a, const_matrix<T> x, const_vector<statistic<T>> gate,
+                          const row_map& map, pool_scope scope, matrix_view<T> y) {
     for (index n = 0; n < x.rows(); ++n) {
         const double g = gate[pooled_row(map, scope, n)];
         for (index c = 0; c < x.width(); ++c) y(n, c) = static_cast<T>(g * a(n, c) + (1 - g) * x(n, c));
@@ -95,9 +96,9 @@ void blend_forward_kernel(executor&, const_matrix<T> a, const_matrix<T> x, const
 }
 
 template <class T>
-void blend_backward_kernel(executor&, const_matrix<T> dL_dy, const_matrix<T> a, const_matrix<T> x, const_vector<T> gate,
-                           const row_map& map, pool_scope scope, matrix_view<T> dL_da, matrix_view<T> dL_dx,
-                           out_vector<T> dL_dgate) {
+void blend_backward_kernel(executor&, const_matrix<T> dL_dy, const_matrix<T> a, const_matrix<T> x,
+                           const_vector<statistic<T>> gate, const row_map& map, pool_scope scope, matrix_view<T> dL_da,
+                           matrix_view<T> dL_dx, out_vector<statistic<T>> dL_dgate) {
     std::vector<double> dg(static_cast<std::size_t>(gate.size()));
     for (index n = 0; n < x.rows(); ++n) {
         const index group = pooled_row(map, scope, n);
@@ -113,14 +114,14 @@ void blend_backward_kernel(executor&, const_matrix<T> dL_dy, const_matrix<T> a, 
 }
 
 template <class T>
-void scale_rows_kernel(executor&, const_matrix<T> x, const_matrix<T> c, matrix_view<T> y, write mode) {
+void scale_rows_kernel(executor&, const_matrix<T> x, const_matrix<statistic<T>> c, matrix_view<T> y, write mode) {
     for (index n = 0; n < x.rows(); ++n)
         for (index i = 0; i < x.width(); ++i)
             y(n, i) = (mode == write::accumulate ? y(n, i) : T(0)) + c(n, 0) * x(n, i);
 }
 
 template <class T>
-void row_dot_kernel(executor&, const_matrix<T> a, const_matrix<T> b, matrix_view<T> d) {
+void row_dot_kernel(executor&, view<const T, 2> a, const_matrix<T> b, matrix_view<statistic<T>> d) {
     for (index n = 0; n < a.rows(); ++n) {
         double sum = 0;
         for (index i = 0; i < a.width(); ++i) sum += double(a(n, i)) * b(n, i);

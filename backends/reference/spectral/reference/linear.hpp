@@ -7,7 +7,8 @@
 namespace spectral::reference {
 
 template <class T, class W>
-void linear_forward_kernel(executor&, const_matrix<T> x, matrix_view<const W> w, const_vector<T> b, matrix_view<T> y, write mode) {
+void linear_forward_kernel(executor&, const_matrix<T> x, matrix_view<const W> w, const_vector<T> b, matrix_view<T> y,
+                           write mode) {
     for (index n = 0; n < y.rows(); ++n)
         for (index o = 0; o < y.width(); ++o) {
             double sum = b.data ? b[o] : T(0);
@@ -17,7 +18,8 @@ void linear_forward_kernel(executor&, const_matrix<T> x, matrix_view<const W> w,
 }
 
 template <class T, class W>
-void linear_backward_input_kernel(executor&, const_matrix<T> dL_dy, matrix_view<const W> w, matrix_view<T> dL_dx, write mode) {
+void linear_backward_input_kernel(executor&, const_matrix<T> dL_dy, matrix_view<const W> w, matrix_view<T> dL_dx,
+                                  write mode) {
     for (index n = 0; n < dL_dx.rows(); ++n)
         for (index i = 0; i < dL_dx.width(); ++i) {
             double sum = mode == write::accumulate ? dL_dx(n, i) : T(0);
@@ -27,7 +29,8 @@ void linear_backward_input_kernel(executor&, const_matrix<T> dL_dy, matrix_view<
 }
 
 template <class T>
-void linear_backward_weight_kernel(executor&, const_matrix<T> dL_dy, const_matrix<T> x, matrix_view<T> dL_dw, out_vector<T> dL_db) {
+void linear_backward_weight_kernel(executor&, view<const T, 2> dL_dy, const_matrix<T> x,
+                                   matrix_view<statistic<T>> dL_dw, out_vector<statistic<T>> dL_db) {
     for (index o = 0; o < dL_dw.rows(); ++o) {
         for (index i = 0; i < dL_dw.width(); ++i) {
             double sum = dL_dw(o, i);

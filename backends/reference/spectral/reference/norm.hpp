@@ -11,7 +11,7 @@ namespace spectral::reference {
 
 template <class T>
 void layer_norm_forward_kernel(executor&, const_matrix<T> s, const_vector<T> gamma, const_vector<T> beta, double eps,
-                               matrix_view<T> y, out_vector<T> mean, out_vector<T> rstd) {
+                               matrix_view<T> y, out_vector<statistic<T>> mean, out_vector<statistic<T>> rstd) {
     const index C = s.width();
     for (index n = 0; n < s.rows(); ++n) {
         double m = 0, variance = 0;
@@ -27,8 +27,8 @@ void layer_norm_forward_kernel(executor&, const_matrix<T> s, const_vector<T> gam
 
 template <class T>
 void layer_norm_backward_kernel(executor&, const_matrix<T> dL_dy, const_matrix<T> s, const_vector<T> gamma,
-                                const_vector<T> mean, const_vector<T> rstd, matrix_view<T> dL_ds,
-                                out_vector<T> dL_dgamma, out_vector<T> dL_dbeta, write mode) {
+                                const_vector<statistic<T>> mean, const_vector<statistic<T>> rstd, matrix_view<T> dL_ds,
+                                out_vector<statistic<T>> dL_dgamma, out_vector<statistic<T>> dL_dbeta, write mode) {
     const index C = s.width();
     std::vector<double> sum_gamma(static_cast<std::size_t>(C)), sum_beta(static_cast<std::size_t>(C));
     for (index n = 0; n < s.rows(); ++n) {
@@ -55,7 +55,7 @@ void layer_norm_backward_kernel(executor&, const_matrix<T> dL_dy, const_matrix<T
 template <class T>
 void add_layer_norm_forward_kernel(executor& ex, const_matrix<T> x, const_matrix<T> r, const_vector<T> gamma,
                                    const_vector<T> beta, double eps, matrix_view<T> s, matrix_view<T> y,
-                                   out_vector<T> mean, out_vector<T> rstd) {
+                                   out_vector<statistic<T>> mean, out_vector<statistic<T>> rstd) {
     for (index n = 0; n < x.rows(); ++n)
         for (index c = 0; c < x.width(); ++c) s(n, c) = x(n, c) + r(n, c);
     layer_norm_forward_kernel<T>(ex, s, gamma, beta, eps, y, mean, rstd);
@@ -63,7 +63,7 @@ void add_layer_norm_forward_kernel(executor& ex, const_matrix<T> x, const_matrix
 
 template <class T>
 void rms_norm_forward_kernel(executor&, const_matrix<T> s, const_vector<T> gamma, double eps, matrix_view<T> y,
-                             out_vector<T> rstd) {
+                             out_vector<statistic<T>> rstd) {
     for (index n = 0; n < s.rows(); ++n) {
         double square = 0;
         for (index c = 0; c < s.width(); ++c) square += double(s(n, c)) * s(n, c);
@@ -75,7 +75,8 @@ void rms_norm_forward_kernel(executor&, const_matrix<T> s, const_vector<T> gamma
 
 template <class T>
 void rms_norm_backward_kernel(executor&, const_matrix<T> dL_dy, const_matrix<T> s, const_vector<T> gamma,
-                              const_vector<T> rstd, matrix_view<T> dL_ds, out_vector<T> dL_dgamma, write mode) {
+                              const_vector<statistic<T>> rstd, matrix_view<T> dL_ds, out_vector<statistic<T>> dL_dgamma,
+                              write mode) {
     const index C = s.width();
     std::vector<double> sum_gamma(static_cast<std::size_t>(C));
     for (index n = 0; n < s.rows(); ++n) {

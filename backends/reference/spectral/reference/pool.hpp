@@ -15,7 +15,7 @@ inline std::pair<index, index> pool_range(const row_map& map, pool_scope scope, 
 
 template <class T>
 void mean_pool_forward_kernel(executor&, const_matrix<T> x, const row_map& map, pool_scope scope, matrix_view<T> pooled,
-                              out_matrix<T> history) {
+                              out_matrix<statistic<T>> history) {
     for (index g = 0; g < pooled.rows(); ++g) {
         const auto [first, last] = pool_range(map, scope, g);
         const index count = scope == pool_scope::causal ? map.position[g] + 1 : last - first;

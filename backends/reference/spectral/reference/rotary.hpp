@@ -7,7 +7,7 @@
 namespace spectral::reference {
 
 template <class T>
-void rotary_kernel(executor&, matrix_view<T> x, const_vector<row_index> position, const_matrix<T> table,
+void rotary_kernel(executor&, matrix_view<T> x, const_vector<row_index> position, const_matrix<statistic<T>> table,
                    rotation direction) {
     const index D = table.width(), half = D / 2;
     for (index n = 0; n < x.rows(); ++n)

@@ -7,7 +7,8 @@
 namespace spectral::reference {
 
 template <class T>
-void spectral_entropy_forward_kernel(executor& ex, const_matrix<T> x, dct_scale scale, vector_view<T> entropy) {
+void spectral_entropy_forward_kernel(executor& ex, view<const T, 2> x, dct_scale scale,
+                                     vector_view<statistic<T>> entropy) {
     arena_scope scratch(ex);
     auto X = ex.memory().template matrix<double>(x.rows(), x.width()),
          wide = ex.memory().template matrix<double>(x.rows(), x.width());
@@ -26,8 +27,8 @@ void spectral_entropy_forward_kernel(executor& ex, const_matrix<T> x, dct_scale 
 }
 
 template <class T>
-void spectral_entropy_backward_kernel(executor& ex, const_vector<T> dL_dentropy, const_matrix<T> x, dct_scale scale,
-                                      matrix_view<T> dL_dx) {
+void spectral_entropy_backward_kernel(executor& ex, const_vector<statistic<T>> dL_dentropy, const_matrix<T> x,
+                                      dct_scale scale, matrix_view<T> dL_dx) {
     arena_scope scratch(ex);
     auto X = ex.memory().template matrix<double>(x.rows(), x.width()),
          wide = ex.memory().template matrix<double>(x.rows(), x.width());
