@@ -49,11 +49,17 @@ inline cudaError_t cudaDriverGetVersion(int* v) { return *v = 13000, cudaSuccess
 inline cudaError_t cudaRuntimeGetVersion(int* v) { return *v = 13000, cudaSuccess; }
 inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
 inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
-    *p = {"host", 9, 0, 2, 227 * 1024};   // the shared memory of sm_90
+    *p = {"host", 9, 0, 2, 227 * 1024};  // the shared memory of sm_90
     return cudaSuccess;
 }
-template <class K> cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, K) { return cudaSuccess; }
-template <class K> cudaError_t cudaFuncSetAttribute(K, int, int) { return cudaSuccess; }
+template <class K>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, K) {
+    return cudaSuccess;
+}
+template <class K>
+cudaError_t cudaFuncSetAttribute(K, int, int) {
+    return cudaSuccess;
+}
 inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* s, int) { return *s = nullptr, cudaSuccess; }
 inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
 inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
@@ -63,8 +69,12 @@ inline cudaError_t cudaMalloc(void** p, std::size_t bytes) {
 }
 inline cudaError_t cudaFree(void* p) { return std::free(p), cudaSuccess; }
 inline cudaError_t cudaMemGetInfo(std::size_t* f, std::size_t* t) { return *f = *t = 0, cudaSuccess; }
-inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t n, cudaMemcpyKind, cudaStream_t) { return std::memcpy(to, from, n), cudaSuccess; }
-inline cudaError_t cudaMemsetAsync(void* to, int byte, std::size_t n, cudaStream_t) { return std::memset(to, byte, n), cudaSuccess; }
+inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t n, cudaMemcpyKind, cudaStream_t) {
+    return std::memcpy(to, from, n), cudaSuccess;
+}
+inline cudaError_t cudaMemsetAsync(void* to, int byte, std::size_t n, cudaStream_t) {
+    return std::memset(to, byte, n), cudaSuccess;
+}
 
 struct dim3 {
     unsigned x, y, z;
@@ -98,7 +108,7 @@ struct fiber {
 struct block_runner {
     static constexpr std::size_t stack_bytes = 96 * 1024;
     std::vector<fiber> fibers;
-    std::vector<std::uint64_t> exchanged;   // one word for each thread
+    std::vector<std::uint64_t> exchanged;  // one word for each thread
     void* home = nullptr;
     unsigned current = 0, threads = 0;
     std::function<void()> body;
@@ -127,7 +137,7 @@ struct block_runner {
             if (!f.stack) f.stack.reset(new std::byte[stack_bytes]);
             auto top = (reinterpret_cast<std::uintptr_t>(f.stack.get()) + stack_bytes) & ~std::uintptr_t{15};
             auto* words = reinterpret_cast<void**>(top) - 2;
-            words[0] = reinterpret_cast<void*>(&entry);   // where the first switch returns to
+            words[0] = reinterpret_cast<void*>(&entry);  // where the first switch returns to
             words[1] = nullptr;
             f.sp = words - 6;
             std::memset(f.sp, 0, 6 * sizeof(void*));
@@ -163,7 +173,8 @@ struct block_runner {
             if (!live) return;
             if (moved) continue;
             if (!block) {
-                std::fprintf(stderr, "cuda_on_host: threads of block (%u, %u, %u) wait at different barriers\n", blockIdx.x, blockIdx.y, blockIdx.z);
+                std::fprintf(stderr, "cuda_on_host: threads of block (%u, %u, %u) wait at different barriers\n",
+                             blockIdx.x, blockIdx.y, blockIdx.z);
                 std::abort();
             }
             for (unsigned t = 0; t < threads; ++t)
@@ -173,7 +184,7 @@ struct block_runner {
 };
 
 template <class T>
-T exchange(T value, int lane_of_other) {   // < 0: keep one's own
+T exchange(T value, int lane_of_other) {  // < 0: keep one's own
     static_assert(sizeof(T) <= 8);
     auto& r = block_runner::instance();
     const unsigned me = r.current, first = me / 32 * 32;
@@ -193,7 +204,8 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* c, void (*kernel)(P...)
     auto& r = cuda_on_host::block_runner::instance();
     gridDim = c->gridDim;
     blockDim = c->blockDim;
-    if (blockDim.x * blockDim.y * blockDim.z % 32) std::fprintf(stderr, "cuda_on_host: a block of %u threads\n", blockDim.x), std::abort();
+    if (blockDim.x * blockDim.y * blockDim.z % 32)
+        std::fprintf(stderr, "cuda_on_host: a block of %u threads\n", blockDim.x), std::abort();
     std::tuple<P...> arguments(static_cast<P>(a)...);
     r.body = [&] { std::apply(kernel, arguments); };
     for (unsigned z = 0; z < gridDim.z; ++z)
@@ -213,17 +225,43 @@ inline void __syncthreads() {
 }
 inline void __syncwarp() { cuda_on_host::block_runner::instance().wait(cuda_on_host::waits::warp); }
 inline int host_lane() { return static_cast<int>(cuda_on_host::block_runner::instance().current % 32); }
-template <class T> T __shfl_xor_sync(unsigned, T v, int mask) { return cuda_on_host::exchange(v, host_lane() ^ mask); }
-template <class T> T __shfl_up_sync(unsigned, T v, int step) { return cuda_on_host::exchange(v, host_lane() - step); }
-template <class T> T __shfl_sync(unsigned, T v, int lane) { return cuda_on_host::exchange(v, lane % 32); }
+template <class T>
+T __shfl_xor_sync(unsigned, T v, int mask) {
+    return cuda_on_host::exchange(v, host_lane() ^ mask);
+}
+template <class T>
+T __shfl_up_sync(unsigned, T v, int step) {
+    return cuda_on_host::exchange(v, host_lane() - step);
+}
+template <class T>
+T __shfl_sync(unsigned, T v, int lane) {
+    return cuda_on_host::exchange(v, lane % 32);
+}
 inline unsigned __ballot_sync(unsigned, int predicate) {
     unsigned out = 0;
     for (int lane = 0; lane < 32; ++lane) out |= (cuda_on_host::exchange(predicate != 0, lane) ? 1u : 0u) << lane;
     return out;
 }
+inline int __any_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) != 0; }
 inline int __ffs(unsigned v) { return v ? std::countr_zero(v) + 1 : 0; }
-template <class T> T min(T a, T b) { return b < a ? b : a; }
-template <class T> T max(T a, T b) { return a < b ? b : a; }
+template <class T>
+T min(T a, T b) {
+    return b < a ? b : a;
+}
+template <class T>
+T max(T a, T b) {
+    return a < b ? b : a;
+}
+struct uint2 {
+    unsigned x, y;
+};
+inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {
+    const std::uint64_t bytes = std::uint64_t{b} << 32 | a;
+    unsigned out = 0;
+    for (int i = 0; i < 4; ++i) out |= static_cast<unsigned>(bytes >> 8 * (selector >> 4 * i & 7) & 255) << 8 * i;
+    return out;
+}
+inline float rsqrtf(float x) { return 1 / std::sqrt(x); }
 inline float __uint_as_float(unsigned v) { return std::bit_cast<float>(v); }
 inline float normcdff(float x) { return 0.5f * std::erfc(-x * 0.70710678118654752440f); }
 inline double normcdf(double x) { return 0.5 * std::erfc(-x * 0.70710678118654752440); }

@@ -144,8 +144,8 @@ TEMPLATE_TEST_CASE("spectral_tile: filter, residual and LayerNorm", "[dct_plan]"
         std::vector<T> mean(static_cast<std::size_t>(rows)), rstd(mean.size());
 
         plan.filter_table(w.data(), gain, 1, true, table.get());
-        sv::filter_norm_tile<T>(plan, table.get(), x.in(), rows, gamma.data(), beta.data(), eps, y.out(), mean.data(),
-                                rstd.data(), work.get());
+        sv::filter_norm_tile<T>(plan, table.get(), x.in(), rows, gamma.data(), beta.data(), eps, y.out(),
+                                {mean.data(), 1}, {rstd.data(), 1}, work.get());
         plan.filter_table(w.data(), gain, 0, false, table.get());
         sv::filter_tile<T>(plan, table.get(), x.in(), rows, z.out(), work.get());
 
@@ -250,7 +250,7 @@ TEMPLATE_TEST_CASE("spectral_tile: a row's bits do not depend on its neighbours"
         const auto gamma = random_vector<T>(n, 4, 1, 0.1), beta = random_vector<T>(n, 5, 0, 0.1);
         auto table = sv::make_aligned<T>(plan.filter_size()), work = sv::make_aligned<T>(sv::spectral_workspace(plan));
         plan.filter_table(w.data(), 1, 1, true, table.get());
-        T* const none = nullptr;
+        const sv::listed_rows<T> none{nullptr, 1};
         const auto run = [&](sv::listed_rows<const T> in, count_t count, sv::listed_rows<T> out) {
             sv::filter_norm_tile<T>(plan, table.get(), in, count, gamma.data(), beta.data(), 1e-5, out, none, none,
                                     work.get());

@@ -20,3 +20,4 @@
 #include <spectral/cuda/rotary.hpp>
 #include <spectral/cuda/spectral_entropy.hpp>
 #include <spectral/cuda/spectral_filter.hpp>
+#include <spectral/cuda/spectral_route_mix.hpp>

@@ -7,7 +7,7 @@
 #include <spectral/layers/token_operator.hpp>
 #include <spectral/ops/elementwise.hpp>
 #include <spectral/ops/partition.hpp>
-#include <spectral/ops/spectral_filter.hpp>
+#include <spectral/ops/spectral_route_mix.hpp>
 
 namespace spectral {
 
@@ -42,6 +42,20 @@ struct dct_mixer {
         s.stats = {p.statistics(x.rows()), p.statistics(x.rows())};
         spectral_mix_forward(p.ex, x, rows, w.vector(), dct_norm, norm.weight.vector(), norm.bias.vector(),
                              layer_norm_eps, y, s.stats);
+    }
+
+    // With the choice made on the way: op by thresholds, or given where there are none; rows by operator, of which rows[0]
+    // are mixed. Not with a feed-forward of its own.
+    bool routes() const { return !ffn.used(); }
+    void route_forward(pass<Exec, T>& p, const_matrix<T> x, std::span<const double> thresholds,
+                       vector_view<statistic<T>> entropy, vector_view<row_index> op, std::span<selection> rows,
+                       matrix_view<T> y, saved& s) {
+        s.x = x;
+        s.stats = {p.statistics(x.rows()), p.statistics(x.rows())};
+        spectral_route_mix_forward(p.ex, x, dct_norm, thresholds, entropy, op, rows, w.vector(), norm.weight.vector(),
+                                   norm.bias.vector(), layer_norm_eps, y, s.stats);
+        s.rows = rows[0];
+        if (p.trace) p.trace->counts[layer].work.dct_rows += selected_rows(p.ex, s.rows);
     }
 
     void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s) {

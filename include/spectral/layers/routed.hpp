@@ -67,7 +67,8 @@ struct routed {
         check(all.is_all(), "routed", "a routed layer runs on all rows of its input");
         const index n = x.rows();
         s.route = {};
-        router.forward(p, x, s.route, s.router);
+        const bool first_done = route_with_first(p, x, y, s);
+        if (!first_done) router.forward(p, x, s.route, s.router);
         if (s.route.how == combine::sum) {
             s.rows.fill(selection::all(n));
             each(
@@ -79,11 +80,14 @@ struct routed {
                 },
                 s);
         } else {
-            partition(p.ex, s.route.op, s.rows);
+            if (!first_done) partition(p.ex, s.route.op, s.rows);
             const bool scaled = s.route.how == combine::scale;
             s.unscaled = scaled ? p.matrix(n, x.width()) : y;
-            each([&](auto& op, auto& saved_op, std::size_t o) { op.forward(p, x, s.rows[o], s.unscaled, saved_op); },
-                 s);
+            each(
+                [&](auto& op, auto& saved_op, std::size_t o) {
+                    if (o > 0 || !first_done) op.forward(p, x, s.rows[o], s.unscaled, saved_op);
+                },
+                s);
             if (scaled) {
                 s.picked = p.statistics(n, 1);
                 pick_columns_forward(p.ex, s.route.weight, s.route.op, s.picked);
@@ -146,6 +150,27 @@ private:
         else
             return Router(c, o);
     }
+    // Choice and first operator in one step, where the router is a threshold on the entropy of x and the operator can make
+    // the choice while it reads x; otherwise false, and nothing was done.
+    bool route_with_first(pass<Exec, T>& p, const_matrix<T> x, matrix_view<T> y, saved& s) {
+        auto& first = std::get<0>(operators);
+        if constexpr (requires {
+                          router.plain()->thresholds;
+                          first.routes();
+                      }) {
+            const auto* by_entropy = router.plain();
+            if (!by_entropy || !first.routes()) return false;
+            s.route.entropy = p.statistics(x.rows());
+            s.route.op = p.row_indices(x.rows());
+            const bool given = replay_choice(p, config.layer, s.route.op);
+            first.route_forward(p, x, given ? std::span<const double>{} : by_entropy->thresholds, s.route.entropy,
+                                s.route.op, s.rows, y, std::get<0>(s.operators));
+            return true;
+        } else {
+            return false;
+        }
+    }
+
     template <class F, std::size_t... O>
     void each(F&& f, saved& s, std::index_sequence<O...>) {
         (f(std::get<O>(operators), std::get<O>(s.operators), O), ...);

@@ -71,14 +71,15 @@ concept token_router = requires(Router& r, pass<Exec, T>& p, const_matrix<T> x, 
     r.visit_parameters(visitor, std::string{});
 };
 
-// A recorded choice in place of the router's own, where the pass replays a trace.
+// A recorded choice in place of the router's own, where the pass replays a trace (true).
 template <executor Exec, class T>
-void replay_choice(pass<Exec, T>& p, index layer, vector_view<row_index> op) {
-    if (!p.trace || p.trace->how != route_trace::mode::replay) return;
+bool replay_choice(pass<Exec, T>& p, index layer, vector_view<row_index> op) {
+    if (!p.trace || p.trace->how != route_trace::mode::replay) return false;
     const auto found = p.trace->layers.find(layer);
     check(found != p.trace->layers.end(), "route_trace", "no routes recorded for layer ", layer);
     check_equal(static_cast<index>(found->second.op.size()), op.size(), "route_trace", "recorded rows");
     p.ex.copy_from_host(op.data, found->second.op.data(), found->second.op.size() * sizeof(row_index));
+    return true;
 }
 
 // op = number of thresholds below the row's spectral entropy H (N); no gradient, no parameters.
@@ -99,6 +100,9 @@ struct entropy_threshold {
         for (std::size_t i = shuffled.size(); i > 1; --i) std::swap(shuffled[i - 1], shuffled[draw.bits(i) % i]);
         order = tensor<Exec, row_index>(*ex, {c.width}, shuffled);
     }
+
+    // this, where the choice is by the entropy of x itself, so that an operator may make it while it reads x
+    entropy_threshold* plain() { return order.size() ? nullptr : this; }
 
     struct saved {};
     void forward(pass<Exec, T>& p, const_matrix<T> x, routing<T>& route, saved&) {
@@ -267,6 +271,11 @@ struct any_router {
     choices router;
 
     any_router(Exec& ex, const operator_config<Exec, T>& c, const router_options& o) : router(make(ex, c, o)) {}
+
+    entropy_threshold<Exec, T>* plain() {
+        auto* r = std::get_if<entropy_threshold<Exec, T>>(&router);
+        return r ? r->plain() : nullptr;
+    }
 
     using saved = typename learned_gate<Exec, T>::saved;  // the others keep nothing
     void forward(pass<Exec, T>& p, const_matrix<T> x, routing<T>& route, saved& s) {

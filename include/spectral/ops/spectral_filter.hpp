@@ -30,7 +30,7 @@ void spectral_filter_backward(Exec& ex, const_matrix<T> dL_dy, const_matrix<T> x
 // What the backward pass of the mix keeps: two numbers a row; spectra are recomputed.
 template <class T>
 struct norm_statistics {
-    vector_view<statistic<T>> mean, rstd;  // (N); entry i belongs to the i-th selected row
+    vector_view<statistic<T>> mean, rstd;  // (N), by row number; rows that are not selected keep what they hold
 };
 
 template <executor Exec, class T>

@@ -88,11 +88,12 @@ void spectral_mix_forward_kernel(executor& ex, const_matrix<T> x, const selectio
     const auto& plan = ex.plan<detail::dct_plan<T>>(x.width());
     auto table = ex.memory().template vector<T>(plan.filter_size());
     plan.filter_table(w.data, gain, 1, true, table.data);
+    const detail::listed_rows<T> mean{stats.mean.data, 1, rows.rows}, rstd{stats.rstd.data, 1, rows.rows};
     detail::for_each_tile_range(
         ex, plan, n, detail::spectral_workspace(plan), [&](index first, index last, T* memory, int) {
             detail::filter_norm_tile<T>(plan, table.data, detail::selected<T>(x, rows, first), last - first, gamma.data,
-                                        beta.data, eps, detail::selected<T>(y, rows, first), stats.mean.data + first,
-                                        stats.rstd.data + first, memory);
+                                        beta.data, eps, detail::selected<T>(y, rows, first), mean.from(first),
+                                        rstd.from(first), memory);
         });
 }
 
@@ -106,6 +107,7 @@ void spectral_mix_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_mat
     arena_scope scratch(ex);
     const auto& plan = ex.plan<detail::dct_plan<T>>(C);
     const auto weight = detail::frequency_weights<T>(ex, w, gain, 1);
+    const detail::listed_rows<const T> mean{stats.mean.data, 1, rows.rows}, rstd{stats.rstd.data, 1, rows.rows};
     const index stride = detail::align_up<T>(C);
     const detail::thread_sums<T> sums(ex, 3 * stride);  // of w, gamma, beta
     detail::for_each_tile_range(
@@ -113,8 +115,8 @@ void spectral_mix_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_mat
             T* sum = sums.part.row(thread);
             detail::filter_norm_backward_tile<T>(
                 plan, weight.data, detail::selected<T>(dL_dy, rows, first), detail::selected<T>(x, rows, first),
-                last - first, gamma.data, stats.mean.data + first, stats.rstd.data + first,
-                detail::selected<T>(dL_dx, rows, first), sum, sum + stride, sum + 2 * stride, memory);
+                last - first, gamma.data, mean.from(first), rstd.from(first), detail::selected<T>(dL_dx, rows, first),
+                sum, sum + stride, sum + 2 * stride, memory);
         });
     sums.add_to(dL_dw, 0, static_cast<T>(gain));
     sums.add_to(dL_dgamma, stride, T(1));

@@ -4,6 +4,7 @@
 // The spectrum stays in shared memory, in float for bfloat16 rows: entropies differ by thousandths.
 #pragma once
 #include <spectral/cuda/dct.hpp>
+#include <spectral/cuda/detail/row_mix.hpp>
 #include <spectral/ops/spectral_entropy.hpp>
 
 namespace spectral::cuda {
@@ -12,10 +13,10 @@ namespace detail {
 
 // m.row = diag(first, rest) C x[n]; returns Σ X² + ε
 template <class T>
-__device__ inline compute<T> spectrum_of_row(const dct_shape<compute<T>>& p, dct_memory<compute<T>>& m, const T* x, compute<T> first,
-                                             compute<T> rest) {
+__device__ inline compute<T> spectrum_of_row(const dct_shape<compute<T>>& p, dct_memory<compute<T>>& m, const T* x,
+                                             compute<T> first, compute<T> rest) {
     using A = compute<T>;
-    __syncthreads();   // the row before may still be read
+    __syncthreads();  // the row before may still be read
     for (int c = threadIdx.x; c < p.N; c += blockDim.x) m.row[c] = widen(x[c]);
     dct_in_block(p, m);
     A power = 0;
@@ -44,11 +45,14 @@ __global__ void entropy_rows(index rows, dct_shape<compute<T>> p, rows_of<const 
 }
 
 template <class T>
-__global__ void entropy_backward_rows(index rows, dct_shape<compute<T>> p, const compute<T>* dL_dentropy, rows_of<const T> x, compute<T> first,
-                                      compute<T> rest, compute<T> log_width, rows_of<T> dL_dx) {
+__global__ void entropy_backward_rows(index rows, dct_shape<compute<T>> p, const compute<T>* dL_dentropy,
+                                      rows_of<const T> x, compute<T> first, compute<T> rest, compute<T> log_width,
+                                      rows_of<T> dL_dx) {
     using A = compute<T>;
     dct_memory<A> m(p, shared_bytes);
-    const auto slope = [=](A share) { return -(log(share + A(entropy_epsilon)) + share / (share + A(entropy_epsilon))) / log_width; };
+    const auto slope = [=](A share) {
+        return -(log(share + A(entropy_epsilon)) + share / (share + A(entropy_epsilon))) / log_width;
+    };
     for (index n = blockIdx.x; n < rows; n += gridDim.x) {
         const A power = spectrum_of_row<T>(p, m, x(n), first, rest);
         A weighted = 0;
@@ -74,23 +78,31 @@ A entropy_of_flat(index width) {
 }  // namespace detail
 
 template <class T>
-void spectral_entropy_forward_kernel(executor& ex, view<const T, 2> x, dct_scale scale, vector_view<statistic<T>> entropy) {
+void spectral_entropy_forward_kernel(executor& ex, view<const T, 2> x, dct_scale scale,
+                                     vector_view<statistic<T>> entropy) {
     using A = detail::compute<T>;
     if (x.empty()) return;
+    if constexpr (std::is_same_v<A, float>) {
+        detail::row_mix<T> all{selection::all(x.rows()), detail::rows_in(x)};
+        all.take_entropy(scale, x.width(), entropy.data);
+        if (detail::try_row_mix(ex, "spectral_entropy_forward", x.width(), all)) return;
+    }
     const auto& p = detail::dct_shape_of<A>(ex, x.width());
-    detail::launch(ex, "spectral_entropy_forward", detail::blocks_for(ex, x.rows()), p.threads(), p.shared_bytes(), detail::entropy_rows<T>,
-                   x.rows(), p, detail::rows_in(x), static_cast<A>(scale.first), static_cast<A>(scale.rest),
-                   detail::entropy_of_flat<A>(x.width()), entropy.data);
+    detail::launch(ex, "spectral_entropy_forward", detail::blocks_for(ex, x.rows()), p.threads(), p.shared_bytes(),
+                   detail::entropy_rows<T>, x.rows(), p, detail::rows_in(x), static_cast<A>(scale.first),
+                   static_cast<A>(scale.rest), detail::entropy_of_flat<A>(x.width()), entropy.data);
 }
 
 template <class T>
-void spectral_entropy_backward_kernel(executor& ex, const_vector<statistic<T>> dL_dentropy, const_matrix<T> x, dct_scale scale, matrix_view<T> dL_dx) {
+void spectral_entropy_backward_kernel(executor& ex, const_vector<statistic<T>> dL_dentropy, const_matrix<T> x,
+                                      dct_scale scale, matrix_view<T> dL_dx) {
     using A = detail::compute<T>;
     if (x.empty()) return;
     const auto& p = detail::dct_shape_of<A>(ex, x.width());
     detail::launch(ex, "spectral_entropy_backward", detail::blocks_for(ex, x.rows()), p.threads(), p.shared_bytes(),
-                   detail::entropy_backward_rows<T>, x.rows(), p, dL_dentropy.data, detail::rows_in(x), static_cast<A>(scale.first),
-                   static_cast<A>(scale.rest), detail::entropy_of_flat<A>(x.width()), detail::rows_in(dL_dx));
+                   detail::entropy_backward_rows<T>, x.rows(), p, dL_dentropy.data, detail::rows_in(x),
+                   static_cast<A>(scale.first), static_cast<A>(scale.rest), detail::entropy_of_flat<A>(x.width()),
+                   detail::rows_in(dL_dx));
 }
 
 }  // namespace spectral::cuda

@@ -53,8 +53,13 @@ void spectral_mix_forward_kernel(executor& ex, const_matrix<T> x, const selectio
     auto packed = ex.memory().template matrix<T>(n, x.width()), s = ex.memory().template matrix<T>(n, x.width());
     gather_rows_kernel<T>(ex, x, rows, packed);
     spectral_residual<T>(ex, packed, w, gain, s);
-    layer_norm_forward_kernel<T>(ex, s, gamma, beta, eps, packed, stats.mean, stats.rstd);
+    auto mean = ex.memory().template vector<statistic<T>>(n), rstd = ex.memory().template vector<statistic<T>>(n);
+    layer_norm_forward_kernel<T>(ex, s, gamma, beta, eps, packed, mean, rstd);
     scatter_rows_kernel<T>(ex, packed, rows, y, write::overwrite);
+    for (index i = 0; i < n; ++i) {
+        stats.mean[row_of(rows, i)] = mean[i];
+        stats.rstd[row_of(rows, i)] = rstd[i];
+    }
 }
 
 template <class T>
@@ -70,7 +75,12 @@ void spectral_mix_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_mat
     gather_rows_kernel<T>(ex, x, rows, packed);
     gather_rows_kernel<T>(ex, dL_dy, rows, dy);
     spectral_residual<T>(ex, packed, w, gain, s);
-    layer_norm_backward_kernel<T>(ex, dy, s, gamma, stats.mean, stats.rstd, ds, dL_dgamma, dL_dbeta, write::overwrite);
+    auto mean = ex.memory().template vector<statistic<T>>(n), rstd = ex.memory().template vector<statistic<T>>(n);
+    for (index i = 0; i < n; ++i) {
+        mean[i] = stats.mean[row_of(rows, i)];
+        rstd[i] = stats.rstd[row_of(rows, i)];
+    }
+    layer_norm_backward_kernel<T>(ex, dy, s, gamma, mean, rstd, ds, dL_dgamma, dL_dbeta, write::overwrite);
     for (index i = 0; i < n; ++i)
         for (index c = 0; c < C; ++c) dx(i, c) = ds(i, c);
     spectral_filter_backward_kernel<T>(ex, ds, packed, w, gain, dx, dL_dw);

@@ -34,11 +34,19 @@ struct listed_rows {
 
 template <class Value, class T>
 SPECTRAL_LANE_INLINE Value load_as(const T* p) {
-    if constexpr (std::is_same_v<Value, T>) return *p;
-    else return load_unaligned(p);
+    if constexpr (std::is_same_v<Value, T>)
+        return *p;
+    else
+        return load_unaligned(p);
 }
-template <class T> SPECTRAL_LANE_INLINE void store_as(T* p, T v) { *p = v; }
-template <class T> SPECTRAL_LANE_INLINE void store_as(T* p, lane_vec<T> v) { store_unaligned(p, v); }
+template <class T>
+SPECTRAL_LANE_INLINE void store_as(T* p, T v) {
+    *p = v;
+}
+template <class T>
+SPECTRAL_LANE_INLINE void store_as(T* p, lane_vec<T> v) {
+    store_unaligned(p, v);
+}
 
 // elements of the workspace that every function below takes
 template <class T>
@@ -47,7 +55,7 @@ index spectral_workspace(const dct_plan<T>& plan) {
 }
 template <class T>
 struct spectral_buffers {
-    T *time, *spectrum, *scratch, *a, *b;   // a, b: one number per lane
+    T *time, *spectrum, *scratch, *a, *b;  // a, b: one number per lane
 
     spectral_buffers(const dct_plan<T>& plan, T* workspace) {
         time = workspace;
@@ -58,10 +66,11 @@ struct spectral_buffers {
     }
 };
 
-// table: plan.filter_table(w, gain, 1, true, table). mean and rstd (one per row) may be null. y may be x.
+// table: plan.filter_table(w, gain, 1, true, table). mean and rstd (one per row) may hold no data. y may be x.
 template <class T>
 void filter_norm_tile(const dct_plan<T>& plan, const T* table, listed_rows<const T> x, index rows, const T* gamma,
-                      const T* beta, double eps, listed_rows<T> y, T* mean, T* rstd, T* workspace) {
+                      const T* beta, double eps, listed_rows<T> y, listed_rows<T> mean, listed_rows<T> rstd,
+                      T* workspace) {
     const spectral_buffers<T> w(plan, workspace);
     const T over = static_cast<T>(1 / static_cast<double>(plan.width()));
     for (index first = 0; first < rows; first += plan.lanes) {
@@ -76,8 +85,8 @@ void filter_norm_tile(const dct_plan<T>& plan, const T* table, listed_rows<const
             store_as<T>(out[l] + i, value * w.b[l] * load_as<V>(gamma + i) + load_as<V>(beta + i));
         });
         for (index l = 0; l < count; ++l) {
-            if (mean) mean[first + l] = w.a[l];
-            if (rstd) rstd[first + l] = w.b[l];
+            if (mean.data) *mean(first + l) = w.a[l];
+            if (rstd.data) *rstd(first + l) = w.b[l];
         }
     }
 }
@@ -108,7 +117,7 @@ void weigh_spectrum(index n, T* spectrum_g, const T* spectrum_x, const T* weight
             r[c] = G[k + c] * X[k + c];
             G[k + c] *= weight[k + c];
         }
-        transpose_lanes<T>(r);   // now r[l] holds L bins of row l
+        transpose_lanes<T>(r);  // now r[l] holds L bins of row l
         lane_vec<T> sum = r[0];
         SPECTRAL_LANE_UNROLL for (index l = 1; l < L; ++l) sum += r[l];
         store_unaligned(sums + k, load_unaligned(sums + k) + sum);
@@ -157,12 +166,13 @@ index filter_backward_workspace(const dct_plan<T>& plan) {
 // and, added up over the rows, dL_dw_k / gain in sum_w, dL_dy hat in sum_gamma, dL_dy in sum_beta (n numbers each).
 template <class T>
 void filter_norm_backward_tile(const dct_plan<T>& plan, const T* weight, listed_rows<const T> dL_dy,
-                               listed_rows<const T> x, index rows, const T* gamma, const T* mean, const T* rstd,
-                               listed_rows<T> dL_dx, T* sum_w, T* sum_gamma, T* sum_beta, T* workspace) {
+                               listed_rows<const T> x, index rows, const T* gamma, listed_rows<const T> mean,
+                               listed_rows<const T> rstd, listed_rows<T> dL_dx, T* sum_w, T* sum_gamma, T* sum_beta,
+                               T* workspace) {
     const spectral_buffers<T> w(plan, workspace);
     const index n = plan.width(), stride = align_up<T>(n);
     T* const spectrum_x = workspace + spectral_workspace(plan);
-    T* const sums = spectrum_x + align_up<T>(plan.tile_size());   // a row of s, then of dL_ds, for each lane
+    T* const sums = spectrum_x + align_up<T>(plan.tile_size());  // a row of s, then of dL_ds, for each lane
     for (index first = 0; first < rows; first += plan.lanes) {
         const index count = std::min(plan.lanes, rows - first);
         plan.load(x.from(first), count, w.time);
@@ -173,7 +183,7 @@ void filter_norm_backward_tile(const dct_plan<T>& plan, const T* weight, listed_
         for (index l = 0; l < count; ++l) {
             T* const s = sums + l * stride;
             const T* const dy = dL_dy(first + l);
-            const T m = mean[first + l], r = rstd[first + l], over = 1 / static_cast<T>(n);
+            const T m = *mean(first + l), r = *rstd(first + l), over = 1 / static_cast<T>(n);
             const T mean_g = over * row_sum<T>(n, [=](index c) { return dy[c] * gamma[c]; });
             const T mean_gs = over * row_sum<T>(n, [=](index c) { return dy[c] * gamma[c] * ((s[c] - m) * r); });
 #pragma omp simd

@@ -8,41 +8,28 @@
 //   V[k] = DFT_N(v)[k],   (C x)[k] = c_k Re(e^{-iπk/2N} V[k]),   (C x)[N-k] = -c_k Im(e^{-iπk/2N} V[k])
 // with c_0 = √(1/N), c_k = √(2/N); and back: e^{-iπk/2N} V[k] = (X[k] − i X[N-k]) / c_k.
 #pragma once
-#include <spectral/cuda/detail/reduce.hpp>
+#include <spectral/cuda/detail/small_dft.hpp>
 
 #include <cmath>
 
 namespace spectral::cuda::detail {
 
-template <class A>
-struct alignas(2 * sizeof(A)) complex {
-    A re, im;
-};
-template <class A>
-__device__ inline complex<A> operator+(complex<A> a, complex<A> b) { return {a.re + b.re, a.im + b.im}; }
-template <class A>
-__device__ inline complex<A> operator-(complex<A> a, complex<A> b) { return {a.re - b.re, a.im - b.im}; }
-template <class A>
-__device__ inline complex<A> operator*(complex<A> a, complex<A> b) { return {a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re}; }
-template <class A>
-__device__ inline complex<A> operator*(A a, complex<A> b) { return {a * b.re, a * b.im}; }
-template <class A>
-__device__ inline complex<A> conjugate(complex<A> a) { return {a.re, -a.im}; }
-
-inline constexpr int most_radices = 14;   // 2^14 > any width that fits shared memory
+inline constexpr int most_radices = 14;  // 2^14 > any width that fits shared memory
 
 // What a kernel needs to know of a width; passed by value.
 template <class A>
 struct dct_shape {
     int N = 0, M = 0, stages = 0;
     int radix[most_radices] = {};
-    const complex<A>* root = nullptr;     // e^{-2πi j/M}, j < M
-    const complex<A>* half = nullptr;     // e^{-2πi k/N}, k ≤ M/2  (even N)
+    const complex<A>* root = nullptr;  // e^{-2πi j/M}, j < M
+    const complex<A>* half = nullptr;  // e^{-2πi k/N}, k ≤ M/2  (even N)
     const complex<A>* quarter = nullptr;  // e^{-iπk/2N}, k < N
-    A first = 0, rest = 0;                // c_0, c_k
+    A first = 0, rest = 0;  // c_0, c_k
 
     // two buffers of M complex numbers and one of N real ones
-    std::size_t shared_bytes() const { return sizeof(A) * (4 * static_cast<std::size_t>(M) + static_cast<std::size_t>(N)); }
+    std::size_t shared_bytes() const {
+        return sizeof(A) * (4 * static_cast<std::size_t>(M) + static_cast<std::size_t>(N));
+    }
     unsigned threads() const { return threads_for(divide_up(M, 4)); }
 };
 
@@ -64,7 +51,7 @@ struct dct_plan : kept {
         for (int p = 11; left > 1; p += 2)
             while (left % p == 0) shape.radix[shape.stages++] = p, left /= p;
         std::vector<complex<A>> host;
-        const auto angle = [&](double part, double of) {   // e^{-2πi part/of}
+        const auto angle = [&](double part, double of) {  // e^{-2πi part/of}
             const double a = -2 * 3.14159265358979323846 * part / of;
             host.push_back({static_cast<A>(std::cos(a)), static_cast<A>(std::sin(a))});
         };
@@ -100,65 +87,9 @@ struct dct_memory {
         : a(reinterpret_cast<complex<A>*>(shared)), b(a + p.M), row(reinterpret_cast<A*>(b + p.M)) {}
 };
 
-// In registers: v becomes its transform of length R; Sign −1 forward, +1 inverse.
-template <int R, int Sign, class A>
-__device__ inline void small_dft(complex<A> (&v)[R]) {
-    if constexpr (R == 2) {
-        const auto t = v[0] - v[1];
-        v[0] = v[0] + v[1];
-        v[1] = t;
-    } else if constexpr (R == 4) {
-        const auto s = v[0] + v[2], d = v[0] - v[2], t = v[1] + v[3], e = v[1] - v[3];
-        const complex<A> turned{-Sign * e.im, Sign * e.re};   // ± i e
-        v[0] = s + t;
-        v[2] = s - t;
-        v[1] = d + turned;
-        v[3] = d - turned;
-    } else if constexpr (R == 8) {
-        complex<A> even[4] = {v[0], v[2], v[4], v[6]}, odd[4] = {v[1], v[3], v[5], v[7]};
-        small_dft<4, Sign>(even);
-        small_dft<4, Sign>(odd);
-        const A h = A(0.70710678118654752440);
-        odd[1] = h * complex<A>{odd[1].re - Sign * odd[1].im, odd[1].im + Sign * odd[1].re};
-        odd[2] = {-Sign * odd[2].im, Sign * odd[2].re};
-        odd[3] = h * complex<A>{-odd[3].re - Sign * odd[3].im, -odd[3].im + Sign * odd[3].re};
-#pragma unroll
-        for (int k = 0; k < 4; ++k) v[k] = even[k] + odd[k], v[k + 4] = even[k] - odd[k];
-    } else {   // 3, 5, 7: pairs k, R−k share their sums
-        constexpr int half = (R - 1) / 2;
-        complex<A> sum[half], difference[half];
-        const auto zero = v[0];
-#pragma unroll
-        for (int j = 0; j < half; ++j) {
-            sum[j] = v[j + 1] + v[R - 1 - j];
-            difference[j] = v[j + 1] - v[R - 1 - j];
-            v[0] = v[0] + sum[j];
-        }
-        constexpr double cosine[3][3] = {{-0.5, 0, 0},
-                                         {0.30901699437494742410, -0.80901699437494742410, 0},
-                                         {0.62348980185873353053, -0.22252093395631440429, -0.90096886790241912624}};
-        constexpr double sine[3][3] = {{0.86602540378443864676, 0, 0},
-                                       {0.95105651629515357212, 0.58778525229247312917, 0},
-                                       {0.78183148246802980871, 0.97492791218182360702, 0.43388373911755812048}};
-#pragma unroll
-        for (int k = 1; k <= half; ++k) {
-            complex<A> even = zero, odd{0, 0};
-#pragma unroll
-            for (int j = 1; j <= half; ++j) {
-                const int turn = j * k % R, folded = turn <= half ? turn : R - turn;
-                even = even + A(cosine[half - 1][folded - 1]) * sum[j - 1];
-                odd = odd + A(turn <= half ? sine[half - 1][folded - 1] : -sine[half - 1][folded - 1]) * difference[j - 1];
-            }
-            const complex<A> turned{-Sign * odd.im, Sign * odd.re};
-            v[k] = even + turned;
-            v[R - k] = even - turned;
-        }
-    }
-}
-
 template <int R, int Sign, class A>
 __device__ inline void fft_stage(const dct_shape<A>& p, int done, const complex<A>* from, complex<A>* to) {
-    const int groups = p.M / R, step = p.M / (done * R);   // root[step · j] = e^{-2πi j/(done R)}
+    const int groups = p.M / R, step = p.M / (done * R);  // root[step · j] = e^{-2πi j/(done R)}
     for (int g = threadIdx.x; g < groups; g += blockDim.x) {
         const int inside = g % done;
         complex<A> v[R];
@@ -185,7 +116,8 @@ __device__ inline void fft_stage_prime(const dct_shape<A>& p, int R, int done, c
         const int g = o % groups, k = o / groups, inside = g % done;
         complex<A> sum{0, 0};
         for (int r = 0; r < R; ++r) {
-            auto w = p.root[static_cast<int>((static_cast<long long>(r) * inside * step + static_cast<long long>(r) * k % R * turn) % p.M)];
+            auto w = p.root[static_cast<int>(
+                (static_cast<long long>(r) * inside * step + static_cast<long long>(r) * k % R * turn) % p.M)];
             sum = sum + from[g + r * groups] * (Sign < 0 ? w : conjugate(w));
         }
         to[(g / done) * done * R + inside + k * done] = sum;
@@ -221,22 +153,25 @@ template <class A>
 __device__ inline void dct_in_block(const dct_shape<A>& p, dct_memory<A>& m) {
     const int N = p.N, M = p.M;
     __syncthreads();
-    const auto order = [&](int j) { return j < (N + 1) / 2 ? m.row[2 * j] : m.row[2 * (N - 1 - j) + 1]; };   // v[j]
+    const auto order = [&](int j) { return j < (N + 1) / 2 ? m.row[2 * j] : m.row[2 * (N - 1 - j) + 1]; };  // v[j]
     for (int j = threadIdx.x; j < M; j += blockDim.x)
         m.a[j] = N % 2 == 0 ? complex<A>{order(2 * j), order(2 * j + 1)} : complex<A>{order(j), A(0)};
     fft<-1>(p, m);
     if (N % 2) {
         for (int k = threadIdx.x; k <= N / 2; k += blockDim.x) {
             const auto y = p.quarter[k] * m.a[k];
-            if (k == 0) m.row[0] = p.first * y.re;
-            else m.row[k] = p.rest * y.re, m.row[N - k] = -p.rest * y.im;
+            if (k == 0)
+                m.row[0] = p.first * y.re;
+            else
+                m.row[k] = p.rest * y.re, m.row[N - k] = -p.rest * y.im;
         }
     } else {
         for (int k = threadIdx.x; k <= M / 2; k += blockDim.x) {
             const auto z = m.a[k], other = conjugate(m.a[k == 0 ? 0 : M - k]);
             const auto even = A(0.5) * (z + other), difference = A(0.5) * (z - other);
-            const complex<A> odd = p.half[k] * complex<A>{difference.im, -difference.re};   // −i (z − other)/2 e^{-2πik/N}
-            const auto low = even + odd, high = conjugate(even - odd);                      // V[k], V[M−k]
+            const complex<A> odd =
+                p.half[k] * complex<A>{difference.im, -difference.re};  // −i (z − other)/2 e^{-2πik/N}
+            const auto low = even + odd, high = conjugate(even - odd);  // V[k], V[M−k]
             const auto y = p.quarter[k] * low;
             if (k == 0) {
                 m.row[0] = p.first * y.re;
@@ -268,13 +203,13 @@ __device__ inline void idct_in_block(const dct_shape<A>& p, dct_memory<A>& m) {
     } else {
         for (int k = threadIdx.x; k <= M / 2; k += blockDim.x) {
             const auto low = bin(k), high = conjugate(bin(M - k));
-            const auto even = low + high, odd = conjugate(p.half[k]) * (low - high);   // a factor 2 makes 1/N 1/M
-            m.a[k] = {even.re - odd.im, even.im + odd.re};                             // even + i odd
-            if (k > 0 && 2 * k != M) m.a[M - k] = {even.re + odd.im, odd.re - even.im}; // conj(even) + i conj(odd)
+            const auto even = low + high, odd = conjugate(p.half[k]) * (low - high);  // a factor 2 makes 1/N 1/M
+            m.a[k] = {even.re - odd.im, even.im + odd.re};  // even + i odd
+            if (k > 0 && 2 * k != M) m.a[M - k] = {even.re + odd.im, odd.re - even.im};  // conj(even) + i conj(odd)
         }
     }
     fft<1>(p, m);
-    const auto sample = [&](int j) { return N % 2 ? m.a[j].re : j % 2 ? m.a[j / 2].im : m.a[j / 2].re; };   // v[j]
+    const auto sample = [&](int j) { return N % 2 ? m.a[j].re : j % 2 ? m.a[j / 2].im : m.a[j / 2].re; };  // v[j]
     for (int j = threadIdx.x; j < N; j += blockDim.x) m.row[j < (N + 1) / 2 ? 2 * j : 2 * (N - 1 - j) + 1] = sample(j);
     __syncthreads();
 }
