@@ -7,8 +7,8 @@
 #include "saved_options.hpp"
 
 #include <spectral/data/list_ops.hpp>
+#include <spectral/train/evaluate.hpp>
 
-#include <chrono>
 #include <iostream>
 
 namespace spectral::cli {
@@ -26,37 +26,6 @@ struct eval_options {
     step_evaluation steps;
 };
 
-// What evaluation found, with what ran.
-struct measured {
-    spectral::evaluation result;
-    route_trace trace{route_trace::mode::count};
-    mac_counts executed, dense;
-    index tokens = 0, windows = 0, longest = 0;
-    double seconds = 0;
-};
-
-measured measure(runner& r, const task_data& task) {
-    measured m;
-    const auto began = std::chrono::steady_clock::now();
-    index head_rows = 0;
-    evaluation_set set{task.name, task.evaluations, [&](index n) {
-                           batch b = task.evaluation_at(n);
-                           const index head = task.classes == 0 ? b.rows() : 0;
-                           m.dense += r.dense_macs(b.lengths, head);
-                           head_rows += head;
-                           m.tokens += b.rows();
-                           m.windows += b.sequences();
-                           for (index n_tokens : b.lengths) m.longest = std::max(m.longest, n_tokens);
-                           return b;
-                       }};
-    r.set_trace(&m.trace);
-    m.result = spectral::evaluate(r, set);
-    r.set_trace(nullptr);
-    m.executed = r.executed_macs(m.trace, head_rows);
-    m.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
-    return m;
-}
-
 // The training tokens that a run kept, for n-gram figures; empty if there are none.
 fs::path train_tokens_of(const fs::path& run) {
     const fs::path settings = run / "run.json";
@@ -67,15 +36,15 @@ fs::path train_tokens_of(const fs::path& run) {
     return fs::exists(tokens) ? tokens : fs::path();
 }
 
-nlohmann::ordered_json language_figures(const eval_options& o, const model_directory& model, const measured& m,
+nlohmann::ordered_json language_figures(const eval_options& o, const model_directory& model, const evaluation& m,
                                         const std::string& tokenizer_file) {
     const index vocabulary = model.vocabulary();
     const auto stream =
         open_stream({.files = o.data.valid, .tokenizer = tokenizer_file, .name = "data"}, vocabulary).stream;
-    const double nats = m.result.nats;
+    const double nats = m.nats;
     nlohmann::ordered_json json{
-        {"perplexity", perplexity(nats, m.result.targets)}, {"loss", m.result.loss()}, {"targets", m.result.targets}};
-    const bool whole = m.result.targets == stream.size() - 1;  // not with --eval-batches
+        {"perplexity", perplexity(nats, m.targets)}, {"loss", m.loss()}, {"targets", m.targets}};
+    const bool whole = m.targets == stream.size() - 1;  // not with --eval-batches
     if (whole && stream.text().bytes > 0) json["bits_per_byte"] = bits_per_byte(nats, stream.text().bytes);
     if (whole && stream.text().words > 0) json["word_perplexity"] = word_perplexity(nats, stream.text().words);
     json["windows"] = {{"count", m.windows}, {"length", o.data.time}, {"stride", o.data.time}};
@@ -87,7 +56,7 @@ nlohmann::ordered_json language_figures(const eval_options& o, const model_direc
         train = {kept.string()};
     if (train.empty()) return json;
     auto scored = stream.tokens();  // what the model was asked, no more
-    scored.resize(static_cast<std::size_t>(m.result.targets + 1));
+    scored.resize(static_cast<std::size_t>(m.targets + 1));
     const auto score =
         ngram_model(
             open_stream({.files = train, .tokenizer = tokenizer_file, .name = "train"}, vocabulary).stream.tokens(),
@@ -98,19 +67,7 @@ nlohmann::ordered_json language_figures(const eval_options& o, const model_direc
     return json;
 }
 
-void add_work(nlohmann::ordered_json& json, const measured& m) {
-    json["tokens_per_second"] = static_cast<double>(m.tokens) / m.seconds;
-    json["executed_flops"] = m.executed.flops();
-    json["dense_flops"] = m.dense.flops();
-    for (const auto& [name, field] : mac_counts::fields())
-        if (m.executed.*field > 0 || m.dense.*field > 0)
-            json["flops"][std::string(name)] = {{"executed", 2 * m.executed.*field}, {"dense", 2 * m.dense.*field}};
-    json["attention_only_flops"] = {{"executed", 2 * m.executed.attention()}, {"dense", 2 * m.dense.attention()}};
-    add_routing(json, m.trace);
-    m.result.gates.write(json);
-}
-
-void print(const nlohmann::ordered_json& json, const measured& m) {
+void print(const nlohmann::ordered_json& json, const evaluation& m) {
     const auto line = [&](const char* key, const char* text) {
         if (json.contains(key)) std::printf("%-24s %.4f\n", text, json[key].get<double>());
     };
@@ -182,12 +139,12 @@ void run_eval(eval_options& o, CLI::App& command) {
             name.starts_with("list_ops") && o.data.task != "mixed" && model.vocabulary() == list_ops_vocabulary;
         const task_data task = make_task(o.data, name, own_ids ? "" : tokenizer_file, {}, nullptr, nullptr);
         check(task.evaluations > 0, "spectral eval", "no data for task ", name, ": --data FILE");
-        const measured m = measure(*r, task);
+        const evaluation m = evaluate(*r, {task.name, task.evaluations, task.evaluation_at});
         nlohmann::ordered_json json = task.classes == 0 ? language_figures(o, model, m, tokenizer_file)
-                                                        : nlohmann::ordered_json{{"accuracy", m.result.accuracy()},
-                                                                                 {"loss", m.result.loss()},
-                                                                                 {"examples", m.result.targets}};
-        add_work(json, m);
+                                                        : nlohmann::ordered_json{{"accuracy", m.accuracy()},
+                                                                                 {"loss", m.loss()},
+                                                                                 {"examples", m.targets}};
+        add_work(json, m, c);
         if (!o.json) {
             if (names.size() > 1) std::printf("\ntask %s\n", name.c_str());
             print(json, m);

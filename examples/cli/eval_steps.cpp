@@ -130,6 +130,7 @@ json run_figures(const step_evaluation& o, const std::string& name, runner& r, s
         j["executed_flops"] = t.executed.flops();
         j["dense_flops"] = t.dense.flops();
         j["gates"] = gate_table(t);
+        j["by_sample"] = {{"prompt_tokens", t.prompt_length}, {"skip_share", t.skip}};
         skip.insert(skip.end(), t.skip.begin(), t.skip.end());
         length.insert(length.end(), t.prompt_length.begin(), t.prompt_length.end());
         tool.insert(tool.end(), t.skip.size(), t.type == "tool_call" ? 1.0 : 0.0);

@@ -42,7 +42,7 @@ struct finetune_options : loop_options {
     }
 };
 
-const std::vector<std::string> path_options{"model", "train", "valid"};
+const std::vector<std::string> path_options{"model", "train", "valid", "tensorboard"};
 
 template <class Enum>
 Enum value_of(const std::string& text, std::initializer_list<std::pair<const char*, Enum>> names) {

@@ -38,6 +38,8 @@ void add_run_options(CLI::App& c, loop_options& o) {
     option(c, "--log-every", o.loop.log_every, "N", "steps between lines of metrics.jsonl")->group(group);
     option(c, "--keep", o.loop.keep, "N", "newest checkpoints kept, beside the best; 0: all")->group(group);
     c.add_flag("--quiet", o.loop.quiet, "no progress on stderr")->group(group);
+    c.add_flag("--plain", o.loop.plain, "progress as lines, on a terminal too")->group(group);
+    option(c, "--tensorboard", o.tensorboard, "DIR", "event files for TensorBoard, beside metrics.jsonl")->group(group);
 }
 
 index total_steps(const loop_options& o, double per_epoch) {
@@ -82,6 +84,7 @@ bool open_run(loop_options& o, CLI::App& command, const std::vector<std::string>
         write_file_atomically(settings, kept.dump(2) + "\n");
     }
     o.loop.run = run;
+    o.loop.tensorboard = o.tensorboard;
     return begun;
 }
 

@@ -8,7 +8,7 @@
 namespace spectral::cli {
 
 struct loop_options {
-    std::string out, schedule = "cosine";
+    std::string out, schedule = "cosine", tensorboard;
     index steps = 0;
     double epochs = 0;
     double learning_rate = 1e-3, last_learning_rate = 1e-6;
@@ -19,7 +19,7 @@ void add_loop_options(CLI::App& app, loop_options& o);
 
 // Options that may change between a run and its continuation.
 inline const std::vector<std::string> free_options{"out",        "resume",    "quiet", "threads",     "eval-every",
-                                                   "save-every", "log-every", "keep",  "eval-batches"};
+                                                   "save-every", "log-every", "keep",  "eval-batches", "plain", "tensorboard"};
 
 // Steps of the whole run: given, or so many epochs of data that ends (`per_epoch` batches; 0: it does not).
 index total_steps(const loop_options& o, double per_epoch);

@@ -20,7 +20,8 @@ struct train_options : loop_options {
     runner_choice runner;
 };
 
-const std::vector<std::string> path_options{"train", "valid", "train-tsv", "valid-tsv", "tokenizer", "config", "from"};
+const std::vector<std::string> path_options{"train",  "valid", "train-tsv", "valid-tsv", "tokenizer",
+                                            "config", "from",  "tensorboard"};
 
 std::string about(const chiar_config& c) {
     const std::string routing = c.baseline() ? std::string()

@@ -69,6 +69,19 @@ TEST_CASE("elsewhere: plain lines, the first, the last, and one per interval", "
           "step 30/30 100%  loss 3  500 tok/s  done in 0:30\n");
 }
 
+TEST_CASE("what routing does stands before the time", "[report]") {
+    fixture f;
+    spectral::progress_line progress(f.out, f.options(false, 0), 0, 4);
+    progress.note("routed 71%");
+    f.now += 1;
+    progress.update(2, 5, 10);
+    progress.note("");
+    progress.update(4, 5, 10);
+    CHECK(f.out.str() ==
+          "step 2/4  50%  loss 5  10 tok/s  routed 71%  ETA 0:01\n"
+          "step 4/4 100%  loss 5  20 tok/s  done in 0:01\n");
+}
+
 TEST_CASE("a resumed run counts its own steps for the ETA", "[report]") {
     fixture f;
     spectral::progress_line progress(f.out, f.options(false, 10), 100, 300);
@@ -153,6 +166,7 @@ TEST_CASE("quiet says nothing, and a pipe is no terminal", "[report]") {
     int ends[2];
     REQUIRE(::pipe(ends) == 0);
     CHECK_FALSE(spectral::progress_options::for_file(ends[1]).terminal);
+    CHECK(spectral::progress_options::for_file(ends[1]).every == 10);
     ::close(ends[0]);
     ::close(ends[1]);
 }

@@ -35,6 +35,7 @@ struct dct_mixer {
     };
 
     void forward(pass<Exec, T>& p, const_matrix<T> x, const selection& rows, matrix_view<T> y, saved& s) {
+        const operator_clock<Exec, T> clock(p, "dct");
         s.x = x;
         s.rows = rows;
         if (p.trace) p.trace->counts[layer].work.dct_rows += selected_rows(p.ex, rows);

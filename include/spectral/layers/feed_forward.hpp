@@ -25,6 +25,7 @@ struct feed_forward {
 
     // overwrites y (N, C)
     void forward(pass<Exec, T>& p, const_matrix<T> x, matrix_view<T> y, saved& s) {
+        const operator_clock<Exec, T> clock(p, "feed_forward");
         s = {x, p.matrix(x.rows(), up.out()), p.matrix(x.rows(), up.out())};
         up.forward(p, x, s.before);
         gelu_forward(p.ex, s.before, s.hidden);

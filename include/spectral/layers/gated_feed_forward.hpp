@@ -26,6 +26,7 @@ struct gated_feed_forward {
     };
 
     void forward(pass<Exec, T>& p, const_matrix<T> x, matrix_view<T> y, saved& s) {
+        const operator_clock<Exec, T> clock(p, "feed_forward");
         const index n = x.rows(), F = up_proj.out();
         s.x_hat = p.matrix(n, x.width());
         s.gate = p.matrix(n, F);

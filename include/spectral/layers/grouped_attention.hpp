@@ -37,6 +37,7 @@ struct grouped_attention {
     };
 
     void forward(pass<Exec, T>& p, const_matrix<T> x, matrix_view<T> y, saved& s) {
+        const operator_clock<Exec, T> clock(p, "attention");
         const index n = x.rows();
         make_keys(p, x, s);
         s.q = p.matrix(n, q_proj.out());

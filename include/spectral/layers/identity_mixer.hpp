@@ -23,6 +23,7 @@ struct identity_mixer {
     };
 
     void forward(pass<Exec, T>& p, const_matrix<T> x, const selection& rows, matrix_view<T> y, saved& s) {
+        const operator_clock<Exec, T> clock(p, "identity");
         const index n = selected_rows(p.ex, rows);
         s.rows = rows;
         if (p.trace) p.trace->counts[layer].work.identity_rows += n;

@@ -86,6 +86,7 @@ private:
     }
 
     void make_gate(pass<Exec, T>& p, const_matrix<T> x, matrix_view<T>& pooled, vector_view<statistic<T>>& gate) {
+        const operator_clock<Exec, T> clock(p, "router");
         gate = p.statistics(pooled_rows(p.rows, scope()));
         if (options.pool == meta_pool::fixed) {
             const auto g = static_cast<statistic<T>>(options.fixed_gate);

@@ -6,6 +6,8 @@
 #include <spectral/layers/route_trace.hpp>
 #include <spectral/ops/kv_cache.hpp>
 
+#include <chrono>
+
 namespace spectral {
 
 // training keeps what backward needs and runs what its gradients need
@@ -83,6 +85,44 @@ struct pass {
     }
     vector_view<row_index> row_indices(index n) const { return ex.memory().template vector<row_index>(n); }
     matrix_view<T> zeros(index n, index c) const { return ex.memory().template zeros<T, 2>({n, c}); }
+};
+
+// Until its scope ends, time counts for this operator (a pass with a timed trace). One inside another takes over meanwhile.
+template <executor Exec, class T>
+class operator_clock {
+public:
+    operator_clock(const pass<Exec, T>& p, const char* name) {
+        if (!p.trace || !p.trace->timed) return;
+        ex_ = &p.ex;
+        trace_ = p.trace;
+        name_ = name;
+        outer_ = static_cast<operator_clock*>(trace_->running);
+        began_ = now();
+        if (outer_) outer_->stop(began_);
+        trace_->running = this;
+    }
+    ~operator_clock() {
+        if (!trace_) return;
+        const double end = now();
+        stop(end);
+        if (outer_) outer_->began_ = end;
+        trace_->running = outer_;
+    }
+    operator_clock(const operator_clock&) = delete;
+    operator_clock& operator=(const operator_clock&) = delete;
+
+private:
+    double now() const {  // after the work that was queued
+        if constexpr (requires { ex_->synchronize(); }) ex_->synchronize();
+        return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+    }
+    void stop(double at) { trace_->seconds[name_] += at - began_; }
+
+    Exec* ex_ = nullptr;
+    route_trace* trace_ = nullptr;
+    const char* name_ = "";
+    operator_clock* outer_ = nullptr;
+    double began_ = 0;
 };
 
 }  // namespace spectral

@@ -42,6 +42,7 @@ struct rbf_mixer {
     };
 
     void forward(pass<Exec, T>& p, const_matrix<T> x, const selection& rows, matrix_view<T> y, saved& s) {
+        const operator_clock<Exec, T> clock(p, "rbf");
         const index n = selected_rows(p.ex, rows), C = x.width(), features = 2 * omega.shape[1];
         s.rows = rows;
         s.phi = {};

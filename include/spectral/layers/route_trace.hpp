@@ -6,7 +6,10 @@
 #pragma once
 #include <spectral/core/view.hpp>
 
+#include <algorithm>
+#include <array>
 #include <map>
+#include <string>
 #include <vector>
 
 namespace spectral {
@@ -38,6 +41,13 @@ struct layer_work {
     }
 };
 
+// Spectral entropies in equal bins of [0, 1]: their spread is a few thousandths.
+struct entropy_histogram {
+    static constexpr std::size_t bins = 1024;
+    std::array<double, bins> count{};
+    void add(double h) { count[static_cast<std::size_t>(std::clamp(h, 0.0, 1 - 0.5 / bins) * bins)] += 1; }
+};
+
 // The routes of one layer in one pass.
 struct layer_routes {
     std::vector<row_index> op;  // (N) operator of each row
@@ -58,11 +68,17 @@ struct route_trace {
         layer_work work;
         std::vector<double> routed;  // rows sent to each operator
         double entropy_sum = 0, entropy_rows = 0;
+        entropy_histogram entropies;
     };
     std::map<index, layer_count> counts;  // by layer number
     double gate_sum = 0, gate_count = 0;
+    // where `timed`: seconds of each operator's forward passes (operator_clock in layers/pass.hpp)
+    bool timed = false;
+    std::map<std::string, double> seconds;
+    void* running = nullptr;  // the clock that counts now
     void clear_counts() {
         counts.clear();
+        seconds.clear();
         gate_sum = gate_count = 0;
     }
 };

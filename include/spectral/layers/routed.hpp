@@ -67,8 +67,12 @@ struct routed {
         check(all.is_all(), "routed", "a routed layer runs on all rows of its input");
         const index n = x.rows();
         s.route = {};
-        const bool first_done = route_with_first(p, x, y, s);
-        if (!first_done) router.forward(p, x, s.route, s.router);
+        bool first_done = false;
+        {
+            const operator_clock<Exec, T> clock(p, "router");  // with the first operator, where one kernel does both
+            first_done = route_with_first(p, x, y, s);
+            if (!first_done) router.forward(p, x, s.route, s.router);
+        }
         if (s.route.how == combine::sum) {
             s.rows.fill(selection::all(n));
             each(
@@ -207,7 +211,10 @@ private:
         if (!s.route.entropy.data && p.trace->how == route_trace::mode::record)
             s.route.entropy = entropy_of(p, x, config.dct_norm);
         const auto entropy = s.route.entropy.data ? to_host(p.ex, s.route.entropy) : std::vector<statistic<T>>{};
-        for (auto h : entropy) c.entropy_sum += h;
+        for (auto h : entropy) {
+            c.entropy_sum += h;
+            c.entropies.add(static_cast<double>(h));
+        }
         c.entropy_rows += static_cast<double>(entropy.size());
         if (p.trace->how != route_trace::mode::record) return;
         layer_routes& r = p.trace->layers[config.layer];

@@ -37,6 +37,7 @@ struct self_attention {
     };
 
     void forward(pass<Exec, T>& p, const_matrix<T> x, const selection& rows, matrix_view<T> y, saved& s) {
+        const operator_clock<Exec, T> clock(p, "attention");
         const index n = selected_rows(p.ex, rows), C = x.width();
         const bool routed_keys = config.kv_scope == kv_scope::routed;
         s = {};  // of an earlier pass: backward must not take its rows for this one's

@@ -273,6 +273,7 @@ private:
 
     // decided once per sequence: in a generation at prefill, then frozen
     const std::vector<char>& open_sequences(pass<Exec, T>& p, std::size_t l, const_matrix<T> x, saved& s) {
+        const operator_clock<Exec, T> clock(p, "router");
         std::vector<char>& open = p.decode ? p.decode->open[l] : s.gates.open;
         if (p.decode && !open.empty() && p.decode->prefilled()) return open;
         if (!forced_open.empty()) {

@@ -149,6 +149,7 @@ private:
 
     batch_result language_loss(pass<Exec, T>& p, const batch& b, const_matrix<T> h, matrix_view<T> dL_dh,
                                vector_view<statistic<T>>& losses) {
+        const operator_clock<Exec, T> clock(p, "head");
         batch_result r;
         for (row_index t : b.targets) {
             check(t < stack.vocabulary(), "targets", "expected less than ", stack.vocabulary(), " (vocab_size), found ",
@@ -165,6 +166,7 @@ private:
 
     batch_result class_loss(pass<Exec, T>& p, const batch& b, const_matrix<T> h, matrix_view<T> dL_dh,
                             vector_view<statistic<T>>& losses) {
+        const operator_clock<Exec, T> clock(p, "head");
         classifier_head<Exec, T>* head = nullptr;
         for (auto& [task, candidate] : heads)
             if (task == b.task || (task.empty() && heads.size() == 1)) head = &candidate;

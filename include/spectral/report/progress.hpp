@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // include/spectral/report/progress.hpp: how far a long run is: one live line on a terminal, plain lines elsewhere
 //
-//   step  120/300  40% [########............]  loss 5.234  12.3k tok/s  ETA 1:23
+//   step  120/300  40% [########............]  loss 5.234  12.3k tok/s  routed 71%  ETA 1:23
 //
 // On a terminal the line is redrawn in place, at most ten times a second, never wider than the window (the bar shrinks,
-// then goes, then the end is cut). Elsewhere (a file, a pipe, TERM=dumb) a whole line is written every ten seconds.
+// then goes, then the end is cut). Elsewhere (a file, a pipe, TERM=dumb) and where plain lines are asked for, a whole line is
+// written every ten seconds.
 // The first and the last step are always shown.
 #pragma once
 #include <spectral/core/view.hpp>
@@ -33,11 +34,11 @@ struct progress_options {
     std::function<double()> seconds = {};     // a steady clock; empty: the machine's
 
     // What suits the file descriptor behind a stream: progress_options::for_file(2) for std::cerr.
-    static progress_options for_file(int fd, bool quiet = false) {
+    static progress_options for_file(int fd, bool quiet = false, bool plain = false) {
         progress_options o;
         o.quiet = quiet;
         const char* term = std::getenv("TERM");
-        o.terminal = ::isatty(fd) != 0 && term && std::string_view(term) != "dumb";
+        o.terminal = !plain && ::isatty(fd) != 0 && term && std::string_view(term) != "dumb";
         o.every = o.terminal ? 0.1 : 10;
         if (o.terminal)
             o.width = [fd] {
@@ -100,6 +101,9 @@ public:
         if (shown_ && step < last_ && now - shown_at_ < o_.every) return;
         show(now);
     }
+
+    // What routing does now: "routed 71%", "skipped 12%". Shown from the next update on; empty: nothing.
+    void note(std::string text) { note_ = std::move(text); }
 
     // A line of its own above the progress: an evaluation, a checkpoint.
     void message(std::string_view text) {
@@ -164,6 +168,7 @@ private:
         std::snprintf(part, sizeof part, "  loss %.4g", loss_);
         text += part;
         if (seconds > 0) text += "  " + short_number(static_cast<double>(tokens_) / seconds) + " tok/s";
+        if (!note_.empty()) text += "  " + note_;
         if (step_ >= last_) text += "  done in " + short_duration(seconds);
         else if (done > 0) text += "  ETA " + short_duration(seconds / done * static_cast<double>(last_ - step_));
         return text;
@@ -173,6 +178,7 @@ private:
     progress_options o_;
     index first_, last_, step_, tokens_ = 0;
     double start_ = 0, loss_ = 0, shown_at_ = 0;
+    std::string note_;
     bool shown_ = false, open_ = false;
 };
 

@@ -6,6 +6,7 @@
 #include <spectral/data/ngram.hpp>
 #include <spectral/report/metrics.hpp>
 #include <spectral/report/progress.hpp>
+#include <spectral/report/tensorboard.hpp>
 #include <spectral/train/checkpoint.hpp>
 #include <spectral/train/evaluate.hpp>
 #include <spectral/train/schedule.hpp>
@@ -23,9 +24,10 @@ struct training_options {
     double clip = 1.0;
     std::uint64_t seed = 0;
     index evaluate_every = 0, save_every = 0, log_every = 10, keep = 2;   // 0: only at the end
-    bool overfit_one_batch = false, resume = false, quiet = false;
+    bool overfit_one_batch = false, resume = false, quiet = false, plain = false;   // plain: no line drawn anew
     std::filesystem::path run;            // directory of checkpoints and metrics.jsonl
     std::filesystem::path tokenizer;      // copied into checkpoints; may be empty
+    std::filesystem::path tensorboard;    // directory of event files; empty: none
     std::filesystem::path start_weights;  // safetensors to start from; empty: from the initialisers
     bool keep_frozen = false;             // frozen weights are loaded already: only the others start from initialisers
     nlohmann::json more_identity = nlohmann::json::object();   // further options that a continuation must agree in
@@ -63,7 +65,12 @@ inline training_end train(runner& r, const std::function<batch(index)>& batch_at
     r.zero_gradients();
     fs::create_directories(o.run);
     metrics_writer metrics(o.run / "metrics.jsonl", state.step);
-    progress_line progress(out, progress_options::for_file(2, o.quiet), state.step, o.steps);
+    tensorboard_writer events(o.tensorboard, state.step);
+    const auto record = [&](const metrics_writer::line& line) {
+        metrics.write(line);
+        events.write(line);
+    };
+    progress_line progress(out, progress_options::for_file(2, o.quiet, o.plain), state.step, o.steps);
     detail::stop_on_signal signal;
     const auto last_good = [&] { return fs::exists(o.run / "last") ? (o.run / fs::read_symlink(o.run / "last")).string() : std::string("none"); };
     const auto now = [] { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); };
@@ -76,10 +83,7 @@ inline training_end train(runner& r, const std::function<batch(index)>& batch_at
     const auto run_evaluation = [&] {
         bool best = false;
         for (std::size_t i = 0; i < sets.size(); ++i) {
-            route_trace trace(route_trace::mode::count);
-            r.set_trace(&trace);
             const evaluation e = progress.pause([&] { return evaluate(r, sets[i]); });
-            r.set_trace(nullptr);
             check(std::isfinite(e.nats), "train", "step ", state.step, ": the loss of ", sets[i].name, " is ", e.loss(), "; the last good checkpoint is ", last_good());
             metrics_writer::line line{{"step", state.step}, {"set", sets[i].name}, {"loss", e.loss()}};
             char text[160];
@@ -91,9 +95,8 @@ inline training_end train(runner& r, const std::function<batch(index)>& batch_at
                 std::snprintf(text, sizeof text, "step %lld  %s: loss %.4f, perplexity %.2f", static_cast<long long>(state.step), sets[i].name.c_str(), e.loss(), perplexity(e.nats, e.targets));
             }
             line["targets"] = e.targets;
-            add_routing(line, trace);
-            e.gates.write(line);
-            metrics.write(line);
+            add_work(line, e, r.chiar());
+            record(line);
             progress.message(text);
             if (i == 0 && (state.best_step < 0 || e.loss() < state.best_loss)) {
                 state.best_loss = e.loss();
@@ -149,7 +152,8 @@ inline training_end train(runner& r, const std::function<batch(index)>& batch_at
                                       {"executed_flops", executed.flops()}, {"dense_flops", 3 * dense.flops()}};
             add_routing(line, trace);
             gates.write(line);
-            metrics.write(line);
+            record(line);
+            progress.note(routing_note(line));
         }
         progress.update(state.step, loss, tokens);
 
