@@ -17,5 +17,6 @@ void add_finetune(CLI::App& app);
 void add_merge(CLI::App& app);
 void add_chat(CLI::App& app);
 void add_convert(CLI::App& app);  // public data sets to conversations
+void add_report(CLI::App& app);
 
 }  // namespace spectral::cli

@@ -24,6 +24,7 @@ A first run, from text to text (each command has its own --help):
   spectral eval     --model run --data valid.txt
   spectral generate --model run --prompt "The river"
   spectral route    --model run --text "The river ran north."
+  spectral report   run -o report.html --text "The river ran north."
 
 A run is a directory: checkpoints step-N, links last and best, metrics.jsonl, tokenizer.json and run.json (its options).
 A checkpoint is a directory too: config.json, model.safetensors, optimizer.safetensors, trainer.json, tokenizer.json.
@@ -46,6 +47,7 @@ void add_commands(CLI::App& app) {
     add_chat(app);
     add_merge(app);
     add_convert(app);
+    add_report(app);
 }
 
 // The innermost command of the line, for its options' names.

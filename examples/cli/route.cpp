@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // examples/cli/route.cpp: `spectral route`: which operator each token went to, layer by layer
 #include "commands.hpp"
-#include "runners.hpp"
-
-#include <spectral/text/tokenizer.hpp>
+#include "routed_text.hpp"
 
 #include <unistd.h>
 
@@ -18,65 +16,14 @@ struct route_options {
     runner_choice runner;
 };
 
-struct routed_text {
-    std::vector<row_index> ids;
-    std::vector<std::string> pieces;  // text of each token, as far as it is text alone
-    std::map<index, layer_routes> layers;  // over all windows
-    std::vector<double> meta_gate;
-};
-
-routed_text route(runner& r, const tokenizer& tok, const std::string& text) {
-    routed_text out;
-    out.ids = tok.encode(text);
-    for (row_index id : out.ids) out.pieces.push_back(tok.decode(std::span(&id, 1)));
-    const auto longest = static_cast<std::size_t>(r.facts().longest);
-    for (std::size_t at = 0; at < out.ids.size(); at += longest) {
-        const auto window = std::span(out.ids).subspan(at, std::min(longest, out.ids.size() - at));
-        route_trace trace;
-        r.set_trace(&trace);
-        r.logits(window, 1);
-        r.set_trace(nullptr);
-        for (auto& [layer, routes] : trace.layers) {
-            if (routes.op.empty()) continue;  // a baseline records entropies alone
-            layer_routes& all = out.layers[layer];
-            all.operators = routes.operators;
-            all.op.insert(all.op.end(), routes.op.begin(), routes.op.end());
-            all.entropy.insert(all.entropy.end(), routes.entropy.begin(), routes.entropy.end());
-        }
-        out.meta_gate.insert(out.meta_gate.end(), trace.meta_gate.begin(), trace.meta_gate.end());
-    }
-    return out;
-}
-
-std::vector<std::string> operator_names(const chiar_config& c) {
-    if (c.layer_variant == layer_variant::identity_attn) return {"identity", "attention"};
-    if (c.layer_variant == layer_variant::dct_rbf_attn) return {"dct", "rbf", "attention"};
-    return {"dct", "attention"};
-}
-
-double share_of(const layer_routes& l) {
-    double n = 0;
-    for (row_index op : l.op) n += op == l.operators - 1;
-    return l.op.empty() ? 0 : n / static_cast<double>(l.op.size());
-}
-
 std::string visible(const std::string& piece) { return nlohmann::json(piece).dump(); }
-
-void print_json(const routed_text& t, const std::vector<std::string>& names) {
-    nlohmann::ordered_json json{{"ids", t.ids}, {"tokens", t.pieces}, {"operators", names}};
-    for (const auto& [layer, l] : t.layers)
-        json["layers"][std::to_string(layer)] = {
-            {"attention_share", share_of(l)}, {"op", l.op}, {"entropy", l.entropy}};
-    json["meta_gate"] = t.meta_gate;
-    std::cout << json.dump() << '\n';
-}
 
 // The text once a layer, attention's tokens on a colour.
 void print_colored(const routed_text& t, const std::vector<std::string>& names) {
     static constexpr const char* paint[] = {"\x1b[2m", "\x1b[30;43m", "\x1b[30;46m"};  // dim, then backgrounds
     for (const auto& [layer, l] : t.layers) {
         std::printf("\x1b[1mlayer %lld: %.1f %% to attention\x1b[0m ", static_cast<long long>(layer),
-                    100 * share_of(l));
+                    100 * attention_share(l));
         const auto colour = [&](row_index op) { return paint[op == 0 ? 0 : op == l.operators - 1 ? 2 : 1]; };
         for (row_index op = 0; op < l.operators; ++op)
             std::printf(" %s%s\x1b[0m", colour(op), names[static_cast<std::size_t>(op)].c_str());
@@ -100,7 +47,7 @@ void print_table(const routed_text& t, const std::vector<std::string>& names) {
         std::printf("\n");
     }
     for (const auto& [layer, l] : t.layers)
-        std::printf("layer %lld: %.1f %% to attention\n", static_cast<long long>(layer), 100 * share_of(l));
+        std::printf("layer %lld: %.1f %% to attention\n", static_cast<long long>(layer), 100 * attention_share(l));
 }
 
 void run_route(const route_options& o) {
@@ -114,7 +61,7 @@ void run_route(const route_options& o) {
     const auto names = operator_names(model.chiar());
     const routed_text t = route(*model.load(o.runner), tok, text);
     if (o.json)
-        print_json(t, names);
+        std::cout << to_json(t, model.chiar()).dump() << '\n';
     else if (o.color || (!o.plain && ::isatty(1)))
         print_colored(t, names);
     else
