@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # cmake/install.cmake: install and export, one target file per component, so that find_package looks for no more than asked
-#   cmake --install build/cpu --component library    without the programs
+#   cmake --install build/cpu                        headers, package files and the program spectral
+#   cmake --install build/cpu --component library    without the program (component `program` is that alone)
+# What is installed is what was configured: cuda where a CUDA Toolkit was found, no cpu with -DSPECTRAL_CPU=OFF.
 include(CMakePackageConfigHelpers)
 set(package_folder "${CMAKE_INSTALL_DATADIR}/cmake/spectral")
 
@@ -8,6 +10,11 @@ install(DIRECTORY include/ backends/reference/ DESTINATION "${CMAKE_INSTALL_INCL
         FILES_MATCHING PATTERN "*.hpp")
 if(SPECTRAL_CPU)
     install(DIRECTORY backends/cpu/ DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}" COMPONENT library
+        FILES_MATCHING PATTERN "*.hpp")
+endif()
+if(TARGET spectral_cuda)
+    list(APPEND spectral_components cuda)
+    install(DIRECTORY backends/cuda/ DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}" COMPONENT library
         FILES_MATCHING PATTERN "*.hpp")
 endif()
 foreach(component IN LISTS spectral_components)
@@ -22,3 +29,47 @@ write_basic_package_version_file("${PROJECT_BINARY_DIR}/spectral-config-version.
 install(FILES "${PROJECT_BINARY_DIR}/spectral-config.cmake" "${PROJECT_BINARY_DIR}/spectral-config-version.cmake"
               cmake/FindFFTW3.cmake cmake/FindPCRE2.cmake cmake/Findutf8proc.cmake
         DESTINATION "${package_folder}" COMPONENT library)
+install(FILES LICENSE DESTINATION "${CMAKE_INSTALL_DOCDIR}" COMPONENT library)
+
+# ---- Debian packages: cmake --preset package && cmake --build build/package --target package ----
+#   libspectral-dev   the headers and what find_package reads
+#   spectral          the program
+set(CPACK_GENERATOR DEB)
+set(CPACK_PACKAGE_NAME spectral)
+set(CPACK_PACKAGE_CONTACT "spectral developers <spectral@localhost>")
+set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "${PROJECT_DESCRIPTION}")
+set(CPACK_RESOURCE_FILE_LICENSE "${PROJECT_SOURCE_DIR}/LICENSE")
+set(CPACK_PACKAGING_INSTALL_PREFIX /usr)
+set(CPACK_STRIP_FILES ON)
+set(CPACK_DEB_COMPONENT_INSTALL ON)
+set(CPACK_COMPONENTS_ALL library)
+if(TARGET spectral)
+    list(APPEND CPACK_COMPONENTS_ALL program)
+endif()
+set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
+set(CPACK_DEBIAN_LIBRARY_PACKAGE_NAME libspectral-dev)
+set(CPACK_DEBIAN_LIBRARY_PACKAGE_SECTION libdevel)
+set(CPACK_DEBIAN_LIBRARY_PACKAGE_ARCHITECTURE all)
+set(dependencies "")   # what each component's headers include
+if(SPECTRAL_CPU)
+    list(APPEND dependencies libeigen3-dev)
+    if(SPECTRAL_FFTW)
+        list(APPEND dependencies libfftw3-dev)
+    endif()
+endif()
+if(SPECTRAL_IO)
+    list(APPEND dependencies nlohmann-json3-dev)
+endif()
+if(SPECTRAL_TEXT)
+    list(APPEND dependencies libpcre2-dev libutf8proc-dev)
+endif()
+list(JOIN dependencies ", " CPACK_DEBIAN_LIBRARY_PACKAGE_DEPENDS)
+set(CPACK_DEBIAN_LIBRARY_DESCRIPTION "${PROJECT_DESCRIPTION} (headers)")
+set(CPACK_DEBIAN_PROGRAM_PACKAGE_NAME spectral)
+set(CPACK_DEBIAN_PROGRAM_PACKAGE_SECTION science)
+set(CPACK_DEBIAN_PROGRAM_PACKAGE_SHLIBDEPS ON)
+set(CPACK_DEBIAN_PROGRAM_DESCRIPTION "${PROJECT_DESCRIPTION} (program)")
+if(SPECTRAL_NATIVE)   # packages run on other machines than the one that built them
+    set(CPACK_COMPONENTS_ALL library)
+endif()
+include(CPack)

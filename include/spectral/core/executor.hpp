@@ -32,7 +32,8 @@ concept executor = requires(E& ex, std::size_t bytes, void* p, const void* q, in
     do {                                                                                                               \
         static_assert(requires { kernel(__VA_ARGS__); },                                                               \
                       "spectral: this executor has no " #kernel " for this scalar type: include <spectral/cpu.hpp>, "  \
-                      "<spectral/reference.hpp> or the header that defines your executor, which brings its kernels");  \
+                      "<spectral/cuda.hpp>, <spectral/reference.hpp> or the header that defines your executor, which " \
+                      "brings its kernels");                                                                           \
         if constexpr (requires { kernel(__VA_ARGS__); }) kernel(__VA_ARGS__);                                          \
     } while (false)
 
