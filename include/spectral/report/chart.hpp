@@ -8,6 +8,7 @@
 
 namespace spectral::report {
 
+// In the units of the axes.
 struct point {
     double x, y;
 };
@@ -283,6 +284,7 @@ private:
 // One line of text, and under it what belongs to it on a common horizontal axis.
 struct chart_row {
     enum class shape { bar, outline, interval };
+    // One bar or dot of a row.
     struct mark {
         chart_row::shape shape;
         double low, high;   // bar, outline: from low to high; interval: its ends
@@ -295,6 +297,7 @@ struct chart_row {
     bool strong = false;        // set apart: a total, a mean
 };
 
+// One row per entry along a common axis.
 inline std::string row_chart(const std::string& id, const std::string& title, const axis& x, const std::vector<chart_row>& rows,
                              std::string_view description, double width = 360) {
     detail::bounds found;

@@ -11,6 +11,7 @@ namespace spectral::report {
 
 // ---- results
 
+// Losses and perplexities of all runs as one table.
 inline figure results_figure(const std::vector<run_record>& runs) {
     figure f{.id = "results", .title = "Results", .caption = "Of each run's last evaluation. FLOPs: forward passes, feed-forward and head included.", .wide = true};
     f.table.columns = {"run", "steps", "training tokens", "loss", "perplexity", "accuracy", "bits per byte", "unigram perplexity",
@@ -228,6 +229,7 @@ inline figure work_figure(const std::vector<run_record>& runs) {
     return f;
 }
 
+// What evaluations say: results, and work by operator.
 inline void add_evaluation_figures(page& p, const std::vector<run_record>& runs) {
     p.section("Entropies", "");
     p.add(entropy_figure(runs));

@@ -44,11 +44,13 @@ inline std::string csv(const data_table& t) {
     return out;
 }
 
+// A line of a legend.
 struct legend_entry {
     std::string css;   // of its swatch: "bar s0", "reference", "dot s1"
     std::string text;
 };
 
+// A figure of a page with its table.
 struct figure {
     std::string id;        // of the page and the CSV file
     std::string title, caption = "";
@@ -62,6 +64,7 @@ struct figure {
     bool open_table = false;    // without asking
 };
 
+// The style sheet of every page, for light, dark, narrow and paper.
 inline constexpr const char* page_style = R"(
 :root{color-scheme:light dark;--ink:#1b1f24;--soft:#57606a;--faint:#d8dee4;--paper:#fff;--panel:#f6f8fa;--link:#0757a8;
 --c0:#0b6bb3;--c1:#c8540a;--c2:#00805c;--c3:#a64d88;--c4:#8a6d00;--c5:#2f9bd0;--c6:#5b5b5b;

@@ -38,6 +38,7 @@ inline std::vector<route_layer> route_layers(const json& route, std::size_t toke
 }
 }  // namespace detail
 
+// Routes and entropies of one text, token by token and layer by layer.
 inline figure route_figure(const run_record& r, std::size_t number) {
     figure f{.id = "routing-" + std::to_string(number), .title = "Routing of a text: " + r.name, .wide = true, .whole_table = true};
     const auto& tokens = r.route["tokens"];
@@ -90,6 +91,7 @@ inline figure route_figure(const run_record& r, std::size_t number) {
     return f;
 }
 
+// A figure for every route record of the runs.
 inline void add_route_figures(page& p, const std::vector<run_record>& runs) {
     p.section("Routing of a text", "");
     std::size_t number = 0;

@@ -89,6 +89,7 @@ inline figure gate_figure(const run_record& r, std::size_t number) {
     return f;
 }
 
+// How often each block was closed, by type of step.
 inline figure closed_figure(const std::vector<const run_record*>& records) {
     figure f{.id = "skipped-blocks", .title = "Skipped blocks", .caption = "Share of samples that leave a block out, mean over seeds: light none, dark all."};
     f.table.columns = {"evaluation", "step type", "block", "skipped"};
@@ -119,6 +120,7 @@ inline figure closed_figure(const std::vector<const run_record*>& records) {
     return f;
 }
 
+// Share of closed blocks against the length of the prompt.
 inline figure length_figure(const std::vector<const run_record*>& records) {
     figure f{.id = "skip-against-length", .title = "Skip share against prompt length",
              .caption = "One mark a sample and run. If gates follow length rather than type, both types lie on one curve.", .wide = true};
@@ -157,6 +159,7 @@ inline figure length_figure(const std::vector<const run_record*>& records) {
     return f;
 }
 
+// Differences between types of step with their intervals.
 inline figure differential_figure(const std::vector<const run_record*>& records) {
     figure f{.id = "differential", .title = "Differential: tool calls minus planning",
              .caption = "Points of skip share that tool calls skip more than planning. Thin: one seed, 95 % bootstrap over samples. Bold: mean of the seeds, 95 % by Student's t."};
@@ -187,6 +190,7 @@ inline figure differential_figure(const std::vector<const run_record*>& records)
     return f;
 }
 
+// Perplexity with and without adapters and gates.
 inline figure mode_figure(const std::vector<const run_record*>& records) {
     figure f{.id = "perplexity-by-mode", .title = "Perplexity with and without adapters and gates",
              .caption = "Marks: mean over seeds; lines: from the lowest seed to the highest.", .wide = true};
@@ -225,6 +229,7 @@ inline figure mode_figure(const std::vector<const run_record*>& records) {
     return f;
 }
 
+// The figures of LayerRoute's evaluations.
 inline void add_skip_figures(page& p, const std::vector<run_record>& runs) {
     std::vector<const run_record*> records;
     for (const auto& r : runs)

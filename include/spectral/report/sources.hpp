@@ -12,6 +12,7 @@
 
 namespace spectral::report {
 
+// Keys keep their order.
 using json = nlohmann::ordered_json;
 
 // Everything known of one name.

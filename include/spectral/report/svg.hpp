@@ -17,6 +17,7 @@
 
 namespace spectral::report {
 
+// No number: what has it is not drawn.
 inline constexpr double nothing = std::numeric_limits<double>::quiet_NaN();
 inline constexpr int styles = 7;   // distinct classes s0 ...
 
@@ -138,9 +139,11 @@ inline std::vector<std::string> tick_texts(const std::vector<double>& ticks) {
 
 // ---- elements
 
+// Parts of an element.
 inline std::string attribute(std::string_view name, double v) { return " " + std::string(name) + "=\"" + coordinate(v) + "\""; }
 inline std::string titled(std::string_view title) { return title.empty() ? "" : "<title>" + escaped(title) + "</title>"; }
 
+// Which end of a text stands at its place; then the elements: text, line, rectangle. `css` is a class.
 enum class anchor { start, middle, end };
 inline std::string svg_text(double x, double y, std::string_view text, anchor at = anchor::start, std::string_view css = "") {
     static constexpr const char* names[] = {"start", "middle", "end"};

@@ -72,6 +72,7 @@ private:
     std::string bytes_;
 };
 
+// A record of an event file: length, data, and checksums of both.
 inline std::string event_record(std::string_view data) {
     std::string length;
     for (int i = 0; i < 8; ++i) length += static_cast<char>(static_cast<std::uint64_t>(data.size()) >> (8 * i));

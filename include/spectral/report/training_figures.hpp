@@ -53,6 +53,7 @@ private:
 };
 }  // namespace detail
 
+// How a figure of curves is drawn.
 struct curve_options {
     std::string id, title, caption;
     const char* key;
@@ -149,6 +150,7 @@ inline figure share_figure(const std::vector<run_record>& runs, const std::strin
     return f;
 }
 
+// Curves of all runs together.
 inline void add_training_figures(page& p, const std::vector<run_record>& runs) {
     p.section("Training", "Thin lines: training batches. Lines with marks: evaluation of held-out data.");
     p.add(curve_figure(runs, {"loss", "Loss", "", "loss", {.label = "nats a target"}}));
