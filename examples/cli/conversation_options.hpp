@@ -3,7 +3,7 @@
 #pragma once
 #include "options.hpp"
 
-#include <spectral/data/conversations.hpp>
+#include <spectral/data/conversation_batches.hpp>
 #include <spectral/train/evaluate.hpp>
 
 namespace spectral::cli {

@@ -4,6 +4,7 @@
 #include "options.hpp"
 
 #include <spectral/data/converters.hpp>
+#include <spectral/data/length_matching.hpp>
 
 #include <iostream>
 
@@ -13,7 +14,7 @@ namespace {
 struct convert_options {
     std::string from, out, schema, tokenizer, side = "held_out";
     std::vector<std::string> files, match;
-    index limit = 0, most_results = 0, tolerance = 0;
+    index limit = 0, most_results = 0, tolerance = 0, max_prompt = 0;
     double held_out = 0.1;
     bool share_tools = false;
 };
@@ -56,6 +57,7 @@ void match_files(const convert_options& o) {
     const auto set =
         match_conversations(read_text_file(o.match[0]), o.match[0], read_text_file(o.match[1]), o.match[1], tok,
                             {.tolerance = o.tolerance,
+                             .max_prompt = o.max_prompt,
                              .side = o.side == "all" ? conversation_side::all : conversation_side::held_out,
                              .held_out_share = o.held_out,
                              .share_tools = o.share_tools});
@@ -87,6 +89,7 @@ void add_convert(CLI::App& app) {
                       ->expected(2);
     option(*c, "--tokenizer", o->tokenizer, "FILE", "--match: tokenizer.json");
     option(*c, "--tolerance", o->tolerance, "N", "--match: largest difference within a pair, tokens");
+    option(*c, "--max-prompt", o->max_prompt, "N", "--match: longest prompt to take, tokens; 0: any");
     choice(*c, "--side", o->side, {"held_out", "all"}, "--match: conversations to take");
     option(*c, "--held-out", o->held_out, "SHARE",
            "--match: share that training leaves out, by a hash of the user's first words");

@@ -18,7 +18,7 @@ using json = nlohmann::ordered_json;
 struct of_type {
     std::string type;
     std::optional<conversation_batches> batches;
-    std::vector<double> prompt_length;
+    std::vector<double> prompt_length, tools;   // tokens; 1 where the system turn lists tools
 
     std::vector<double> skip;                        // share of closed gates, by sample
     std::vector<std::vector<double>> soft, closed;   // by block: probability, 1 where closed, by sample
@@ -50,7 +50,10 @@ std::vector<of_type> read_types(const step_evaluation& o, const tokenizer& tok) 
         data.name = all.name;
         of_type t;
         t.type = type.empty() ? "untyped" : type;
-        for (const auto& turn : data.turns) t.prompt_length.push_back(static_cast<double>(turn.prompt_length()));
+        for (const auto& turn : data.turns) {
+            t.prompt_length.push_back(static_cast<double>(turn.prompt_length()));
+            t.tools.push_back(data.conversations[static_cast<std::size_t>(turn.conversation)].tools ? 1 : 0);
+        }
         t.batches.emplace(std::move(data), batch_options(o.data, o.batch, 0, false));
         out.push_back(std::move(t));
     }
@@ -92,6 +95,19 @@ void measure(runner& r, of_type& t, const mode& m, index blocks) {
     route.force_open({});
 }
 
+// mean of `values` (by sample, in the order of the types) over tool calls, less that over planning
+double difference(const std::vector<double>& values, const std::vector<of_type>& types) {
+    double out = 0;
+    auto at = values.begin();
+    for (const auto& t : types) {
+        const auto end = at + static_cast<std::ptrdiff_t>(t.skip.size());
+        const double sign = t.type == "tool_call" ? 1 : t.type == "planning" ? -1 : 0;
+        out += sign * mean_of({at, end});
+        at = end;
+    }
+    return out;
+}
+
 json bounds(const interval& i) { return json::array({i.low, i.high}); }
 
 json gate_table(const of_type& t) {
@@ -113,7 +129,7 @@ json run_figures(const step_evaluation& o, const std::string& name, runner& r, s
         for (const mode& m : modes)
             if ((!m.adapters || route.adapted() || m.gates) && (!m.gates || route.gates)) measure(r, t, m, blocks);
     json out{{"run", name}};
-    std::vector<double> skip, length, tool;
+    std::vector<double> skip, length, tools, tool;   // by sample: share of closed gates, tokens, tools listed, a call
     std::map<std::string, std::pair<double, double>> all;   // nats, targets by mode
     for (const auto& t : types) {
         json& j = out["types"][t.type];
@@ -133,6 +149,7 @@ json run_figures(const step_evaluation& o, const std::string& name, runner& r, s
         j["by_sample"] = {{"prompt_tokens", t.prompt_length}, {"skip_share", t.skip}};
         skip.insert(skip.end(), t.skip.begin(), t.skip.end());
         length.insert(length.end(), t.prompt_length.begin(), t.prompt_length.end());
+        tools.insert(tools.end(), t.tools.begin(), t.tools.end());
         tool.insert(tool.end(), t.skip.size(), t.type == "tool_call" ? 1.0 : 0.0);
     }
     for (const auto& [m, sums] : all) out["perplexity"][m] = std::exp(sums.first / std::max(sums.second, 1.0));
@@ -149,6 +166,8 @@ json run_figures(const step_evaluation& o, const std::string& name, runner& r, s
     if (first && second) {
         out["differential"] = mean_of(first->skip) - mean_of(second->skip);
         out["differential_95"] = bounds(bootstrap_difference(first->skip, second->skip, o.resamples));
+        // what a rule without a gate would make of the same shares
+        out["rules"] = {{"length", difference(dealt_by(length, skip), types)}, {"tools", difference(dealt_by(tools, skip), types)}};
     }
     return out;
 }
@@ -169,7 +188,9 @@ void print(const json& j) {
     }
     if (j.contains("differential"))
         std::printf("  tool_call skips %+.2f points more than planning, 95 %% [%+.2f, %+.2f]\n", percent(j["differential"]),
-                    percent(j["differential_95"][0]), percent(j["differential_95"][1]));
+                    percent(j["differential_95"][0]), percent(j["differential_95"][1])),
+        std::printf("  the same shares dealt by length alone: %+.2f points; by whether tools are listed: %+.2f\n",
+                    percent(j["rules"]["length"]), percent(j["rules"]["tools"]));
     if (!j.contains("correlation")) return;
     const auto& c = j["correlation"];
     std::printf("  correlation of skipping with prompt length %+.3f, with tool_call %+.3f, with tool_call given length %+.3f\n",
@@ -180,6 +201,37 @@ void print(const json& j) {
         for (const auto& g : t["gates"]) std::printf(" %4.0f%%", percent(g["skip_share"]));
         std::printf("\n");
     }
+}
+
+// Means over runs with Student's intervals: of the differential, and by step type of the skip share and of what the gates
+// cost, ln(routed perplexity / perplexity with every block).
+json over_runs(const json& runs) {
+    std::map<std::string, std::vector<double>> differential, skip, cost;
+    for (const auto& run : runs) {
+        if (run.contains("differential")) differential["tool_call - planning"].push_back(run["differential"]);
+        for (const auto& [type, t] : run["types"].items()) {
+            if (!t.contains("skip_share")) continue;
+            skip[type].push_back(t["skip_share"]);
+            const json& perplexity = t["perplexity"];
+            const json& open = perplexity.contains("adapters") ? perplexity["adapters"] : perplexity["backbone"];
+            cost[type].push_back(std::log(perplexity["routed"].get<double>() / open.get<double>()));
+        }
+    }
+    json out{{"runs", runs.size()}};
+    for (const auto& [name, sets] : {std::pair{"differential", differential}, std::pair{"skip_share", skip}, std::pair{"log_cost", cost}})
+        for (const auto& [key, values] : sets)
+            out[name][key] = {{"mean", mean_of(values)}, {"deviation", std::sqrt(variance_of(values))}, {"95", bounds(student_interval(values))}};
+    return out;
+}
+
+void print_over_runs(const json& j) {
+    std::printf("\n%d runs, mean and its 95 %% interval (Student's t)\n", j["runs"].get<int>());
+    for (const auto& [name, title, unit] : {std::tuple{"differential", "differential, points", 100.0}, {"skip_share", "skip share, %", 100.0},
+                                            {"log_cost", "cost of the gates, ln perplexity", 1.0}})
+        if (j.contains(name))
+            for (const auto& [key, v] : j[name].items())
+                std::printf("  %-34s %-22s %+8.4f [%+.4f, %+.4f]\n", title, key.c_str(), unit * v["mean"].get<double>(),
+                            unit * v["95"][0].get<double>(), unit * v["95"][1].get<double>());
 }
 
 }  // namespace
@@ -196,7 +248,6 @@ void evaluate_steps(const step_evaluation& o) {
     const std::vector<of_type> types = read_types(o, tok);
 
     json all{{"model", o.model}, {"data", o.files}, {"side", o.side}};
-    std::vector<double> differentials;
     std::vector<std::pair<std::string, route_files>> routes;
     for (const auto& run : o.runs) {
         const auto path = find_checkpoint(run);
@@ -210,17 +261,11 @@ void evaluate_steps(const step_evaluation& o) {
         const auto r = model.load(o.runner, files);
         json figures = run_figures(o, name, *r, types);
         if (!o.json) print(figures);
-        if (figures.contains("differential")) differentials.push_back(figures["differential"].get<double>());
         all["runs"].push_back(std::move(figures));
     }
-    if (differentials.size() > 1) {
-        const interval i = student_interval(differentials);
-        all["differential"] = {{"mean", mean_of(differentials)}, {"deviation", std::sqrt(variance_of(differentials))},
-                               {"95", bounds(i)}, {"runs", differentials.size()}};
-        if (!o.json)
-            std::printf("\n%zu runs: differential %+.2f points, deviation %.2f, 95 %% of the mean [%+.2f, %+.2f] (Student's t)\n",
-                        differentials.size(), 100 * mean_of(differentials), 100 * std::sqrt(variance_of(differentials)),
-                        100 * i.low, 100 * i.high);
+    if (routes.size() > 1) {
+        all["over_runs"] = over_runs(all["runs"]);
+        if (!o.json) print_over_runs(all["over_runs"]);
     }
     if (o.json) std::cout << all.dump(2) << '\n';
 }

@@ -9,9 +9,11 @@
 namespace spectral::cli {
 
 void add_generation_options(CLI::App& c, generation_choice& o) {
+    o.command = &c;
     auto& s = o.how.sampling;
     option(c, "--max-new-tokens", o.how.max_new_tokens, "N", "tokens at most; the model's longest sequence ends it too");
-    option(c, "--temperature", s.temperature, "X", "0: always the most likely token");
+    option(c, "--temperature", s.temperature, "X",
+           "0: always the most likely token; this and the next four: the model's generation_config.json, if it has one");
     option(c, "--top-k", s.top_k, "N", "keep the N most likely tokens; 0: all");
     option(c, "--top-p", s.top_p, "X", "keep the most likely tokens of this probability together");
     option(c, "--min-p", s.min_p, "X", "keep tokens of at least X times the largest probability");
@@ -25,6 +27,18 @@ void add_generation_options(CLI::App& c, generation_choice& o) {
 void complete(generation_choice& o, const model_directory& model, const tokenizer& tok) {
     check(o.how.max_new_tokens > 0, "--max-new-tokens", "expected at least 1, found ", o.how.max_new_tokens);
     for (const auto& s : o.stop) check(!s.empty(), "--stop", "expected text, found an empty string");
+    if (const auto file = model.path / "generation_config.json"; std::filesystem::exists(file)) {
+        sampling_options s = read_sampling(file, o.how.sampling);
+        const auto given = [&](const char* name, auto sampling_options::*field) {
+            if (o.command->count(name)) s.*field = o.how.sampling.*field;
+        };
+        given("--temperature", &sampling_options::temperature);
+        given("--top-k", &sampling_options::top_k);
+        given("--top-p", &sampling_options::top_p);
+        given("--min-p", &sampling_options::min_p);
+        given("--repetition-penalty", &sampling_options::repetition_penalty);
+        o.how.sampling = s;
+    }
     if (model.is_qwen2()) o.how.end_ids = model.qwen2().eos_token_ids;
     if (const auto end = tok.token_id("<|endoftext|>"); end && o.how.end_ids.empty()) o.how.end_ids = {*end};
     o.how.known_ids = std::min(tok.vocab_size(), model.vocabulary());

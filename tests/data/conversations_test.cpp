@@ -2,7 +2,8 @@
 // tests/data/conversations_test.cpp: samples from conversations, their masks, limits and order; length-matched pairs
 #include "support/golden.hpp"
 
-#include <spectral/data/conversations.hpp>
+#include <spectral/data/conversation_batches.hpp>
+#include <spectral/data/length_matching.hpp>
 
 #include <map>
 #include <set>
@@ -317,6 +318,12 @@ TEST_CASE("a length-matched set is JSON lines with one sample each", "[data]") {
     const auto again = match_conversations(tools, "t.jsonl", plans, "p.jsonl", tok(),
                                            {.tolerance = 2, .side = conversation_side::all});
     CHECK(again.lines == set.lines);
+    const index longest = set.lines[0]["prompt_tokens"];
+    const auto shorter = match_conversations(tools, "t.jsonl", plans, "p.jsonl", tok(),
+                                             {.max_prompt = longest, .side = conversation_side::all});
+    CHECK(shorter.pairs > 0);
+    CHECK(shorter.pairs < set.pairs);
+    for (const auto& line : shorter.lines) CHECK(line["prompt_tokens"].get<index>() <= longest);
 }
 
 TEST_CASE("pairs that share their tools differ in what was said alone", "[data]") {

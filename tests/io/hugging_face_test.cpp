@@ -40,6 +40,21 @@ TEST_CASE("hugging_face: ids that end a text, of generation_config.json", "[io][
     CHECK_SENTENCE(read_eos_ids(dir / "none.json", 100), (dir / "none.json").string());
 }
 
+TEST_CASE("hugging_face: sampling of generation_config.json", "[io][hugging_face]") {
+    const temporary_dir dir;
+    const auto file = dir / "generation_config.json";
+    const auto read = [&](const std::string& text, sampling_options otherwise = {}) {
+        write_file_atomically(file, text);
+        return read_sampling(file, otherwise);
+    };
+    const auto o = read(R"({"do_sample": true, "temperature": 0.7, "top_k": 20, "top_p": 0.8, "repetition_penalty": 1.1})", {.min_p = 0.1, .seed = 5});
+    CHECK((o.temperature == 0.7 && o.top_k == 20 && o.top_p == 0.8 && o.repetition_penalty == 1.1 && o.min_p == 0.1 && o.seed == 5));
+    CHECK(read(R"({"do_sample": false, "temperature": 0.7})").temperature == 0);
+    CHECK(read(R"({"temperature": null})", {.temperature = 0.5}).temperature == 0.5);
+    CHECK_SENTENCE(read(R"({"top_p": 2})"), file.string() + ": top_p: expected a number in (0, 1], found 2");
+    CHECK_SENTENCE(read(R"({"top_k": "20"})"), file.string() + ": top_k: expected a number, found \"20\"");
+}
+
 TEST_CASE("hugging_face: config.json is read back", "[io][hugging_face]") {
     for (const std::vector<row_index>& ends : {std::vector<row_index>{}, {151645}, {151645, 151643}}) {
         qwen2_config c = qwen2_config::half_billion();

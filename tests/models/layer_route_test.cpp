@@ -157,6 +157,95 @@ TEMPLATE_LIST_TEST_CASE("layer_route: a forced generation gives the logits of th
         }
 }
 
+// Gates that decide by what they read: about half of (block, sequence) closed.
+template <class Target>
+struct routed_model : made<Target> {
+    explicit routed_model(skip_gate_options o) : made<Target>(with(o)) {}
+    static layer_route_model with(const skip_gate_options& o) {
+        auto m = adapted();
+        m.route.gates = o;
+        return m;
+    }
+    // nats of each row of sequence `ids`, whose prompt is its first `prompt` tokens, without a cache
+    double nats(const std::vector<std::vector<row_index>>& sequences, const std::vector<index>& prompts) {
+        batch b;
+        b.prompt_lengths = prompts;
+        for (const auto& ids : sequences) {
+            b.lengths.push_back(static_cast<index>(ids.size()) - 1);
+            b.ids.insert(b.ids.end(), ids.begin(), ids.end() - 1);
+            b.targets.insert(b.targets.end(), ids.begin() + 1, ids.end());
+        }
+        for (std::size_t s = 0, row = 0; s < prompts.size(); row += sequences[s++].size() - 1)
+            std::fill_n(b.targets.begin() + static_cast<std::ptrdiff_t>(row), prompts[s] - 1, -1);   // the answer alone
+        return this->model.run(b, phase::evaluation).nats;
+    }
+    // the same from a generation of all sequences side by side: prefill, then token by token
+    double decoded_nats(const std::vector<std::vector<row_index>>& sequences, const std::vector<index>& prompts) {
+        auto state = this->stack().make_decode_state(this->model.ex, static_cast<index>(sequences.size()), 16);
+        double sum = 0;
+        for (index step = 0;; ++step) {
+            std::vector<row_index> ids;
+            std::vector<index> lengths(sequences.size());
+            for (std::size_t s = 0; s < sequences.size(); ++s) {
+                const auto first = step == 0 ? 0 : prompts[s] + step - 1, last = prompts[s] + step;
+                if (last >= static_cast<index>(sequences[s].size())) continue;
+                ids.insert(ids.end(), sequences[s].begin() + first, sequences[s].begin() + last);
+                lengths[s] = last - first;
+            }
+            if (ids.empty()) return sum;
+            const auto host = to_host(this->model.ex, this->model.decode(ids, lengths, state));
+            for (std::size_t s = 0; s < sequences.size(); ++s) {
+                if (lengths[s] == 0) continue;
+                const auto z = rows_of({host.begin(), host.end()}, vocabulary, static_cast<index>(s), static_cast<index>(s) + 1);
+                double total = 0;
+                for (double v : z) total += std::exp(v);
+                sum += std::log(total) - z[static_cast<std::size_t>(sequences[s][static_cast<std::size_t>(prompts[s] + step)])];
+            }
+        }
+    }
+};
+
+TEMPLATE_LIST_TEST_CASE("layer_route: each sequence follows its own gates, alone, in a batch and with a cache", "[models][layer_route]", targets) {
+    using T = typename TestType::scalar;
+    const double bound = std::is_same_v<T, double> ? 1e-12 : 1e-5;
+    std::vector<std::vector<row_index>> sequences;
+    std::vector<index> prompts;
+    for (index n : {4, 9, 6, 12, 2, 7}) {
+        prompts.push_back(n);
+        sequences.push_back(random_ids(n + 3, vocabulary, 30 + static_cast<std::uint64_t>(n)));
+    }
+    for (gate_scope scope : scopes)
+        for (gate_pool pool : {gate_pool::prompt, gate_pool::last_prompt_token}) {
+            INFO(name_of(scope) << ", pool " << static_cast<int>(pool));
+            routed_model<TestType> m({.pool = pool, .scope = scope});
+            for (auto& gate : m.stack().gates) {   // the bias drawn leaves all open, or all closed
+                const T middle = 0;
+                m.model.ex.copy_from_host(gate.bias.value.data, &middle, sizeof middle);
+            }
+            double alone = 0, closed = 0;
+            for (std::size_t s = 0; s < sequences.size(); ++s) {
+                alone += m.nats({sequences[s]}, {prompts[s]});
+                for (double g : m.model.gates().hard) closed += 1 - g;
+            }
+            CHECK(closed > 2);
+            CHECK(closed < static_cast<double>(blocks * static_cast<index>(sequences.size())) - 2);
+            CHECK(m.nats(sequences, prompts) == Approx(alone).epsilon(bound));
+            CHECK(m.decoded_nats(sequences, prompts) == Approx(alone).epsilon(bound));
+        }
+}
+
+TEMPLATE_LIST_TEST_CASE("layer_route: a new adapter and open gates are the backbone, bit for bit", "[models][layer_route]", targets) {
+    made<TestType> plain(tiny());
+    auto config = adapted();
+    config.route.gates = skip_gate_options{};
+    made<TestType> m(config);
+    set_gates(m.model, {1, 1, 1});
+    CHECK(m.logits() != plain.logits());
+    for (const auto& [name, p] : m.model.parameters.named())
+        if (name.ends_with("lora_B.weight")) m.model.parameters.assign(*p, std::vector<typename TestType::scalar>(static_cast<std::size_t>(p->size())));
+    CHECK(m.logits() == plain.logits());
+}
+
 TEST_CASE("layer_route: training runs every block, whatever evaluation is forced to", "[models][layer_route]") {
     const batch b = language_batch({5, 3}, vocabulary, 9);
     for (const auto& config : {tiny(), gated()}) {

@@ -6,6 +6,7 @@
 #pragma once
 #include <spectral/io/json.hpp>
 #include <spectral/models/qwen2_config.hpp>
+#include <spectral/models/sampling.hpp>
 
 namespace spectral {
 
@@ -78,6 +79,25 @@ inline std::vector<row_index> read_eos_ids(const std::filesystem::path& file, in
     check(json.is_object(), file.string(), "expected a JSON object");
     if (!json.contains("eos_token_id") || json["eos_token_id"].is_null()) return {};
     return parse_eos_ids(json["eos_token_id"], file.string(), vocabulary);
+}
+
+// and how Transformers would draw: what the file does not say stays as given
+inline sampling_options read_sampling(const std::filesystem::path& file, sampling_options o) {
+    const auto json = read_json_file(file);
+    check(json.is_object(), file.string(), "expected a JSON object");
+    const auto number = [&](const char* key, auto& out) {
+        if (!json.contains(key) || json[key].is_null()) return;
+        check(json[key].is_number(), file.string(), key, ": expected a number, found ", json[key].dump().substr(0, 60));
+        out = json[key].get<std::remove_reference_t<decltype(out)>>();
+    };
+    number("temperature", o.temperature);
+    number("top_k", o.top_k);
+    number("top_p", o.top_p);
+    number("min_p", o.min_p);
+    number("repetition_penalty", o.repetition_penalty);
+    if (const auto draws = json.find("do_sample"); draws != json.end() && *draws == false) o.temperature = 0;
+    o.validate(file.string());
+    return o;
 }
 
 // The text of config.json as Transformers reads it.

@@ -23,13 +23,13 @@ struct sampling_options {
     index top_k = 0;  // 0: all
     std::uint64_t seed = 0;
 
-    void validate() const {
-        check(temperature >= 0 && std::isfinite(temperature), "sampling", "temperature: expected at least 0, found ",
+    void validate(std::string_view where = "sampling") const {
+        check(temperature >= 0 && std::isfinite(temperature), where, "temperature: expected at least 0, found ",
               temperature);
-        check(top_k >= 0, "sampling", "top_k: expected at least 0, found ", top_k);
-        check(top_p > 0 && top_p <= 1, "sampling", "top_p: expected a number in (0, 1], found ", top_p);
-        check(min_p >= 0 && min_p <= 1, "sampling", "min_p: expected a number in [0, 1], found ", min_p);
-        check(repetition_penalty > 0, "sampling", "repetition_penalty: expected more than 0, found ",
+        check(top_k >= 0, where, "top_k: expected at least 0, found ", top_k);
+        check(top_p > 0 && top_p <= 1, where, "top_p: expected a number in (0, 1], found ", top_p);
+        check(min_p >= 0 && min_p <= 1, where, "min_p: expected a number in [0, 1], found ", min_p);
+        check(repetition_penalty > 0, where, "repetition_penalty: expected more than 0, found ",
               repetition_penalty);
     }
 };

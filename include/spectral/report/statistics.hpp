@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <vector>
 
 namespace spectral {
@@ -43,6 +44,22 @@ inline double partial_correlation(const std::vector<double>& x, const std::vecto
     const double xy = correlation(x, y), xz = correlation(x, z), yz = correlation(y, z);
     const double rest = (1 - xz * xz) * (1 - yz * yz);
     return rest > 1e-12 ? (xy - xz * yz) / std::sqrt(rest) : 0;
+}
+
+// The same values dealt anew by a rule that sees `key` alone: the largest to the largest keys, equal keys share alike.
+inline std::vector<double> dealt_by(const std::vector<double>& key, std::vector<double> values) {
+    check_equal(key.size(), values.size(), "dealt_by", "number of values");
+    std::sort(values.begin(), values.end());
+    std::vector<std::size_t> order(key.size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return key[a] < key[b]; });
+    std::vector<double> out(key.size());
+    for (std::size_t first = 0, last = 0; first < order.size(); first = last) {
+        double sum = 0;
+        for (; last < order.size() && key[order[last]] == key[order[first]]; ++last) sum += values[last];
+        for (std::size_t i = first; i < last; ++i) out[order[i]] = sum / static_cast<double>(last - first);
+    }
+    return out;
 }
 
 // Ends of a confidence interval.
