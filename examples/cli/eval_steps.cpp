@@ -18,11 +18,11 @@ using json = nlohmann::ordered_json;
 struct of_type {
     std::string type;
     std::optional<conversation_batches> batches;
-    std::vector<double> prompt_length, tools;   // tokens; 1 where the system turn lists tools
+    std::vector<double> prompt_length, tools;  // tokens; 1 where the system turn lists tools
 
-    std::vector<double> skip;                        // share of closed gates, by sample
-    std::vector<std::vector<double>> soft, closed;   // by block: probability, 1 where closed, by sample
-    std::map<std::string, double> nats, seconds;     // by mode
+    std::vector<double> skip;  // share of closed gates, by sample
+    std::vector<std::vector<double>> soft, closed;  // by block: probability, 1 where closed, by sample
+    std::map<std::string, double> nats, seconds;  // by mode
     index targets = 0;
     mac_counts executed, dense;
 };
@@ -115,8 +115,11 @@ json gate_table(const of_type& t) {
     for (std::size_t l = 0; l < t.soft.size(); ++l) {
         std::vector<index> bins(10);
         for (double s : t.soft[l]) ++bins[static_cast<std::size_t>(std::min(9.0, std::floor(10 * s)))];
-        out.push_back({{"block", l}, {"skip_share", mean_of(t.closed[l])}, {"mean", mean_of(t.soft[l])},
-                       {"variance", variance_of(t.soft[l])}, {"histogram", bins}});
+        out.push_back({{"block", l},
+                       {"skip_share", mean_of(t.closed[l])},
+                       {"mean", mean_of(t.soft[l])},
+                       {"variance", variance_of(t.soft[l])},
+                       {"histogram", bins}});
     }
     return out;
 }
@@ -129,8 +132,8 @@ json run_figures(const step_evaluation& o, const std::string& name, runner& r, s
         for (const mode& m : modes)
             if ((!m.adapters || route.adapted() || m.gates) && (!m.gates || route.gates)) measure(r, t, m, blocks);
     json out{{"run", name}};
-    std::vector<double> skip, length, tools, tool;   // by sample: share of closed gates, tokens, tools listed, a call
-    std::map<std::string, std::pair<double, double>> all;   // nats, targets by mode
+    std::vector<double> skip, length, tools, tool;  // by sample: share of closed gates, tokens, tools listed, a call
+    std::map<std::string, std::pair<double, double>> all;  // nats, targets by mode
     for (const auto& t : types) {
         json& j = out["types"][t.type];
         j = {{"samples", t.prompt_length.size()}, {"prompt_tokens", mean_of(t.prompt_length)}};
@@ -155,7 +158,8 @@ json run_figures(const step_evaluation& o, const std::string& name, runner& r, s
     for (const auto& [m, sums] : all) out["perplexity"][m] = std::exp(sums.first / std::max(sums.second, 1.0));
     if (!route.gates) return out;
     out["skip_share"] = mean_of(skip);
-    out["correlation"] = {{"length", correlation(skip, length)}, {"tool_call", correlation(skip, tool)},
+    out["correlation"] = {{"length", correlation(skip, length)},
+                          {"tool_call", correlation(skip, tool)},
                           {"tool_call_given_length", partial_correlation(skip, tool, length)},
                           {"length_of_tool_call", correlation(length, tool)}};
     const of_type *first = nullptr, *second = nullptr;
@@ -167,7 +171,8 @@ json run_figures(const step_evaluation& o, const std::string& name, runner& r, s
         out["differential"] = mean_of(first->skip) - mean_of(second->skip);
         out["differential_95"] = bounds(bootstrap_difference(first->skip, second->skip, o.resamples));
         // what a rule without a gate would make of the same shares
-        out["rules"] = {{"length", difference(dealt_by(length, skip), types)}, {"tools", difference(dealt_by(tools, skip), types)}};
+        out["rules"] = {{"length", difference(dealt_by(length, skip), types)},
+                        {"tools", difference(dealt_by(tools, skip), types)}};
     }
     return out;
 }
@@ -175,26 +180,29 @@ json run_figures(const step_evaluation& o, const std::string& name, runner& r, s
 void print(const json& j) {
     const auto percent = [](const json& v) { return 100 * v.get<double>(); };
     std::printf("\n%s\n", j["run"].get<std::string>().c_str());
-    std::printf("  %-12s %8s %8s %10s %10s %10s %8s %19s %8s\n", "step type", "samples", "prompt", "backbone", "adapters", "routed",
-                "skip", "95 %", "FLOPs");
+    std::printf("  %-12s %8s %8s %10s %10s %10s %8s %19s %8s\n", "step type", "samples", "prompt", "backbone",
+                "adapters", "routed", "skip", "95 %", "FLOPs");
     for (const auto& [type, t] : j["types"].items()) {
         std::printf("  %-12s %8d %8.1f", type.c_str(), t["samples"].get<int>(), t["prompt_tokens"].get<double>());
         for (const char* m : {"backbone", "adapters", "routed"})
-            t["perplexity"].contains(m) ? std::printf(" %10.4f", t["perplexity"][m].get<double>()) : std::printf(" %10s", "-");
+            t["perplexity"].contains(m) ? std::printf(" %10.4f", t["perplexity"][m].get<double>())
+                                        : std::printf(" %10s", "-");
         if (t.contains("skip_share"))
             std::printf(" %7.2f%% [%6.2f%%, %6.2f%%] %7.1f%%", percent(t["skip_share"]), percent(t["skip_share_95"][0]),
-                        percent(t["skip_share_95"][1]), 100 * t["executed_flops"].get<double>() / t["dense_flops"].get<double>());
+                        percent(t["skip_share_95"][1]),
+                        100 * t["executed_flops"].get<double>() / t["dense_flops"].get<double>());
         std::printf("\n");
     }
     if (j.contains("differential"))
-        std::printf("  tool_call skips %+.2f points more than planning, 95 %% [%+.2f, %+.2f]\n", percent(j["differential"]),
-                    percent(j["differential_95"][0]), percent(j["differential_95"][1])),
-        std::printf("  the same shares dealt by length alone: %+.2f points; by whether tools are listed: %+.2f\n",
-                    percent(j["rules"]["length"]), percent(j["rules"]["tools"]));
+        std::printf("  tool_call skips %+.2f points more than planning, 95 %% [%+.2f, %+.2f]\n",
+                    percent(j["differential"]), percent(j["differential_95"][0]), percent(j["differential_95"][1])),
+            std::printf("  the same shares dealt by length alone: %+.2f points; by whether tools are listed: %+.2f\n",
+                        percent(j["rules"]["length"]), percent(j["rules"]["tools"]));
     if (!j.contains("correlation")) return;
     const auto& c = j["correlation"];
-    std::printf("  correlation of skipping with prompt length %+.3f, with tool_call %+.3f, with tool_call given length %+.3f\n",
-                c["length"].get<double>(), c["tool_call"].get<double>(), c["tool_call_given_length"].get<double>());
+    std::printf(
+        "  correlation of skipping with prompt length %+.3f, with tool_call %+.3f, with tool_call given length %+.3f\n",
+        c["length"].get<double>(), c["tool_call"].get<double>(), c["tool_call_given_length"].get<double>());
     std::printf("  closed gates by block:\n");
     for (const auto& [type, t] : j["types"].items()) {
         std::printf("  %-12s", type.c_str());
@@ -218,15 +226,19 @@ json over_runs(const json& runs) {
         }
     }
     json out{{"runs", runs.size()}};
-    for (const auto& [name, sets] : {std::pair{"differential", differential}, std::pair{"skip_share", skip}, std::pair{"log_cost", cost}})
+    for (const auto& [name, sets] :
+         {std::pair{"differential", differential}, std::pair{"skip_share", skip}, std::pair{"log_cost", cost}})
         for (const auto& [key, values] : sets)
-            out[name][key] = {{"mean", mean_of(values)}, {"deviation", std::sqrt(variance_of(values))}, {"95", bounds(student_interval(values))}};
+            out[name][key] = {{"mean", mean_of(values)},
+                              {"deviation", std::sqrt(variance_of(values))},
+                              {"95", bounds(student_interval(values))}};
     return out;
 }
 
 void print_over_runs(const json& j) {
     std::printf("\n%d runs, mean and its 95 %% interval (Student's t)\n", j["runs"].get<int>());
-    for (const auto& [name, title, unit] : {std::tuple{"differential", "differential, points", 100.0}, {"skip_share", "skip share, %", 100.0},
+    for (const auto& [name, title, unit] : {std::tuple{"differential", "differential, points", 100.0},
+                                            {"skip_share", "skip share, %", 100.0},
                                             {"log_cost", "cost of the gates, ln perplexity", 1.0}})
         if (j.contains(name))
             for (const auto& [key, v] : j[name].items())
@@ -238,8 +250,8 @@ void print_over_runs(const json& j) {
 
 void evaluate_steps(const step_evaluation& o) {
     check(!o.files.empty(), "spectral eval --by step_type", "expected conversations (--data FILE...), found none");
-    check(o.side == "all" || o.side == "training" || o.side == "held_out", "--side", "expected held_out, training or all, found ",
-          in_quotes(o.side));
+    check(o.side == "all" || o.side == "training" || o.side == "held_out", "--side",
+          "expected held_out, training or all, found ", in_quotes(o.side));
     const model_directory model(o.model);
     model.qwen2();
     const auto tok = tokenizer::from_file(model.tokenizer());

@@ -11,16 +11,19 @@ namespace spectral::cli {
 void add_generation_options(CLI::App& c, generation_choice& o) {
     o.command = &c;
     auto& s = o.how.sampling;
-    option(c, "--max-new-tokens", o.how.max_new_tokens, "N", "tokens at most; the model's longest sequence ends it too");
-    option(c, "--temperature", s.temperature, "X",
-           "0: always the most likely token; this and the next four: the model's generation_config.json, if it has one");
+    option(c, "--max-new-tokens", o.how.max_new_tokens, "N",
+           "tokens at most; the model's longest sequence ends it too");
+    option(
+        c, "--temperature", s.temperature, "X",
+        "0: always the most likely token; this and the next four: the model's generation_config.json, if it has one");
     option(c, "--top-k", s.top_k, "N", "keep the N most likely tokens; 0: all");
     option(c, "--top-p", s.top_p, "X", "keep the most likely tokens of this probability together");
     option(c, "--min-p", s.min_p, "X", "keep tokens of at least X times the largest probability");
     option(c, "--repetition-penalty", s.repetition_penalty, "X", "above 1 makes tokens seen before less likely");
     option(c, "--seed", s.seed, "N", "of the draws: the same seed gives the same text");
     option(c, "--stop", o.stop, "TEXT...", "end before any of these");
-    choice(c, "--mode", o.mode, {"routed", "full", "both"}, "skip gates decide, every block runs, or both after each other")
+    choice(c, "--mode", o.mode, {"routed", "full", "both"},
+           "skip gates decide, every block runs, or both after each other")
         ->group("LayerRoute");
 }
 
@@ -51,8 +54,9 @@ std::vector<std::vector<row_index>> generate_measured(runner& r, const std::vect
     const bool gated = route && route->config().route.gates;
     const auto run = [&](bool full, const token_callback& each, double& seconds, index& tokens) {
         if (gated)
-            route->force_open(full ? std::vector<char>(static_cast<std::size_t>(route->config().backbone.num_hidden_layers), 1)
-                                   : std::vector<char>{});
+            route->force_open(
+                full ? std::vector<char>(static_cast<std::size_t>(route->config().backbone.num_hidden_layers), 1)
+                     : std::vector<char>{});
         const auto began = std::chrono::steady_clock::now();
         auto ids = generate(r, prompts, o.how, each);
         seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
@@ -67,7 +71,8 @@ std::vector<std::vector<row_index>> generate_measured(runner& r, const std::vect
 }
 
 void print_cost(const generation_cost& c) {
-    std::fprintf(stderr, "%lld tokens, %.1f tokens/s", static_cast<long long>(c.tokens), static_cast<double>(c.tokens) / c.seconds);
+    std::fprintf(stderr, "%lld tokens, %.1f tokens/s", static_cast<long long>(c.tokens),
+                 static_cast<double>(c.tokens) / c.seconds);
     if (!c.open_shares.empty()) std::fprintf(stderr, "; blocks run: %.1f %%", 100 * mean_of(c.open_shares));
     if (c.full_seconds > 0)
         std::fprintf(stderr, "; with every block: %lld tokens, %.1f tokens/s", static_cast<long long>(c.full_tokens),

@@ -12,7 +12,7 @@ struct generation_choice {
     generation_options how;
     std::vector<std::string> stop;
     std::string mode = "routed";
-    CLI::App* command = nullptr;   // says which options were given
+    CLI::App* command = nullptr;  // says which options were given
 };
 void add_generation_options(CLI::App& app, generation_choice& o);
 
@@ -57,9 +57,9 @@ private:
 
 // One generation by the gates' decisions, with every block, or both after each other: the first is the one returned.
 struct generation_cost {
-    double seconds = 0, full_seconds = 0;   // 0: not run
+    double seconds = 0, full_seconds = 0;  // 0: not run
     index tokens = 0, full_tokens = 0;
-    std::vector<double> open_shares;        // of blocks, by prompt; empty without gates
+    std::vector<double> open_shares;  // of blocks, by prompt; empty without gates
 };
 std::vector<std::vector<row_index>> generate_measured(runner& r, const std::vector<std::vector<row_index>>& prompts,
                                                       const generation_choice& o, const token_callback& on_token,

@@ -13,11 +13,13 @@ namespace fs = std::filesystem;
 
 std::string conversation(int n, bool tool) {
     const std::string number = std::to_string(n);
-    return tool ? R"({"messages": [{"role": "user", "content": "weather )" + number +
-                      R"("}, {"role": "assistant", "content": null, "tool_calls": [{"function": {"name": "look", "arguments": {"n": )" + number +
-                      R"(}}}]}], "tools": [{"type": "function", "function": {"name": "look"}}]})" + "\n"
-                : R"({"messages": [{"role": "user", "content": "plan )" + number + R"("}, {"role": "assistant", "content": "first )" + number +
-                      R"(, then rest"}], "step_type": "planning"})" + "\n";
+    return tool
+               ? R"({"messages": [{"role": "user", "content": "weather )" + number +
+                     R"("}, {"role": "assistant", "content": null, "tool_calls": [{"function": {"name": "look", "arguments": {"n": )" +
+                     number + R"(}}}]}], "tools": [{"type": "function", "function": {"name": "look"}}]})" + "\n"
+               : R"({"messages": [{"role": "user", "content": "plan )" + number +
+                     R"("}, {"role": "assistant", "content": "first )" + number +
+                     R"(, then rest"}], "step_type": "planning"})" + "\n";
 }
 
 // a tiny backbone and conversations; made once
@@ -35,15 +37,17 @@ struct tiny_backbone {
             INFO(o.err);
             REQUIRE(o.code == 0);
         };
-        ok(run("tokenizer train --train " + quoted(dir / "text.txt") + " --vocab 300 --pattern qwen2 --out " + quoted(dir / "tokenizer.json") +
-               " --special '<|endoftext|>' '<|im_start|>' '<|im_end|>'"));
-        ok(run("train --quiet --model qwen2 --d-model 16 --heads 2 --layers 3 --set intermediate_size=24 num_key_value_heads=1 max_position_embeddings=256"
-               " --batch 2 --time 16 --steps 3 --threads 1 --train " + quoted(dir / "text.txt") + " --tokenizer " + quoted(dir / "tokenizer.json") +
-               " --out " + quoted(dir / "backbone")));
+        ok(run("tokenizer train --train " + quoted(dir / "text.txt") + " --vocab 300 --pattern qwen2 --out " +
+               quoted(dir / "tokenizer.json") + " --special '<|endoftext|>' '<|im_start|>' '<|im_end|>'"));
+        ok(run(
+            "train --quiet --model qwen2 --d-model 16 --heads 2 --layers 3 --set intermediate_size=24 num_key_value_heads=1 max_position_embeddings=256"
+            " --batch 2 --time 16 --steps 3 --threads 1 --train " +
+            quoted(dir / "text.txt") + " --tokenizer " + quoted(dir / "tokenizer.json") + " --out " +
+            quoted(dir / "backbone")));
     }
     outcome finetune(const std::string& name, const std::string& options) const {
-        return run("finetune --quiet --steps 2 --batch 2 --max-length 256 --threads 1" + model + " --train " + quoted(dir / "data.jsonl") + " --out " +
-                   quoted(dir / name) + " " + options);
+        return run("finetune --quiet --steps 2 --batch 2 --max-length 256 --threads 1" + model + " --train " +
+                   quoted(dir / "data.jsonl") + " --out " + quoted(dir / name) + " " + options);
     }
     // with gates that close some blocks: the authors' band at a place where it closes something
     std::string tuned(const std::string& name, const std::string& options) const {
@@ -57,7 +61,8 @@ struct tiny_backbone {
         const std::vector<std::int64_t> values{1, 5, 9, 200, 4, 17, 33, 250};
         ids.add("ids", {2, 4}, std::span<const std::int64_t>(values));
         ids.write(dir / "ids.safetensors");
-        const auto done = run("logits --dtype f64 --ids " + quoted(dir / "ids.safetensors") + " --out " + quoted(dir / "out.safetensors") + " " + options);
+        const auto done = run("logits --dtype f64 --ids " + quoted(dir / "ids.safetensors") + " --out " +
+                              quoted(dir / "out.safetensors") + " " + options);
         INFO(done.err);
         REQUIRE(done.code == 0);
         return safetensors_file(dir / "out.safetensors").read<double>("logits");
@@ -76,9 +81,14 @@ double distance(const std::vector<double>& a, const std::vector<double>& b) {
 TEST_CASE("LayerRoute from a backbone to its evaluation", "[cli]") {
     const tiny_backbone t;
     std::string runs;
-    for (const char* seed : {"0", "1"}) runs += " " + quoted(t.tuned(std::string("run") + seed, "--seed " + std::string(seed) +
-                                                        " --gate-bias 0 --gate-lr 20 --lr 1e-2 --objective budget:tool_call=0.4 budget:planning=0.1"));
-    const auto evaluated = run("eval --json --by step_type --side all --resamples 50" + t.model + " --data " + quoted(t.dir / "data.jsonl") + " --runs" + runs);
+    for (const char* seed : {"0", "1"})
+        runs += " " +
+                quoted(t.tuned(
+                    std::string("run") + seed,
+                    "--seed " + std::string(seed) +
+                        " --gate-bias 0 --gate-lr 20 --lr 1e-2 --objective budget:tool_call=0.4 budget:planning=0.1"));
+    const auto evaluated = run("eval --json --by step_type --side all --resamples 50" + t.model + " --data " +
+                               quoted(t.dir / "data.jsonl") + " --runs" + runs);
     INFO(evaluated.err);
     REQUIRE(evaluated.code == 0);
     const auto json = nlohmann::json::parse(evaluated.out);
@@ -98,19 +108,30 @@ TEST_CASE("LayerRoute from a backbone to its evaluation", "[cli]") {
         CHECK(r["correlation"].contains("tool_call_given_length"));
     }
     for (const char* key : {"differential", "skip_share", "log_cost"}) CHECK(json["over_runs"].contains(key));
-    CHECK(run("eval --by step_type --side all --resamples 50" + t.model + " --data " + quoted(t.dir / "data.jsonl") + " --runs" + runs).out.find("2 runs") != std::string::npos);
+    CHECK(run("eval --by step_type --side all --resamples 50" + t.model + " --data " + quoted(t.dir / "data.jsonl") +
+              " --runs" + runs)
+              .out.find("2 runs") != std::string::npos);
 }
 
 TEST_CASE("what trains, by flag", "[cli]") {
     const tiny_backbone t;
     const auto files = [](const std::string& run) {
-        return std::pair{fs::exists(run + "/last/adapter_model.safetensors"), fs::exists(run + "/last/router.safetensors")};
+        return std::pair{fs::exists(run + "/last/adapter_model.safetensors"),
+                         fs::exists(run + "/last/router.safetensors")};
     };
     CHECK(files(t.tuned("both", "--objective mean=1 --gate-bias published")) == std::pair{true, true});
-    CHECK(files(t.tuned("gates", "--tune gates --gate-kind hard_concrete --objective budget=0.5 oracle:planning=0.4 --oracle-samples 4")) == std::pair{false, true});
-    CHECK(files(t.tuned("adapters", "--tune adapters --rslora --lora-targets gate_proj up_proj down_proj")) == std::pair{true, false});
+    CHECK(
+        files(t.tuned(
+            "gates",
+            "--tune gates --gate-kind hard_concrete --objective budget=0.5 oracle:planning=0.4 --oracle-samples 4")) ==
+        std::pair{false, true});
+    CHECK(files(t.tuned("adapters", "--tune adapters --rslora --lora-targets gate_proj up_proj down_proj")) ==
+          std::pair{true, false});
     for (const char* scope : {"attention", "feed_forward"})
-        t.tuned(scope, "--gate-scope " + std::string(scope) + " --pool last_prompt_token --write-kv --objective differential:tool_call:planning=1 supervised:tool_call=0.3");
+        t.tuned(
+            scope,
+            "--gate-scope " + std::string(scope) +
+                " --pool last_prompt_token --write-kv --objective differential:tool_call:planning=1 supervised:tool_call=0.3");
     check_refused(t.finetune("bad", "--tune adapters --objective mean=1"), {"--objective", "trains no gates"});
     check_refused(t.finetune("bad2", "--objective mean"), {"--objective", "found \"mean\""});
     check_refused(t.finetune("bad3", "--lora-targets q_porj"), {"unknown module \"q_porj\"", "did you mean"});
@@ -120,12 +141,15 @@ TEST_CASE("chat, generate and merge with adapters and gates", "[cli]") {
     const tiny_backbone t;
     const std::string tuned = t.tuned("run", "--gate-bias 0 --gate-lr 20 --lr 1e-1 --objective budget=0.5");
     const std::string adapter = " --adapter " + quoted(tuned), router = " --router " + quoted(tuned);
-    const auto chat = run("chat --mode both --max-new-tokens 6 --temperature 0 --prompt 'weather 3'" + t.model + adapter + router);
+    const auto chat =
+        run("chat --mode both --max-new-tokens 6 --temperature 0 --prompt 'weather 3'" + t.model + adapter + router);
     INFO(chat.err);
     REQUIRE(chat.code == 0);
     CHECK(chat.err.find("blocks run: ") != std::string::npos);
     CHECK(chat.err.find("with every block: ") != std::string::npos);
-    const auto generated = run("generate --jsonl --mode full --max-new-tokens 4 --temperature 0 --prompt plan 'the weather'" + t.model + adapter + router);
+    const auto generated =
+        run("generate --jsonl --mode full --max-new-tokens 4 --temperature 0 --prompt plan 'the weather'" + t.model +
+            adapter + router);
     INFO(generated.err);
     REQUIRE(generated.code == 0);
     CHECK(std::count(generated.out.begin(), generated.out.end(), '\n') == 2);
@@ -133,10 +157,12 @@ TEST_CASE("chat, generate and merge with adapters and gates", "[cli]") {
     const auto merged = run("merge --dtype f64 --out " + quoted(t.dir / "merged") + t.model + adapter + router);
     INFO(merged.err);
     REQUIRE(merged.code == 0);
-    const auto backbone = t.logits(t.model), adapted = t.logits(t.model + adapter), folded = t.logits("--model " + quoted(t.dir / "merged"));
+    const auto backbone = t.logits(t.model), adapted = t.logits(t.model + adapter),
+               folded = t.logits("--model " + quoted(t.dir / "merged"));
     CHECK(distance(backbone, adapted) > 1e-3);
     CHECK(distance(adapted, folded) < 1e-9);
-    CHECK(distance(t.logits(t.model + adapter + router), t.logits("--model " + quoted(t.dir / "merged") + " --router " + quoted(t.dir / "merged"))) < 1e-9);
+    CHECK(distance(t.logits(t.model + adapter + router),
+                   t.logits("--model " + quoted(t.dir / "merged") + " --router " + quoted(t.dir / "merged"))) < 1e-9);
     check_refused(run("merge --out " + quoted(t.dir / "merged") + t.model + adapter), {"merged", "new or empty"});
 }
 
@@ -155,25 +181,34 @@ TEST_CASE("bad adapters, gates and conversations are refused with one sentence",
     auto json = nlohmann::json::parse(read_text_file(routers / "router_config.json"));
     json["num_layers"] = 5;
     write_text(routers / "router_config.json", json.dump());
-    check_refused(run("generate --router " + quoted(routers) + both), {"router_config.json", "num_layers: expected 3", "found 5"});
+    check_refused(run("generate --router " + quoted(routers) + both),
+                  {"router_config.json", "num_layers: expected 3", "found 5"});
     json.erase("num_layers");
     json["treshold"] = 0.4;
     write_text(routers / "router_config.json", json.dump());
-    check_refused(run("generate --router " + quoted(routers) + both), {"unknown key \"treshold\"", "did you mean \"threshold\""});
+    check_refused(run("generate --router " + quoted(routers) + both),
+                  {"unknown key \"treshold\"", "did you mean \"threshold\""});
     // an adapter for another model: every mismatch in one sentence
-    REQUIRE(run("train --quiet --model qwen2 --d-model 24 --heads 2 --layers 2 --set intermediate_size=24 num_key_value_heads=1 --batch 2 --time 16 --steps 1"
-                " --threads 1 --train " + quoted(t.dir / "text.txt") + " --tokenizer " + quoted(t.dir / "tokenizer.json") + " --out " + quoted(t.dir / "other")).code == 0);
-    check_refused(run("generate --prompt a --model " + quoted(t.dir / "other") + " --adapter " + quoted(tuned)),
-                  {"adapter_model.safetensors", "8 unexpected", "layers.2.self_attn.v_proj.lora_B", "16 of another shape", "layers.0.self_attn.q_proj.lora_A", "expected [8, 24], found [8, 16]",
-                   "layers.1.self_attn.o_proj.lora_B"});
+    REQUIRE(
+        run("train --quiet --model qwen2 --d-model 24 --heads 2 --layers 2 --set intermediate_size=24 num_key_value_heads=1 --batch 2 --time 16 --steps 1"
+            " --threads 1 --train " +
+            quoted(t.dir / "text.txt") + " --tokenizer " + quoted(t.dir / "tokenizer.json") + " --out " +
+            quoted(t.dir / "other"))
+            .code == 0);
+    check_refused(
+        run("generate --prompt a --model " + quoted(t.dir / "other") + " --adapter " + quoted(tuned)),
+        {"adapter_model.safetensors", "8 unexpected", "layers.2.self_attn.v_proj.lora_B", "16 of another shape",
+         "layers.0.self_attn.q_proj.lora_A", "expected [8, 24], found [8, 16]", "layers.1.self_attn.o_proj.lora_B"});
     // conversations
     const auto with_line = [&](const std::string& line) {
         write_text(t.dir / "bad.jsonl", conversation(1, true) + conversation(2, false) + line + "\n");
         fs::remove_all(t.dir / "none");
-        return run("finetune --quiet --steps 1" + t.model + " --max-length 256 --train " + quoted(t.dir / "bad.jsonl") + " --out " + quoted(t.dir / "none"));
+        return run("finetune --quiet --steps 1" + t.model + " --max-length 256 --train " + quoted(t.dir / "bad.jsonl") +
+                   " --out " + quoted(t.dir / "none"));
     };
     check_refused(with_line(R"({"messages": [)"), {"bad.jsonl: line 3"});
-    check_refused(with_line(R"({"messages": [{"role": "robot", "content": "x"}]})"), {"bad.jsonl: line 3", "role", "robot"});
+    check_refused(with_line(R"({"messages": [{"role": "robot", "content": "x"}]})"),
+                  {"bad.jsonl: line 3", "role", "robot"});
     check_refused(with_line(R"({"message": []})"), {"bad.jsonl: line 3", "messages"});
     check_refused(with_line("{\"messages\": [{\"role\": \"user\", \"content\": \"\xff\"}]}"), {"bad.jsonl: line 3"});
     // longer than the context
@@ -196,10 +231,12 @@ TEST_CASE("dumps of Qwen2, adapter and gates agree with golden numbers", "[cli]"
         }
         router.write(dir / "router/router.safetensors");
         ids.write(dir / "ids.safetensors");
-        write_text(dir / "router/router_config.json", R"({"pool": "sequence", "threshold": 0.5, "gate_reg_weight": )" + want.metadata().at("gate_reg_weight") + "}");
+        write_text(dir / "router/router_config.json", R"({"pool": "sequence", "threshold": 0.5, "gate_reg_weight": )" +
+                                                          want.metadata().at("gate_reg_weight") + "}");
         const fs::path folder = path.parent_path();
-        const auto done = run("gradients --dtype f64 --model " + quoted(folder / "qwen2_tiny") + " --adapter " + quoted(folder / "qwen2_tiny_lora") + " --router " +
-                              quoted(dir / "router") + " --ids " + quoted(dir / "ids.safetensors") + " --out " + quoted(dir / "out.safetensors"));
+        const auto done = run("gradients --dtype f64 --model " + quoted(folder / "qwen2_tiny") + " --adapter " +
+                              quoted(folder / "qwen2_tiny_lora") + " --router " + quoted(dir / "router") + " --ids " +
+                              quoted(dir / "ids.safetensors") + " --out " + quoted(dir / "out.safetensors"));
         INFO(done.err);
         REQUIRE(done.code == 0);
         const safetensors_file got(dir / "out.safetensors");
@@ -209,12 +246,15 @@ TEST_CASE("dumps of Qwen2, adapter and gates agree with golden numbers", "[cli]"
             if (name.starts_with("grad.")) largest = std::max(largest, size(want.read<double>(name)));
         for (const auto& [name, entry] : want.tensors()) {
             const bool gradient = name.starts_with("grad.");
-            if (!gradient && name != "logits" && name != "soft_gates" && name != "hard_gates" && name != "lm_loss" && name != "gate_reg" && name != "loss") continue;
+            if (!gradient && name != "logits" && name != "soft_gates" && name != "hard_gates" && name != "lm_loss" &&
+                name != "gate_reg" && name != "loss")
+                continue;
             INFO(name);
             REQUIRE(got.contains(name));
             CHECK(got.at(name).shape == entry.shape);
             const auto expected = want.read<double>(name);
-            CHECK(distance(got.read<double>(name), expected) <= (gradient ? 1e-5 * std::max(size(expected), 1e-2 * largest) : 1e-6 * size(expected)));
+            CHECK(distance(got.read<double>(name), expected) <=
+                  (gradient ? 1e-5 * std::max(size(expected), 1e-2 * largest) : 1e-6 * size(expected)));
         }
     });
 }

@@ -247,13 +247,11 @@ TEST_CASE("held out: by the user's words alone, about the share asked for, no ov
     CHECK((held.turns.size() > 150 && held.turns.size() < 250));
     const auto line = [](const char* text_of) { return parse_chat_json(text_of, "t"); };
     for (double share : {0.1, 0.5, 0.9})
-        CHECK(
-            held_out(line(R"([{"role": "user", "content": "same"}])"), share) ==
-            held_out(
-                line(
-                    R"([{"role": "system", "content": "s"}, {"role": "user", "content": "same"}, {"role": "user", )"
-                    R"("content": "b"}])"),
-                share));
+        CHECK(held_out(line(R"([{"role": "user", "content": "same"}])"), share) ==
+              held_out(
+                  line(R"([{"role": "system", "content": "s"}, {"role": "user", "content": "same"}, {"role": "user", )"
+                       R"("content": "b"}])"),
+                  share));
     CHECK_FALSE(held_out(line(R"([{"role": "user", "content": "same"}])"), 0));
     CHECK(held_out(line(R"([{"role": "user", "content": "same"}])"), 1));
 }

@@ -14,8 +14,10 @@ TEST_CASE("padding: sentences", "[data]") {
     const auto of = [](std::vector<row_index> mask, index batch) {
         return without_padding(std::vector<row_index>(4), mask, batch);
     };
-    CHECK_SENTENCE(of({1, 0, 0, 1}, 1), "without_padding: attention_mask, row 0: expected padding on one side, found some before token 3");
-    CHECK_SENTENCE(of({1, 1, 0, 0}, 2), "without_padding: attention_mask, row 1: expected at least one token, found padding alone");
+    CHECK_SENTENCE(of({1, 0, 0, 1}, 1),
+                   "without_padding: attention_mask, row 0: expected padding on one side, found some before token 3");
+    CHECK_SENTENCE(of({1, 1, 0, 0}, 2),
+                   "without_padding: attention_mask, row 1: expected at least one token, found padding alone");
     CHECK_SENTENCE(of({1, 1, 2, 0}, 2), "without_padding: attention_mask, row 1, token 0: expected 0 or 1, found 2");
     CHECK_SENTENCE(of({1, 1, 1}, 2), "without_padding: attention_mask against ids: expected 4, found 3");
     CHECK_SENTENCE(of({1, 1, 1, 1}, 3), "without_padding: ids: expected 3 rows of equal length, found 4 ids");

@@ -47,8 +47,11 @@ TEST_CASE("hugging_face: sampling of generation_config.json", "[io][hugging_face
         write_file_atomically(file, text);
         return read_sampling(file, otherwise);
     };
-    const auto o = read(R"({"do_sample": true, "temperature": 0.7, "top_k": 20, "top_p": 0.8, "repetition_penalty": 1.1})", {.min_p = 0.1, .seed = 5});
-    CHECK((o.temperature == 0.7 && o.top_k == 20 && o.top_p == 0.8 && o.repetition_penalty == 1.1 && o.min_p == 0.1 && o.seed == 5));
+    const auto o =
+        read(R"({"do_sample": true, "temperature": 0.7, "top_k": 20, "top_p": 0.8, "repetition_penalty": 1.1})",
+             {.min_p = 0.1, .seed = 5});
+    CHECK((o.temperature == 0.7 && o.top_k == 20 && o.top_p == 0.8 && o.repetition_penalty == 1.1 && o.min_p == 0.1 &&
+           o.seed == 5));
     CHECK(read(R"({"do_sample": false, "temperature": 0.7})").temperature == 0);
     CHECK(read(R"({"temperature": null})", {.temperature = 0.5}).temperature == 0.5);
     CHECK_SENTENCE(read(R"({"top_p": 2})"), file.string() + ": top_p: expected a number in (0, 1], found 2");

@@ -176,7 +176,7 @@ struct routed_model : made<Target> {
             b.targets.insert(b.targets.end(), ids.begin() + 1, ids.end());
         }
         for (std::size_t s = 0, row = 0; s < prompts.size(); row += sequences[s++].size() - 1)
-            std::fill_n(b.targets.begin() + static_cast<std::ptrdiff_t>(row), prompts[s] - 1, -1);   // the answer alone
+            std::fill_n(b.targets.begin() + static_cast<std::ptrdiff_t>(row), prompts[s] - 1, -1);  // the answer alone
         return this->model.run(b, phase::evaluation).nats;
     }
     // the same from a generation of all sequences side by side: prefill, then token by token
@@ -196,16 +196,19 @@ struct routed_model : made<Target> {
             const auto host = to_host(this->model.ex, this->model.decode(ids, lengths, state));
             for (std::size_t s = 0; s < sequences.size(); ++s) {
                 if (lengths[s] == 0) continue;
-                const auto z = rows_of({host.begin(), host.end()}, vocabulary, static_cast<index>(s), static_cast<index>(s) + 1);
+                const auto z =
+                    rows_of({host.begin(), host.end()}, vocabulary, static_cast<index>(s), static_cast<index>(s) + 1);
                 double total = 0;
                 for (double v : z) total += std::exp(v);
-                sum += std::log(total) - z[static_cast<std::size_t>(sequences[s][static_cast<std::size_t>(prompts[s] + step)])];
+                sum += std::log(total) -
+                       z[static_cast<std::size_t>(sequences[s][static_cast<std::size_t>(prompts[s] + step)])];
             }
         }
     }
 };
 
-TEMPLATE_LIST_TEST_CASE("layer_route: each sequence follows its own gates, alone, in a batch and with a cache", "[models][layer_route]", targets) {
+TEMPLATE_LIST_TEST_CASE("layer_route: each sequence follows its own gates, alone, in a batch and with a cache",
+                        "[models][layer_route]", targets) {
     using T = typename TestType::scalar;
     const double bound = std::is_same_v<T, double> ? 1e-12 : 1e-5;
     std::vector<std::vector<row_index>> sequences;
@@ -218,7 +221,7 @@ TEMPLATE_LIST_TEST_CASE("layer_route: each sequence follows its own gates, alone
         for (gate_pool pool : {gate_pool::prompt, gate_pool::last_prompt_token}) {
             INFO(name_of(scope) << ", pool " << static_cast<int>(pool));
             routed_model<TestType> m({.pool = pool, .scope = scope});
-            for (auto& gate : m.stack().gates) {   // the bias drawn leaves all open, or all closed
+            for (auto& gate : m.stack().gates) {  // the bias drawn leaves all open, or all closed
                 const T middle = 0;
                 m.model.ex.copy_from_host(gate.bias.value.data, &middle, sizeof middle);
             }
@@ -234,7 +237,8 @@ TEMPLATE_LIST_TEST_CASE("layer_route: each sequence follows its own gates, alone
         }
 }
 
-TEMPLATE_LIST_TEST_CASE("layer_route: a new adapter and open gates are the backbone, bit for bit", "[models][layer_route]", targets) {
+TEMPLATE_LIST_TEST_CASE("layer_route: a new adapter and open gates are the backbone, bit for bit",
+                        "[models][layer_route]", targets) {
     made<TestType> plain(tiny());
     auto config = adapted();
     config.route.gates = skip_gate_options{};
@@ -242,7 +246,8 @@ TEMPLATE_LIST_TEST_CASE("layer_route: a new adapter and open gates are the backb
     set_gates(m.model, {1, 1, 1});
     CHECK(m.logits() != plain.logits());
     for (const auto& [name, p] : m.model.parameters.named())
-        if (name.ends_with("lora_B.weight")) m.model.parameters.assign(*p, std::vector<typename TestType::scalar>(static_cast<std::size_t>(p->size())));
+        if (name.ends_with("lora_B.weight"))
+            m.model.parameters.assign(*p, std::vector<typename TestType::scalar>(static_cast<std::size_t>(p->size())));
     CHECK(m.logits() == plain.logits());
 }
 

@@ -27,7 +27,8 @@ inline qwen2_config parse_qwen2_config(const nlohmann::json& json, std::string_v
     const auto present = [&](const char* key) { return json.contains(key) && !json[key].is_null(); };
     const auto whole = [&](const char* key, index otherwise) {
         if (!present(key)) return otherwise;
-        check(json[key].is_number_integer(), where, key, ": expected a whole number, found ", json[key].dump().substr(0, 60));
+        check(json[key].is_number_integer(), where, key, ": expected a whole number, found ",
+              json[key].dump().substr(0, 60));
         return json[key].get<index>();
     };
     const auto real = [&](const nlohmann::json& from, const char* key, double otherwise) {
@@ -40,7 +41,8 @@ inline qwen2_config parse_qwen2_config(const nlohmann::json& json, std::string_v
         check(json[key].is_boolean(), where, key, ": expected true or false, found ", json[key].dump().substr(0, 60));
         return json[key].get<bool>();
     };
-    const std::string type = json.value("model_type", nlohmann::json("")).is_string() ? json.value("model_type", "") : "";
+    const std::string type =
+        json.value("model_type", nlohmann::json("")).is_string() ? json.value("model_type", "") : "";
     check(type == "qwen2", where, "model_type: expected qwen2, found ", in_quotes(type));
 
     qwen2_config c;
@@ -55,12 +57,13 @@ inline qwen2_config parse_qwen2_config(const nlohmann::json& json, std::string_v
     c.initializer_range = real(json, "initializer_range", c.initializer_range);
     c.tie_word_embeddings = truth("tie_word_embeddings", c.tie_word_embeddings);
     c.rope_theta = real(json, "rope_theta", c.rope_theta);
-    for (const char* key : {"rope_parameters", "rope_scaling"}) {   // newer files; older ones
+    for (const char* key : {"rope_parameters", "rope_scaling"}) {  // newer files; older ones
         if (!present(key)) continue;
         const auto& rope = json[key];
         check(rope.is_object(), where, key, ": expected an object");
         const auto kind = rope.value("rope_type", rope.value("type", nlohmann::json("default")));
-        check(kind == "default", where, key, ".rope_type: only \"default\" is implemented, found ", kind.dump().substr(0, 60));
+        check(kind == "default", where, key, ".rope_type: only \"default\" is implemented, found ",
+              kind.dump().substr(0, 60));
         c.rope_theta = real(rope, "rope_theta", c.rope_theta);
     }
     const auto act = json.value("hidden_act", nlohmann::json("silu"));
@@ -71,7 +74,9 @@ inline qwen2_config parse_qwen2_config(const nlohmann::json& json, std::string_v
     return c;
 }
 // The same from a file.
-inline qwen2_config read_qwen2_config(const std::filesystem::path& file) { return parse_qwen2_config(read_json_file(file), file.string()); }
+inline qwen2_config read_qwen2_config(const std::filesystem::path& file) {
+    return parse_qwen2_config(read_json_file(file), file.string());
+}
 
 // generation_config.json: every id that ends a text
 inline std::vector<row_index> read_eos_ids(const std::filesystem::path& file, index vocabulary) {
@@ -102,12 +107,23 @@ inline sampling_options read_sampling(const std::filesystem::path& file, samplin
 
 // The text of config.json as Transformers reads it.
 inline std::string write_qwen2_config(const qwen2_config& c) {
-    nlohmann::ordered_json json{{"architectures", {"Qwen2ForCausalLM"}}, {"model_type", "qwen2"}, {"vocab_size", c.vocab_size},
-        {"hidden_size", c.hidden_size}, {"intermediate_size", c.intermediate_size}, {"num_hidden_layers", c.num_hidden_layers},
-        {"num_attention_heads", c.num_attention_heads}, {"num_key_value_heads", c.num_key_value_heads},
-        {"max_position_embeddings", c.max_position_embeddings}, {"rope_theta", c.rope_theta}, {"rms_norm_eps", c.rms_norm_eps},
-        {"initializer_range", c.initializer_range}, {"tie_word_embeddings", c.tie_word_embeddings}, {"hidden_act", "silu"},
-        {"attention_dropout", 0.0}, {"use_sliding_window", false}, {"torch_dtype", "float32"}};
+    nlohmann::ordered_json json{{"architectures", {"Qwen2ForCausalLM"}},
+                                {"model_type", "qwen2"},
+                                {"vocab_size", c.vocab_size},
+                                {"hidden_size", c.hidden_size},
+                                {"intermediate_size", c.intermediate_size},
+                                {"num_hidden_layers", c.num_hidden_layers},
+                                {"num_attention_heads", c.num_attention_heads},
+                                {"num_key_value_heads", c.num_key_value_heads},
+                                {"max_position_embeddings", c.max_position_embeddings},
+                                {"rope_theta", c.rope_theta},
+                                {"rms_norm_eps", c.rms_norm_eps},
+                                {"initializer_range", c.initializer_range},
+                                {"tie_word_embeddings", c.tie_word_embeddings},
+                                {"hidden_act", "silu"},
+                                {"attention_dropout", 0.0},
+                                {"use_sliding_window", false},
+                                {"torch_dtype", "float32"}};
     if (c.eos_token_ids.size() == 1) json["eos_token_id"] = c.eos_token_ids[0];
     if (c.eos_token_ids.size() > 1) json["eos_token_id"] = c.eos_token_ids;
     return json.dump(2) + "\n";

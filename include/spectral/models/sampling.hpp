@@ -29,8 +29,7 @@ struct sampling_options {
         check(top_k >= 0, where, "top_k: expected at least 0, found ", top_k);
         check(top_p > 0 && top_p <= 1, where, "top_p: expected a number in (0, 1], found ", top_p);
         check(min_p >= 0 && min_p <= 1, where, "min_p: expected a number in [0, 1], found ", min_p);
-        check(repetition_penalty > 0, where, "repetition_penalty: expected more than 0, found ",
-              repetition_penalty);
+        check(repetition_penalty > 0, where, "repetition_penalty: expected more than 0, found ", repetition_penalty);
     }
 };
 

@@ -40,7 +40,8 @@ inline double correlation(const std::vector<double>& x, const std::vector<double
 }
 
 // Correlation of x and y with z held fixed.
-inline double partial_correlation(const std::vector<double>& x, const std::vector<double>& y, const std::vector<double>& z) {
+inline double partial_correlation(const std::vector<double>& x, const std::vector<double>& y,
+                                  const std::vector<double>& z) {
     const double xy = correlation(x, y), xz = correlation(x, z), yz = correlation(y, z);
     const double rest = (1 - xz * xz) * (1 - yz * yz);
     return rest > 1e-12 ? (xy - xz * yz) / std::sqrt(rest) : 0;
@@ -87,7 +88,9 @@ inline interval bootstrap_difference(const std::vector<double>& a, const std::ve
         found.push_back(first - resampled(b));
     }
     std::sort(found.begin(), found.end());
-    const auto rank = [&](double q) { return found[static_cast<std::size_t>(q * static_cast<double>(found.size() - 1) + 0.5)]; };
+    const auto rank = [&](double q) {
+        return found[static_cast<std::size_t>(q * static_cast<double>(found.size() - 1) + 0.5)];
+    };
     return {rank(0.025), rank(0.975)};
 }
 
