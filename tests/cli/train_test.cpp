@@ -82,6 +82,18 @@ TEST_CASE("a run that was interrupted continues to the same losses", "[cli]") {
     check_refused(run("train --resume --quiet --out " + quoted(t.dir / "nowhere")), {"nowhere", "run.json"});
 }
 
+TEST_CASE("event files lie where they were asked for, and of a resumed run beside them", "[cli]") {
+    const tiny_run t;
+    const std::string logs = " --tensorboard " + quoted(t.dir / "logs");
+    REQUIRE(run(t.arguments("run", 10) + logs).code == 0);
+    const auto files = [&] { return std::distance(std::filesystem::directory_iterator(t.dir / "logs"), {}); };
+    CHECK(files() == 1);
+    CHECK(read_text_file(std::filesystem::directory_iterator(t.dir / "logs")->path()).find("loss/valid") != std::string::npos);
+    const auto plain = run(t.arguments("plain", 3).replace(6, 7, "--plain"));
+    CHECK(plain.err.find("step 3/3 100%  loss ") != plain.err.npos);
+    CHECK(plain.err.find("routed ") != plain.err.npos);
+}
+
 TEST_CASE("a checkpoint that finds no space leaves the one before it", "[cli]") {
     const tiny_run t;
     REQUIRE(run(t.arguments("full", 10)).code == 0);
@@ -110,12 +122,27 @@ TEST_CASE("a trained run is evaluated, sampled, routed and calibrated", "[cli]")
     const auto figures = nlohmann::json::parse(evaluated.out)["language"];
     for (const char* key :
          {"perplexity", "bits_per_byte", "word_perplexity", "unigram_perplexity", "bigram_perplexity", "windows",
-          "flops", "attention_only_flops", "attention_share", "meta_gate", "tokens_per_second"}) {
+          "flops", "attention_only_flops", "attention_share", "meta_gate", "tokens_per_second", "seconds", "operator_seconds",
+          "entropy_histogram", "entropy_router"}) {
         INFO(key);
         CHECK(figures.contains(key));
     }
     CHECK(figures["attention_share"].size() == 1);
+    double timed = 0, rows = 0;
+    for (const auto& seconds : figures["operator_seconds"]) timed += seconds.get<double>();
+    for (const auto& n : figures["entropy_histogram"]["1"]["count"]) rows += n.get<double>();
+    CHECK(timed > 0);
+    CHECK(timed <= figures["seconds"].get<double>());
+    CHECK(rows == figures["targets"].get<double>());
+    CHECK(figures["entropy_router"]["thresholds"]["1"].size() == 1);
     CHECK(run("eval" + model + " --data " + quoted(t.dir / "text.txt")).out.find("bits per byte") != std::string::npos);
+
+    const auto reported = run("report " + quoted(t.dir / "run") + " -o " + quoted(t.dir / "report.html") + " --text 'The end of <it>.'");
+    INFO(reported.err);
+    REQUIRE(reported.code == 0);
+    const std::string page = read_text_file(t.dir / "report.html");
+    for (const char* id : {"loss", "meta-gate", "routed-share", "entropy", "work", "routing-1"})
+        CHECK(page.find("<figure id=\"" + std::string(id) + "\"") != page.npos);
 
     const std::string sampling = "generate" + model + " --prompt 'The ' --seed 3 --max-new-tokens 10";
     const auto generated = run(sampling);

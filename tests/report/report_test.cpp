@@ -44,7 +44,7 @@ TEST_CASE("every figure is there, with a drawing, its words and a table, in well
         CHECK(figures == static_cast<int>(report_figures.size()));
         // nothing is fetched, nothing runs
         CHECK(xml.elements.count("script") == 0);
-        CHECK(html.find("http") == html.npos);
+        CHECK(html.find("://") == html.npos);
         for (const auto& [attribute, value] : xml.references) {
             INFO(attribute << "=" << value);
             const auto id = value.starts_with("#") ? value.substr(1) : value.starts_with("url(#") ? value.substr(5, value.size() - 6) : "";

@@ -8,11 +8,6 @@
 
 namespace spectral::report {
 
-// In the units of the axes.
-struct point {
-    double x, y;
-};
-
 // Bounds that are left open follow from what is drawn.
 struct axis {
     std::string label;
@@ -23,7 +18,8 @@ struct axis {
         if (!percent) return tick_texts(ticks);
         std::vector<std::string> out;
         const double step = ticks.size() > 1 ? ticks[1] - ticks[0] : 1;
-        for (double t : ticks) out.push_back(report::percent(t, step < 0.00999 ? 1 : 0));
+        const double places = 100 * step - std::floor(100 * step);
+        for (double t : ticks) out.push_back(report::percent(t, places > 0.01 && places < 0.99 ? 1 : 0));
         return out;
     }
 };
@@ -66,25 +62,6 @@ inline void spread(std::vector<double>& y, double gap, double top, double bottom
     for (std::size_t n = order.size(); n-- > 0;) {
         y[order[n]] = std::min(y[order[n]], most);
         most = y[order[n]] - gap;
-    }
-}
-
-// Circle, square, triangle, diamond: told apart without colour too.
-inline std::string marker(double x, double y, int style, double r, std::string_view css, std::string_view title) {
-    const std::string c = style_class(style) + " " + std::string(css);
-    const auto closed = [&](std::string element) { return title.empty() ? element + "/>" : element + ">" + titled(title); };
-    const auto path = [&](std::initializer_list<point> corners) {
-        std::string d;
-        for (const point& p : corners) d += (d.empty() ? "M" : "L") + coordinate(x + r * p.x) + " " + coordinate(y + r * p.y);
-        return closed("<path class=\"" + c + "\" d=\"" + d + "Z\"") + (title.empty() ? "" : "</path>");
-    };
-    switch (style % 4) {
-        case 1: return path({{-0.9, -0.9}, {0.9, -0.9}, {0.9, 0.9}, {-0.9, 0.9}});
-        case 2: return path({{0, -1.2}, {1.1, 0.8}, {-1.1, 0.8}});
-        case 3: return path({{0, -1.3}, {1.3, 0}, {0, 1.3}, {-1.3, 0}});
-        default:
-            return closed("<circle class=\"" + c + "\"" + attribute("cx", x) + attribute("cy", y) + attribute("r", r)) +
-                   (title.empty() ? "" : "</circle>");
     }
 }
 }  // namespace detail
@@ -237,7 +214,7 @@ private:
             case kind::dots:
                 for (std::size_t i = 0; i < m.points.size(); ++i)
                     if (std::isfinite(m.points[i].y))
-                        out += detail::marker(x(m.points[i].x), y(m.points[i].y), m.style, m.size, "dot", title(i));
+                        out += marker(x(m.points[i].x), y(m.points[i].y), m.style, m.size, "dot", title(i));
                 return out;
             case kind::bars:
                 for (std::size_t i = 0; i < m.points.size(); ++i) {
@@ -331,7 +308,7 @@ inline std::string row_chart(const std::string& id, const std::string& title, co
                 for (double end : {from, to})
                     if (to > from) out += svg_line(end, middle - 4, end, middle + 4, "line " + style_class(m.style) + " solid");
                 if (to > from) out += svg_line(from, middle, to, middle, "line " + style_class(m.style) + " solid");
-                out += detail::marker(at(m.value), middle, m.style, r.strong ? 4.5 : 3.5, "dot", m.title);
+                out += marker(at(m.value), middle, m.style, r.strong ? 4.5 : 3.5, "dot", m.title);
             }
         }
         y += pitch;

@@ -39,6 +39,15 @@ inline figure results_figure(const std::vector<run_record>& runs) {
         words += r.name + " " + text + ". ";
     }
     if (!rows.empty()) f.panels.push_back({"", row_chart(f.id + "-0", x.percent ? "Accuracy" : "Perplexity", x, rows, words)});
+    for (std::size_t c = 0; c < f.table.columns.size(); ++c) {   // columns that nobody has stay in the CSV
+        const bool missing = std::all_of(f.table.rows.begin(), f.table.rows.end(), [&](const auto& row) {
+            return std::holds_alternative<double>(row[c]) && !std::isfinite(std::get<double>(row[c]));
+        });
+        if (missing) continue;
+        f.shown.columns.push_back(f.table.columns[c]);
+        f.shown.rows.resize(f.table.rows.size());
+        for (std::size_t r = 0; r < f.table.rows.size(); ++r) f.shown.rows[r].push_back(f.table.rows[r][c]);
+    }
     f.whole_table = f.open_table = true;
     return f;
 }
@@ -87,7 +96,7 @@ inline figure entropy_figure(const std::vector<run_record>& runs) {
     figure f{.id = "entropy", .title = "Spectral entropy against noise",
              .caption = "Entropies of a layer's tokens. Dashed: entropies of Gaussian noise of the same width. A router learns something from a spectrum "
                         "as far as the two differ.",
-             .legend = {{"bar s0", "tokens"}, {"reference", "Gaussian noise"}, {"rule", "threshold: above it, to attention"}}, .wide = true};
+             .wide = true};
     f.table.columns = {"run", "layer", "entropy from", "tokens"};
     f.shown.columns = {"run", "layer", "tokens", "mean", "deviation", "noise mean", "noise deviation", "threshold", "above it", "noise above it"};
     std::map<std::pair<index, bool>, sample_density> null;
@@ -130,12 +139,15 @@ inline figure entropy_figure(const std::vector<run_record>& runs) {
             f.shown.add({runs[n].name, layer, h.rows(), h.mean(), h.deviation(), noise.mean(), noise.deviation(), threshold, percent(above),
                          thresholds.empty() ? percent(nothing) : percent(noise.above(threshold))});
             if (number++ % every) continue;
+            if (f.legend.empty())
+                f.legend = {{"bar " + style_class(static_cast<int>(n)), "tokens"}, {"reference", "Gaussian noise"}, {"rule", "threshold: above it, to attention"}};
             chart c("entropy-" + std::to_string(n) + "-" + std::to_string(number), "Entropy of layer " + layer + ", " + runs[n].name,
-                    {.label = "spectral entropy, " + about.substr(0, about.find(';')), .low = low, .high = high},
+                    {.label = "spectral entropy", .low = low, .high = high},
                     {.label = "share of tokens in a bin", .percent = true, .from_zero = true});
             c.bars(bins, h.width, static_cast<int>(n), 0, 1, titles).reference(curve);
             for (double t : thresholds) c.vertical(t, short_value(t));
-            f.panels.push_back({runs[n].name + ", layer " + layer, c.svg(about + ".")});
+            f.panels.push_back({runs[n].name + ", layer " + layer + (thresholds.empty() ? "" : ": " + percent(above, 0) + " above " + short_value(threshold) + "; noise " + percent(noise.above(threshold), 0)),
+                                c.svg(about + ".")});
         }
     }
     f.whole_table = true;
@@ -163,9 +175,9 @@ inline const std::vector<work_group>& work_groups() {
 // FLOPs by operator, executed within dense, and the time of the same operators.
 inline figure work_figure(const std::vector<run_record>& runs) {
     figure f{.id = "work", .title = "Work by operator, and its time",
-             .caption = "One evaluation's forward passes. Left: executed FLOPs (filled) of those with attention on every token (outline), by what ran. Right: "
-                        "measured seconds; other: embeddings, norms, copies, reading results. Adapters count with attention.",
-             .legend = {{"bar s0", "executed, measured"}, {"outline s6", "dense"}}, .wide = true};
+             .caption = "One evaluation's forward passes. FLOPs: executed ones (filled), counted by what ran, of those with attention on every token (outline). "
+                        "Time: measured; other: embeddings, norms, copies, reading results. Adapters count with attention.",
+             .wide = true, .layout = "panels pairs"};
     f.table.columns = {"run", "operator", "executed FLOPs", "dense FLOPs", "executed / dense", "seconds"};
     detail::bounds flops, seconds;
     for (const auto& r : runs) {
@@ -176,6 +188,7 @@ inline figure work_figure(const std::vector<run_record>& runs) {
         const json& e = runs[n].evaluation;
         if (!member(e, "flops").is_object()) continue;
         const int style = static_cast<int>(n);
+        if (f.legend.empty()) f.legend = {{"bar " + style_class(style), "executed, measured"}, {"outline s6", "dense"}};
         std::vector<chart_row> work, time;
         std::string words, time_words;
         double timed = 0;

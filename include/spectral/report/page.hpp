@@ -59,7 +59,7 @@ struct figure {
     data_table table = {};      // all numbers, for CSV
     data_table shown = {};      // what the page shows of them, where it is arranged otherwise
     bool wide = false;          // takes a whole row of the page
-    bool small = false;         // many small panels
+    const char* layout = "panels";   // "panels small": many small ones; "panels pairs": two in a row
     bool whole_table = false;   // show every row, however many
     bool open_table = false;    // without asking
 };
@@ -89,6 +89,7 @@ nav ul{list-style:none;display:flex;flex-wrap:wrap;gap:.15rem 1rem;padding:0;mar
 a{color:var(--link);text-underline-offset:.15em}
 .figures,.panels{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,20rem),1fr));gap:1.6rem 2rem;align-items:start}
 .panels{gap:.8rem 2rem}
+.pairs{grid-template-columns:repeat(auto-fit,minmax(min(100%,22rem),27rem));column-gap:3rem}
 .small{grid-template-columns:repeat(auto-fill,minmax(min(100%,9.5rem),1fr));gap:.6rem 1.2rem}
 .figures{margin-top:1rem}
 figure{margin:0;min-width:0}
@@ -119,7 +120,7 @@ svg .halo{fill:var(--ink);paint-order:stroke;stroke:var(--paper);stroke-width:3p
 .legend svg{display:inline-block;width:1.5rem;height:.75rem;margin-right:.35rem;vertical-align:-.05rem}
 .tokens{line-height:1;margin:.5rem 0 .8rem}
 .token{display:inline-block;vertical-align:top;margin:0 0 .7rem;font:.8125rem/1.45 ui-monospace,SFMono-Regular,Menlo,Consolas,"Liberation Mono",monospace;text-align:center;white-space:pre}
-.token svg{width:100%;max-width:none;min-width:.75rem;border-radius:0;height:var(--h)}
+.token svg{width:0;min-width:100%;max-width:none;border-radius:0;height:var(--h)}
 details{margin:.3rem 0 0;font-size:.8125rem}
 summary{cursor:pointer;color:var(--link);width:max-content;max-width:100%}
 .scroll{overflow:auto;max-height:22rem;margin:.3rem 0;border:1px solid var(--faint);border-radius:4px}
@@ -142,9 +143,10 @@ nav{display:none}
 figure:not(.wide),svg,h2,h3{break-inside:avoid}
 h2,h3,h4{break-after:avoid}
 .scroll{overflow:visible;max-height:none;border:0}
-table{font-size:7.5pt;min-width:0}
-th,td{padding:.05rem .35rem}
-th{position:static}
+table{font-size:7pt;min-width:0;max-width:100%}
+th,td{padding:.05rem .3rem}
+th{position:static;vertical-align:bottom}
+th,.words{white-space:normal}
 details::details-content{display:block;content-visibility:visible;height:auto}
 summary{list-style:none;color:#333}
 }
@@ -171,6 +173,7 @@ public:
     std::string html() const {
         std::string out = "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n"
                           "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n"
+                          "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\"/>\n"
                           "<meta name=\"color-scheme\" content=\"light dark\"/>\n<link rel=\"icon\" href=\"data:,\"/>\n<title>" +
                           escaped(title_) + "</title>\n<style>" + page_style + "</style>\n</head>\n<body>\n<header>\n<h1>" +
                           escaped(title_) + "</h1>\n<p class=\"about\">" + escaped(about_) + "</p>\n" + contents() + "</header>\n<main>\n";
@@ -214,7 +217,7 @@ private:
             out += "</ul>";
         }
         out += "</figcaption>\n";
-        if (f.panels.size() > 1) out += f.small ? "<div class=\"panels small\">\n" : "<div class=\"panels\">\n";
+        if (f.panels.size() > 1) out += "<div class=\"" + std::string(f.layout) + "\">\n";
         for (const auto& [heading, drawing] : f.panels)
             out += (heading.empty() ? "<div>" : "<div><h4>" + escaped(heading) + "</h4>") + drawing + "</div>\n";
         if (f.panels.size() > 1) out += "</div>\n";
@@ -225,7 +228,7 @@ private:
         const std::string c = " class=\"" + css + "\"";
         const std::string inside = (has("line") && !has("outline")) || has("reference") ? "<path" + c + " d=\"M1 6H23\"/>"
                                    : has("rule")                   ? "<path" + c + " d=\"M12 0V12\"/>"
-                                   : has("dot") ? "<circle" + c + " cx=\"12\" cy=\"6\" r=\"4\"/>"
+                                   : has("dot") ? marker(12, 6, css.back() - '0', 4, "dot", "")
                                                 : "<rect" + c + " x=\"3\" y=\"1\" width=\"18\" height=\"10\"/>";
         return "<svg aria-hidden=\"true\" viewBox=\"0 0 24 12\">" + inside + "</svg>";
     }
@@ -234,7 +237,7 @@ private:
         const data_table& t = f.shown.columns.empty() ? f.table : f.shown;
         if (t.columns.empty()) return "";
         const std::size_t rows = t.rows.size(), every = f.whole_table ? 1 : (rows + 39) / 40;
-        std::string out = std::string(f.open_table ? "<details open=\"open\">" : "<details>") + "<summary>Numbers" + std::string(every > 1 ? " (every " + std::to_string(every) + "th of " + std::to_string(rows) + " rows)" : "") +
+        std::string out = std::string(f.open_table ? "<details open=\"open\">" : "<details>") + "<summary>Numbers" + std::string(every > 1 ? " (one row in " + std::to_string(every) + " of " + std::to_string(rows) + ")" : "") +
                           "</summary><div class=\"scroll\" role=\"region\" tabindex=\"0\" aria-label=\"Numbers of: " + escaped(f.title) +
                           "\"><table><thead><tr>";
         std::vector<bool> words(t.columns.size(), false);

@@ -37,7 +37,7 @@ inline std::string signed_points(double share) {
 // A small histogram of gate probabilities for every block.
 inline figure gate_figure(const run_record& r, std::size_t number) {
     figure f{.id = "gates-" + std::to_string(number), .title = "Gate probabilities by block: " + r.name,
-             .caption = "Soft gates of all samples of " + detail::seeds(r.steps["runs"].size()) + "; above 0.5 the block runs.", .wide = true, .small = true};
+             .caption = "Soft gates of all samples of " + detail::seeds(r.steps["runs"].size()) + "; above 0.5 the block runs.", .wide = true, .layout = "panels small"};
     f.table.columns = {"block", "step type", "skipped", "mean", "variance"};
     for (int b = 0; b < 10; ++b) f.table.columns.push_back("from " + short_value(0.1 * b));
     const auto types = detail::step_types(r.steps);
@@ -58,10 +58,17 @@ inline figure gate_figure(const run_record& r, std::size_t number) {
                 s.mean.push_back(number_at(gate, {"mean"}));
                 s.variance.push_back(number_at(gate, {"variance"}));
             }
+    double most = 0;   // one axis for all blocks
+    for (const auto& [block, by_type] : blocks)
+        for (const auto& [type, s] : by_type) {
+            double all = 0, top = 0;
+            for (double n : s.bins) all += n, top = std::max(top, n);
+            if (all > 0) most = std::max(most, top / all);
+        }
     for (std::size_t t = 0; t < types.size(); ++t) f.legend.push_back({"bar " + style_class(static_cast<int>(t)), types[t]});
     for (const auto& [block, by_type] : blocks) {
         chart c(f.id + "-" + std::to_string(block), "Gates of block " + std::to_string(block) + ", " + r.name, {.label = "", .low = 0, .high = 1},
-                {.label = "", .percent = true, .low = 0, .high = 1});
+                {.label = "", .percent = true, .low = 0, .high = most > 0 ? most : 1});
         c.size(190, 118);
         std::string words;
         for (std::size_t t = 0; t < types.size(); ++t) {
@@ -168,17 +175,18 @@ inline figure differential_figure(const std::vector<const run_record*>& records)
     std::string words;
     for (std::size_t n = 0; n < records.size(); ++n) {
         const auto& r = *records[n];
+        const auto values = detail::over_runs(r.steps, {"differential"});
         const auto add = [&](const std::string& run, double value, const interval& i, bool strong) {
             if (!std::isfinite(value)) return;
             const std::string text = detail::signed_points(value) + " [" + detail::signed_points(i.low) + ", " + detail::signed_points(i.high) + "]";
-            rows.push_back({strong ? r.name : "  " + run, text, {{chart_row::shape::interval, 100 * i.low, 100 * i.high, 100 * value, static_cast<int>(n), run + ": " + text}}, strong});
+            rows.push_back({strong ? r.name : values.size() < 2 ? r.name + ", " + run : run, text, {{chart_row::shape::interval, 100 * i.low, 100 * i.high, 100 * value, static_cast<int>(n), run + ": " + text}}, strong});
             f.table.add({r.name, run, value, i.low, i.high});
         };
-        const auto values = detail::over_runs(r.steps, {"differential"});
         if (values.empty()) continue;
         const interval mean = student_interval(values);
-        add("mean of " + detail::seeds(values.size()), mean_of(values), mean, true);
-        words += r.name + ": mean " + detail::signed_points(mean_of(values)) + " points, from " + detail::signed_points(mean.low) + " to " + detail::signed_points(mean.high) + ". ";
+        if (values.size() > 1) add("mean of " + detail::seeds(values.size()), mean_of(values), mean, true);
+        words += r.name + ": " + detail::signed_points(mean_of(values)) + " points";
+        words += values.size() > 1 ? ", from " + detail::signed_points(mean.low) + " to " + detail::signed_points(mean.high) + ". " : ". ";
         for (const auto& run : r.steps["runs"]) {
             const auto bounds = numbers_of(member(run, "differential_95"));
             const std::string name = std::filesystem::path(text_at(run, "run")).filename().string();

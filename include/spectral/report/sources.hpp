@@ -78,6 +78,8 @@ public:
     std::vector<run_record> finish() {
         for (auto& r : runs_)
             if (r.evaluation.is_null() && !r.evaluations.empty()) r.evaluation = r.evaluations.back();
+        // colours go by number: first to the runs whose curves stand beside each other
+        std::stable_partition(runs_.begin(), runs_.end(), [](const run_record& r) { return r.steps.is_null(); });
         return std::move(runs_);
     }
 

@@ -51,6 +51,7 @@ inline std::string shortened(std::string_view text, std::size_t n) {
         if ((c & 0xC0) != 0x80 && n-- == 1) break;
         out += c;
     }
+    while (!out.empty() && out.back() == ' ') out.pop_back();
     return out + "\u2026";
 }
 
@@ -160,6 +161,30 @@ inline std::string svg_rect(double x, double y, double w, double h, std::string_
     return title.empty() ? open + "/>" : open + ">" + titled(title) + "</rect>";
 }
 inline std::string style_class(int style) { return "s" + std::to_string(style % styles); }
+
+// In the units of the axes, or of a shape.
+struct point {
+    double x, y;
+};
+
+// Circle, square, triangle, diamond: told apart without colour too.
+inline std::string marker(double x, double y, int style, double r, std::string_view css, std::string_view title) {
+    const std::string c = style_class(style) + " " + std::string(css);
+    const auto closed = [&](std::string element) { return title.empty() ? element + "/>" : element + ">" + titled(title); };
+    const auto path = [&](std::initializer_list<point> corners) {
+        std::string d;
+        for (const point& p : corners) d += (d.empty() ? "M" : "L") + coordinate(x + r * p.x) + " " + coordinate(y + r * p.y);
+        return closed("<path class=\"" + c + "\" d=\"" + d + "Z\"") + (title.empty() ? "" : "</path>");
+    };
+    switch (style % 4) {
+        case 1: return path({{-0.9, -0.9}, {0.9, -0.9}, {0.9, 0.9}, {-0.9, 0.9}});
+        case 2: return path({{0, -1.2}, {1.1, 0.8}, {-1.1, 0.8}});
+        case 3: return path({{0, -1.3}, {1.3, 0}, {0, 1.3}, {-1.3, 0}});
+        default:
+            return closed("<circle class=\"" + c + "\"" + attribute("cx", x) + attribute("cy", y) + attribute("r", r)) +
+                   (title.empty() ? "" : "</circle>");
+    }
+}
 
 // A whole drawing with its name and what it shows, for those who do not see it. `id` must be unique on the page.
 inline std::string svg_drawing(const std::string& id, double width, double height, std::string_view title,
