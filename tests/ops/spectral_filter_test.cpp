@@ -95,6 +95,26 @@ TEMPLATE_LIST_TEST_CASE("spectral_mix: forward and backward over selections", "[
                 }
 }
 
+TEMPLATE_LIST_TEST_CASE("spectral_mix and spectral_filter: widths that a backend may treat apart",
+                        "[ops][spectral_filter]", targets) {
+    for (index d : {128, 512, 640, 768, 896, 1024, 2048, 4096}) {
+        const index n = 3;
+        const subset rows = d % 3 ? subset{true, {0, 2}} : subset{};
+        check_against_reference<TestType>("spectral_mix", shape(n, d), 16.0 * static_cast<double>(d), [&](auto& on) {
+            return mix(on, n, d, rows, dct_norm::ortho, normals(n * d, 1));
+        });
+        check_against_reference<TestType>("spectral_filter", shape(n, d), 2.0 * static_cast<double>(d), [&](auto& on) {
+            auto x = on.input(n, d, normals(n * d, 1)), dL_dy = on.input(n, d, normals(n * d, 5));
+            auto w = on.input(near(0.5, d, 2));
+            auto y = on.output(n, d), dL_dx = on.state(n, d, normals(n * d, 3));
+            auto dL_dw = on.state(normals(d, 4));
+            spectral_filter_forward(on.ex, x, w, dct_norm::reference, y);
+            spectral_filter_backward(on.ex, dL_dy, x, w, dct_norm::reference, dL_dx, dL_dw);
+            return outputs{{"y", on.read(y)}, {"dL_dx", on.read(dL_dx)}, {"dL_dw", on.read(dL_dw)}};
+        });
+    }
+}
+
 TEMPLATE_LIST_TEST_CASE("spectral_filter: w = 1 is the gain", "[ops][spectral_filter]", targets) {
     using T = typename TestType::scalar;
     for (index d : edge_widths)

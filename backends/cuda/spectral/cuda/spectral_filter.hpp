@@ -6,7 +6,7 @@
 // that only this block writes, and the blocks' sums are added in order.
 #pragma once
 #include <spectral/cuda/dct.hpp>
-#include <spectral/cuda/detail/row_mix.hpp>
+#include <spectral/cuda/detail/row_mix_backward.hpp>
 #include <spectral/ops/spectral_filter.hpp>
 
 namespace spectral::cuda {
@@ -119,15 +119,25 @@ void filter_backward(executor& ex, const char* what, const_matrix<T> dL_dy, cons
                      matrix_view<T> dL_dx, compute<T>* dL_dw, compute<T>* dL_dgamma, compute<T>* dL_dbeta) {
     using A = compute<T>;
     if (x.empty()) return;
-    const auto& p = dct_shape_of<A>(ex, x.width());
     const index N = x.width(), sums = Mix ? 3 * N : N;
-    const unsigned blocks = static_cast<unsigned>(std::min<index>(x.rows(), index{8} * ex.multiprocessors()));
     arena_scope scratch(ex);
-    auto parts = ex.memory().template vector<A>(blocks * sums);
-    launch(ex, what, blocks, p.threads(), p.shared_bytes() + 2 * static_cast<std::size_t>(N) * sizeof(A),
-           filter_backward_rows<Mix, T>, selected(rows), p, rows_in(dL_dy), rows_in(x), w.data, static_cast<A>(gain),
-           gamma, mean, rstd, rows_in(dL_dx), parts.data);
-    const A* part = parts.data;
+    unsigned blocks = 0;
+    const A* part = nullptr;  // of every block
+    if constexpr (std::is_same_v<A, float>) {
+        row_mix_gradients<T> fast{rows,  rows_in(dL_dy),       rows_in(x), w.data,
+                                  gamma, static_cast<A>(gain), rstd,       rows_in(dL_dx)};
+        blocks = try_row_mix_backward(ex, what, N, fast);
+        part = fast.parts;
+    }
+    if (blocks == 0) {
+        const auto& p = dct_shape_of<A>(ex, N);
+        blocks = static_cast<unsigned>(std::min<index>(x.rows(), index{8} * ex.multiprocessors()));
+        auto parts = ex.memory().template vector<A>(blocks * sums);
+        part = parts.data;
+        launch(ex, what, blocks, p.threads(), p.shared_bytes() + 2 * static_cast<std::size_t>(N) * sizeof(A),
+               filter_backward_rows<Mix, T>, selected(rows), p, rows_in(dL_dy), rows_in(x), w.data,
+               static_cast<A>(gain), gamma, mean, rstd, rows_in(dL_dx), parts.data);
+    }
     column_sums<1, A>(
         ex, what, blocks, sums, [=] __device__(index n, index c, A(&sum)[1]) { sum[0] += part[n * sums + c]; },
         [=] __device__(index c, const A(&total)[1]) {

@@ -123,30 +123,38 @@ struct register_lane {
         return v;
     }
 
-    // v ← z in Makhoul's order: four neighbours x[4m..4m+3] are z[m] = (x0, x2) and z[M−1−m] = (x3, x1), which lane L−1−a holds
-    template <class T>
-    __device__ void load(const T* x, value (&v)[R]) const {
-        if constexpr (std::is_same_v<T, bfloat16>) {
-            uint2 word[R / 2];
+    // f(b, z[lane + L b]) for every b, in Makhoul's order: four neighbours x[4m..4m+3] are z[m] = (x0, x2) and
+    // z[M−1−m] = (x3, x1), which lane L−1−a holds
+    template <class T, class F>
+    __device__ void read(const T* x, F f) const {
+        constexpr bool narrow = std::is_same_v<T, bfloat16>;
+        using access = std::conditional_t<narrow, uint2, quad<float>>;
+        constexpr int ahead = 128 / sizeof(access);  // registers for what is on its way
 #pragma unroll
-            for (int b = 0; b < R / 2; ++b) word[b] = *reinterpret_cast<const uint2*>(x + 4 * (lane + L * b));
+        for (int from = 0; from < R / 2; from += ahead) {
+            access word[ahead];
 #pragma unroll
-            for (int b = 0; b < R / 2; ++b) {
-                v[b] = {__uint_as_float(word[b].x << 16), __uint_as_float(word[b].y << 16)};
-                const unsigned other =
-                    __shfl_xor_sync(full_warp, __byte_perm(word[b].y, word[b].x, 0x7632), L - 1);  // x3, x1
-                v[R - 1 - b] = {__uint_as_float(other << 16), __uint_as_float(other & 0xFFFF0000u)};
-            }
-        } else {
+            for (int i = 0; i < ahead; ++i)
+                if (from + i < R / 2) word[i] = *reinterpret_cast<const access*>(x + 4 * (lane + L * (from + i)));
 #pragma unroll
-            for (int b = 0; b < R / 2; ++b) {
-                const auto q = *reinterpret_cast<const quad<float>*>(x + 4 * (lane + L * b));
-                v[b] = {q.v[0], q.v[2]};
-                v[R - 1 - b] = {__shfl_xor_sync(full_warp, q.v[3], L - 1), __shfl_xor_sync(full_warp, q.v[1], L - 1)};
+            for (int i = 0; i < ahead; ++i) {
+                const int b = from + i;
+                if (b >= R / 2) break;
+                if constexpr (narrow) {
+                    const unsigned other =
+                        __shfl_xor_sync(full_warp, __byte_perm(word[i].y, word[i].x, 0x7632), L - 1);  // x3, x1
+                    f(b, value{__uint_as_float(word[i].x << 16), __uint_as_float(word[i].y << 16)});
+                    f(R - 1 - b, value{__uint_as_float(other << 16), __uint_as_float(other & 0xFFFF0000u)});
+                } else {
+                    const auto& q = word[i].v;
+                    f(b, value{q[0], q[2]});
+                    f(R - 1 - b,
+                      value{__shfl_xor_sync(full_warp, q[3], L - 1), __shfl_xor_sync(full_warp, q[1], L - 1)});
+                }
             }
         }
     }
-    // and back; only rows that are `wanted` are written
+    // v to x's places; only rows that are `wanted` are written
     template <class T>
     __device__ void store(const value (&v)[R], T* y, bool wanted) const {
         if constexpr (std::is_same_v<T, bfloat16>) {

@@ -78,14 +78,27 @@ struct row_mix {
 template <int Width>
 struct row_mix_shared {
     using shape = register_shape<Width>;
-    static constexpr int threads = 256, warps = threads / 32, blocks = shape::R <= 16 ? 3 : shape::R <= 32 ? 2 : 1;
+    static constexpr int threads = 256, rows = threads / shape::L, blocks = shape::R <= 16 ? 3 : shape::R <= 32 ? 2 : 1;
     static constexpr int splits = shape::pairs * shape::L;
     quad<float> split[splits];  // as in register_plan
     quad<float> weight[splits];  // of each pair's four coefficients, the last two halved
     quad<float> affine[shape::M];  // gamma, gamma, beta, beta of the two columns of v[b], at b L + lane
     complex<float> turn[shape::M];
-    complex<float> exchange[warps * shape::rows * shape::exchange];
+    complex<float> exchange[rows * shape::exchange];
 };
+
+// what the coefficients of pair j of all lanes' are multiplied by: identity + gain w, the last two halved
+template <int Width, class T>
+__device__ inline quad<float> pair_weights(int j, const T* w, bool identity, float gain) {
+    using shape = register_shape<Width>;
+    const int lane = j % shape::L, i = j / shape::L % shape::L, s = j / (shape::L * shape::L);
+    quad<float> out{};
+    if (shape::unit(lane, s) < shape::units)
+        for (int f = 0; f < 4; ++f)
+            out.v[f] =
+                ((identity ? 1.f : 0.f) + gain * widen(w[shape::coefficient(lane, s, i, f)])) * (f < 2 ? 1.f : 0.5f);
+    return out;
+}
 
 template <int Width, class T>
 __global__ void __launch_bounds__(row_mix_shared<Width>::threads, row_mix_shared<Width>::blocks)
@@ -93,7 +106,8 @@ __global__ void __launch_bounds__(row_mix_shared<Width>::threads, row_mix_shared
     using shape = register_shape<Width>;
     using value = complex<float>;
     constexpr int N = shape::N, R = shape::R, L = shape::L, S = shape::slots;
-    auto& shared = *reinterpret_cast<row_mix_shared<Width>*>(shared_bytes);
+    using memory = row_mix_shared<Width>;
+    auto& shared = *reinterpret_cast<memory*>(shared_bytes);
     for (int j = threadIdx.x; j < shape::M; j += blockDim.x) shared.turn[j] = turn[j];
     for (int j = threadIdx.x; j < shared.splits; j += blockDim.x) shared.split[j] = split[j];
     const int place = threadIdx.x % L;  // among the row's lanes
@@ -101,17 +115,8 @@ __global__ void __launch_bounds__(row_mix_shared<Width>::threads, row_mix_shared
     const register_lane<Width> row{place, shared.turn, shared.split,
                                    shared.exchange + threadIdx.x / L * shape::exchange};
     if (p.y.data) {
-        for (int j = threadIdx.x; j < shared.splits; j += blockDim.x) {
-            const int lane = j % L, i = j / L % L, s = j / (L * L);
-            quad<float> q{};
-            if (shape::unit(lane, s) < shape::units)
-                for (int f = 0; f < 4; ++f) {
-                    const int k = shape::coefficient(lane, s, i, f);
-                    q.v[f] = (p.gamma ? 1.f : 0.f) + p.gain * widen(p.w[k]);
-                    if (f > 1) q.v[f] /= 2;
-                }
-            shared.weight[j] = q;
-        }
+        for (int j = threadIdx.x; j < shared.splits; j += blockDim.x)
+            shared.weight[j] = pair_weights<Width>(j, p.w, normed, p.gain);
         for (int j = threadIdx.x; j < shape::M; j += blockDim.x) {
             const register_lane<Width> other{j % L, nullptr, nullptr, nullptr};
             const int c = other.column(j / L, false), d = other.column(j / L, true);
@@ -123,13 +128,14 @@ __global__ void __launch_bounds__(row_mix_shared<Width>::threads, row_mix_shared
     }
     __syncthreads();
 
-    const index count = p.rows.size(), step = index{gridDim.x} * (blockDim.x / L);
-    for (index at = (index{blockIdx.x} * blockDim.x + threadIdx.x) / 32 * shape::rows; at < count; at += step) {
-        const index mine = at + threadIdx.x % 32 / L;
-        const bool here = mine < count;  // the last warp's other lanes work on a row again and write nothing
-        const index n = p.rows[here ? mine : at];
+    const index count = p.rows.size();
+    for (index first = index{blockIdx.x} * memory::rows; first < count; first += index{gridDim.x} * memory::rows) {
+        const index mine = first + threadIdx.x / L;
+        const bool here = mine < count;  // other lanes work on the last row again and write nothing
+        const index n = p.rows[here ? mine : count - 1];
+        __syncthreads();  // warps in step: the loop is longer than the instruction cache
         value v[R], low[S][L], high[S][L];
-        row.load(p.x(n), v);
+        row.read(p.x(n), [&](int b, value z) { v[b] = z; });
         row.forward(v, low, high);
         bool mixed = here && p.y.data;
         if (p.entropy) {
@@ -206,9 +212,8 @@ template <int Width, class T>
 void launch_row_mix(executor& ex, const char* what, const row_mix<T>& p) {
     using memory = row_mix_shared<Width>;
     const auto& plan = ex.keep<register_plan<Width>>(0);
-    const auto blocks =
-        static_cast<unsigned>(std::min<index>(divide_up(p.rows.capacity, memory::warps * register_shape<Width>::rows),
-                                              index{memory::blocks} * ex.multiprocessors()));
+    const auto blocks = static_cast<unsigned>(
+        std::min<index>(divide_up(p.rows.capacity, memory::rows), index{memory::blocks} * ex.multiprocessors()));
     launch(ex, what, blocks, memory::threads, sizeof(memory), row_mix_kernel<Width, T>, p, plan.turn, plan.split);
 }
 
