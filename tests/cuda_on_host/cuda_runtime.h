@@ -35,7 +35,9 @@ enum cudaError_t { cudaSuccess, cudaErrorMemoryAllocation, cudaErrorInsufficient
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost };
 enum { cudaStreamNonBlocking = 1, cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 using cudaStream_t = struct host_stream*;
-struct cudaFuncAttributes {};
+struct cudaFuncAttributes {
+    std::size_t sharedSizeBytes = 1;   // of the probe for Hopper's own instructions
+};
 struct cudaDeviceProp {
     char name[32];
     int major, minor, multiProcessorCount;
@@ -49,7 +51,8 @@ inline cudaError_t cudaDriverGetVersion(int* v) { return *v = 13000, cudaSuccess
 inline cudaError_t cudaRuntimeGetVersion(int* v) { return *v = 13000, cudaSuccess; }
 inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
 inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
-    *p = {"host", 9, 0, 2, 227 * 1024};  // the shared memory of sm_90
+    const char* architecture = std::getenv("SPECTRAL_HOST_ARCHITECTURE");  // 8: products by mma.sync instead of wgmma
+    *p = {"host", architecture ? std::atoi(architecture) : 9, 0, 2, 227 * 1024};  // the shared memory of sm_90
     return cudaSuccess;
 }
 template <class K>
@@ -96,7 +99,7 @@ namespace cuda_on_host {
 
 extern "C" void cuda_on_host_switch(void** from, void* to);
 
-enum class waits { nothing, warp, block, done };
+enum class waits { nothing, warp, block, other, done };   // other: for what other threads do, looked at again and again
 
 struct fiber {
     std::unique_ptr<std::byte[]> stack;
@@ -154,6 +157,8 @@ struct block_runner {
                 cuda_on_host_switch(&home, f.sp);
             }
             bool moved = false, block = true, live = false;
+            for (unsigned t = 0; t < threads; ++t)
+                if (fibers[t].state == waits::other) fibers[t].state = waits::nothing, moved = true;
             for (unsigned w = 0; w < threads; w += 32) {
                 const unsigned end = std::min(w + 32, threads);
                 bool all = true, any = false;
