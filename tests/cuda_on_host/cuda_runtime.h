@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // tests/cuda_on_host/cuda_runtime.h: CUDA kernels run by a C++ compiler, for operator tests on machines without a GPU
 //
-// A block's threads are fibers of one host thread, switched at barriers and warp exchanges; blocks run one after another.
-// So indices, arithmetic and barriers of the kernels in backends/cuda are tested as they stand. What is not: the
-// compiler, the memory model, speed. SPECTRAL_HOST_ORDER=reverse runs the threads of a block from the last to the first: a
-// result that depends on it lacks a barrier. A barrier that not all threads reach ends the program with a sentence.
+// A block's threads are fibers of one host thread, switched at barriers and warp exchanges; blocks run one after
+// another. So indices, arithmetic and barriers of the kernels in backends/cuda are tested as they stand. What is not:
+// the compiler, the memory model, speed. SPECTRAL_HOST_ORDER=reverse runs the threads of a block from the last to the
+// first: a result that depends on it lacks a barrier. A barrier that not all threads reach ends the program with a
+// sentence.
 #pragma once
 #include <math.h>
 
@@ -36,7 +37,7 @@ enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost };
 enum { cudaStreamNonBlocking = 1, cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 using cudaStream_t = struct host_stream*;
 struct cudaFuncAttributes {
-    std::size_t sharedSizeBytes = 1;   // of the probe for Hopper's own instructions
+    std::size_t sharedSizeBytes = 1;  // of the probe for Hopper's own instructions
 };
 struct cudaDeviceProp {
     char name[32];
@@ -99,7 +100,7 @@ namespace cuda_on_host {
 
 extern "C" void cuda_on_host_switch(void** from, void* to);
 
-enum class waits { nothing, warp, block, other, done };   // other: for what other threads do, looked at again and again
+enum class waits { nothing, warp, block, other, done };  // other: for what other threads do, looked at again and again
 
 struct fiber {
     std::unique_ptr<std::byte[]> stack;

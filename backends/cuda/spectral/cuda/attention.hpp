@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // backends/cuda/spectral/cuda/attention.hpp: softmax attention of packed queries against packed keys, tile by tile
 //
-// bfloat16 whose rows are whole 16-byte packs runs on tensor cores (detail/attention_tensor.hpp), everything else in ordinary
-// arithmetic (detail/attention_plain.hpp), few queries a sequence against many keys in detail/attention_decode.hpp. In all of
-// them positions ascend, so a tile's last query's position ends its walk through the keys: time follows visible pairs, also
-// for a routed subset of queries. Gradients are added up by one block each, without atomics: the same bits in every run. How many
-// rows a sequence has is known on the device alone: blocks find their sequence and tile themselves.
+// bfloat16 whose rows are whole 16-byte packs runs on tensor cores (detail/attention_tensor.hpp), everything else in
+// ordinary arithmetic (detail/attention_plain.hpp), few queries a sequence against many keys in
+// detail/attention_decode.hpp. In all of them positions ascend, so a tile's last query's position ends its walk through
+// the keys: time follows visible pairs, also for a routed subset of queries. Gradients are added up by one block each,
+// without atomics: the same bits in every run. How many rows a sequence has is known on the device alone: blocks find
+// their sequence and tile themselves.
 #pragma once
 #include <spectral/cuda/detail/attention_decode.hpp>
 #include <spectral/cuda/detail/attention_plain.hpp>
@@ -18,9 +19,12 @@ namespace detail {
 // f(integral_constant<int, width>) with the narrowest of the compiled widths that holds D
 template <int First, int... Others, class F>
 void with_head_width(const char* what, index D, F&& f) {
-    if (D <= First) f(std::integral_constant<int, First>{});
-    else if constexpr (sizeof...(Others) > 0) with_head_width<Others...>(what, D, f);
-    else fail(what, "head widths up to 256 are supported on cuda, found ", D);
+    if (D <= First)
+        f(std::integral_constant<int, First>{});
+    else if constexpr (sizeof...(Others) > 0)
+        with_head_width<Others...>(what, D, f);
+    else
+        fail(what, "head widths up to 256 are supported on cuda, found ", D);
 }
 
 template <class T>
@@ -31,12 +35,15 @@ __global__ void clear_outside(attention_rows map, index rows, index width, rows_
 }
 // Rows of no sequence, which no tile reaches: those between the sequences, which follow each other.
 template <class T>
-void clear_outside_sequences(executor& ex, const char* what, const row_map& map, const view<T, 2>& m, compute<T> value = 0) {
+void clear_outside_sequences(executor& ex, const char* what, const row_map& map, const view<T, 2>& m,
+                             compute<T> value = 0) {
     const auto gaps = static_cast<unsigned>(map.sequences() + 1);
-    launch(ex, what, dim3(gaps, std::max(1u, 4 * static_cast<unsigned>(ex.multiprocessors()) / gaps)), 128, 0, clear_outside<T>,
-           attention_rows(map), m.rows(), m.width(), rows_in(m), [&] {
-               if constexpr (std::is_same_v<T, bfloat16>) return bfloat16(value);
-               else return value;
+    launch(ex, what, dim3(gaps, std::max(1u, 4 * static_cast<unsigned>(ex.multiprocessors()) / gaps)), 128, 0,
+           clear_outside<T>, attention_rows(map), m.rows(), m.width(), rows_in(m), [&] {
+               if constexpr (std::is_same_v<T, bfloat16>)
+                   return bfloat16(value);
+               else
+                   return value;
            }());
 }
 
@@ -49,16 +56,16 @@ bool on_tensor_cores(const executor& ex, const attention_options& o, const Views
 }  // namespace detail
 
 template <class T>
-void attention_forward_kernel(executor& ex, const_matrix<T> q, const_matrix<T> k, const_matrix<T> v, const row_map& q_rows,
-                              const row_map& k_rows, const attention_options& o, matrix_view<T> out, matrix_view<statistic<T>> lse) {
+void attention_forward_kernel(executor& ex, const_matrix<T> q, const_matrix<T> k, const_matrix<T> v,
+                              const row_map& q_rows, const row_map& k_rows, const attention_options& o,
+                              matrix_view<T> out, matrix_view<statistic<T>> lse) {
     constexpr const char* what = "attention_forward";
     const index N = q.rows(), S = q_rows.sequences(), D = q.width() / o.heads;
     if (N == 0) return;
     const auto problem = detail::make_problem<T>(q, k, v, q_rows, k_rows, o);
     if (N <= 2 * S && q_rows.sequence.data) {
-        detail::with_head_width<32, 64, 128, 256>(what, D, [&](auto width) {
-            detail::attention_forward_decode<width(), T>(ex, problem, N, out, lse);
-        });
+        detail::with_head_width<32, 64, 128, 256>(
+            what, D, [&](auto width) { detail::attention_forward_decode<width(), T>(ex, problem, N, out, lse); });
         return;
     }
     detail::clear_outside_sequences<T>(ex, what, q_rows, out);
@@ -76,9 +83,10 @@ void attention_forward_kernel(executor& ex, const_matrix<T> q, const_matrix<T> k
 }
 
 template <class T>
-void attention_backward_kernel(executor& ex, const_matrix<T> dL_dout, const_matrix<T> q, const_matrix<T> k, const_matrix<T> v,
-                               const_matrix<T> out, const_matrix<statistic<T>> lse, const row_map& q_rows, const row_map& k_rows,
-                               const attention_options& o, matrix_view<T> dL_dq, matrix_view<T> dL_dk, matrix_view<T> dL_dv) {
+void attention_backward_kernel(executor& ex, const_matrix<T> dL_dout, const_matrix<T> q, const_matrix<T> k,
+                               const_matrix<T> v, const_matrix<T> out, const_matrix<statistic<T>> lse,
+                               const row_map& q_rows, const row_map& k_rows, const attention_options& o,
+                               matrix_view<T> dL_dq, matrix_view<T> dL_dk, matrix_view<T> dL_dv) {
     constexpr const char* what = "attention_backward";
     const index N = q.rows(), D = q.width() / o.heads;
     detail::clear_outside_sequences<T>(ex, what, q_rows, dL_dq);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// backends/cuda/spectral/cuda/detail/attention_decode.hpp: attention of few queries a sequence: keys split among blocks, results merged
+// backends/cuda/spectral/cuda/detail/attention_decode.hpp: few queries a sequence: keys split among blocks
 #pragma once
 #include <spectral/cuda/detail/attention_problem.hpp>
 
@@ -7,7 +7,7 @@ namespace spectral::cuda::detail {
 
 // One block for (query row, head, share of its keys); a warp takes every fourth 32 keys. Result: D sums, the sum of the
 // weights, the largest score.
-template <int Columns, class T>   // Columns of 32
+template <int Columns, class T>  // Columns of 32
 __global__ void attention_decode_parts(attention_problem<T> a, compute<T>* parts) {
     using A = compute<T>;
     constexpr int warps = 4;
@@ -71,7 +71,8 @@ __global__ void attention_decode_parts(attention_problem<T> a, compute<T>* parts
 
 // The parts of (n, h) put together.
 template <class T>
-void merge_decode_parts(executor& ex, index rows, int heads, int D, index parts_each, const compute<T>* parts, matrix_view<T> out, matrix_view<statistic<T>> lse) {
+void merge_decode_parts(executor& ex, index rows, int heads, int D, index parts_each, const compute<T>* parts,
+                        matrix_view<T> out, matrix_view<statistic<T>> lse) {
     using A = compute<T>;
     const auto to = rows_in(out);
     const auto to_lse = rows_in(lse);
@@ -91,12 +92,14 @@ void merge_decode_parts(executor& ex, index rows, int heads, int D, index parts_
 }
 
 template <int Width, class T>
-void attention_forward_decode(executor& ex, const attention_problem<T>& problem, index rows, matrix_view<T> out, matrix_view<statistic<T>> lse) {
+void attention_forward_decode(executor& ex, const attention_problem<T>& problem, index rows, matrix_view<T> out,
+                              matrix_view<statistic<T>> lse) {
     const index sequences = problem.q_rows.sequences;
     const index split = std::clamp<index>(divide_up(problem.key_rows, 512 * std::max<index>(sequences, 1)), 1, 64);
     arena_scope scratch(ex);
     auto parts = ex.memory().template vector<compute<T>>(rows * problem.heads * split * (problem.width + 2));
-    launch(ex, "attention_forward", dim3(static_cast<unsigned>(rows), static_cast<unsigned>(problem.heads), static_cast<unsigned>(split)), 128,
+    launch(ex, "attention_forward",
+           dim3(static_cast<unsigned>(rows), static_cast<unsigned>(problem.heads), static_cast<unsigned>(split)), 128,
            0, attention_decode_parts<Width / 32, T>, problem, parts.data);
     merge_decode_parts<T>(ex, rows, problem.heads, problem.width, split, parts.data, out, lse);
 }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// backends/cuda/spectral/cuda/detail/attention_fragments.hpp: parts of attention on tensor cores: tiles, products, softmax
+// backends/cuda/spectral/cuda/detail/attention_fragments.hpp: tiles, products and softmax of attention_tensor.hpp
 //
-// A group of four warps owns 64 rows, a warp 16 of them. Of a product's sums a lane holds rows l / 4 and l / 4 + 8 and, of every
-// eight columns, 2 (l % 4) and the next: the layout in which sums, rounded, are the left operand of the next product. So scores
-// become weights and weights become results without leaving registers, by mma.sync and by wgmma alike.
+// A group of four warps owns 64 rows, a warp 16 of them. Of a product's sums a lane holds rows l / 4 and l / 4 + 8 and,
+// of every eight columns, 2 (l % 4) and the next: the layout in which sums, rounded, are the left operand of the next
+// product. So scores become weights and weights become results without leaving registers, by mma.sync and by wgmma
+// alike.
 #pragma once
 #include <spectral/cuda/detail/attention_problem.hpp>
 #include <spectral/cuda/detail/warpgroup.hpp>
@@ -12,34 +13,38 @@ namespace spectral::cuda::detail {
 
 inline constexpr float log2_e = 1.4426950408889634f, ln_2 = 0.6931471805599453f;
 
-// ---- tiles in shared memory ----------------------------------------------------------------------------------------------
+// ---- tiles in shared memory -----------------------------------------------------------------------------------------
 
-// Rows × D values in panels of 64 columns (32 where D is no multiple of 64). The 16-byte chunks of a panel's row are exchanged by
-// bits of the row number, so that neither eight rows of one chunk nor a row hits a bank twice; wgmma reads this layout too.
-// A tile starts at a multiple of 1024 bytes.
+// Rows × D values in panels of 64 columns (32 where D is no multiple of 64). The 16-byte chunks of a panel's row are
+// exchanged by bits of the row number, so that neither eight rows of one chunk nor a row hits a bank twice; wgmma reads
+// this layout too. A tile starts at a multiple of 1024 bytes.
 template <int Rows, int D>
 struct tile_layout {
-    static constexpr int columns = D % 64 == 0 ? 64 : 32, line = 2 * columns, chunks = columns / 8, panel = Rows * line, bytes = Rows * D * 2;
-    static __device__ int offset(int row, int chunk) {   // in bytes; chunk: column / 8
+    static constexpr int columns = D % 64 == 0 ? 64 : 32, line = 2 * columns, chunks = columns / 8, panel = Rows * line,
+                         bytes = Rows * D * 2;
+    static __device__ int offset(int row, int chunk) {  // in bytes; chunk: column / 8
         const int turn = columns == 64 ? row & 7 : row >> 1 & 3;
         return chunk / chunks * panel + row * line + ((chunk % chunks ^ turn) * 16);
     }
 };
 
-inline constexpr std::size_t tile_alignment = 1024;   // asked for besides the tiles
+inline constexpr std::size_t tile_alignment = 1024;  // asked for besides the tiles
 __device__ inline unsigned char* tile_memory() {
     return shared_bytes + (0u - shared_address(shared_bytes)) % tile_alignment;
 }
 
-// Asks for rows first.. of the columns of a head; zeros after row `last` and beyond `width`. For 128 threads, t = 0..127.
+// Asks for rows first.. of the columns of a head; zeros after row `last` and beyond `width`. For 128 threads, t =
+// 0..127.
 template <int Rows, int D>
-__device__ inline void load_rows(unsigned char* tile, rows_of<const bfloat16> from, index first, index last, index column, int width, int t) {
+__device__ inline void load_rows(unsigned char* tile, rows_of<const bfloat16> from, index first, index last,
+                                 index column, int width, int t) {
     constexpr int chunks = D / 8;
 #pragma unroll
     for (int i = t; i < Rows * chunks; i += 128) {
         const int r = i / chunks, c = i % chunks;
         const bool valid = first + r < last && 8 * c < width;
-        copy_async(tile + tile_layout<Rows, D>::offset(r, c), valid ? from(first + r) + column + 8 * c : from.data, valid);
+        copy_async(tile + tile_layout<Rows, D>::offset(r, c), valid ? from(first + r) + column + 8 * c : from.data,
+                   valid);
     }
 }
 
@@ -52,8 +57,8 @@ struct tile_ring {
         for (int s = 0; s < Stages; ++s) full[s].init(loading_threads), empty[s].init(computing_warps);
     }
     __device__ void wait_full(int i) { full[i % Stages].wait(i / Stages % 2); }
-    __device__ void wait_empty(int i) { empty[i % Stages].wait(i / Stages % 2 ^ 1); }   // a fresh ring is empty
-    __device__ void done(int i) {   // by a whole warp
+    __device__ void wait_empty(int i) { empty[i % Stages].wait(i / Stages % 2 ^ 1); }  // a fresh ring is empty
+    __device__ void done(int i) {  // by a whole warp
         __syncwarp();
         if (threadIdx.x % 32 == 0) empty[i % Stages].arrive();
     }
@@ -91,19 +96,21 @@ private:
 // Which four warps of the block this is, the same in all lanes as far as the compiler can see.
 __device__ inline int warpgroup_number() { return __shfl_sync(full_warp, static_cast<int>(threadIdx.x / 128), 0); }
 
-// ---- products ------------------------------------------------------------------------------------------------------------
+// ---- products -------------------------------------------------------------------------------------------------------
 
-// Both have: scores, S (64 × N) = A Bᵀ for 64 rows of tile A from a_row on and all rows of tile B; add, R (64 × D) += P B with P
-// (64 × K) in registers; begin, commit and wait around them, which say when registers belong to a product.
+// Both have: scores, S (64 × N) = A Bᵀ for 64 rows of tile A from a_row on and all rows of tile B; add, R (64 × D) += P
+// B with P (64 × K) in registers; begin, commit and wait around them, which say when registers belong to a product.
 
-struct warp_products {   // by mma.sync: at once
+struct warp_products {  // by mma.sync: at once
     static constexpr bool built = warp_products_built;
     static __device__ void begin() {}
     static __device__ void commit() {}
-    template <int Pending, class... Sums> static __device__ void wait(Sums&...) {}
+    template <int Pending, class... Sums>
+    static __device__ void wait(Sums&...) {}
 
     template <int D, int ARows, int N>
-    static __device__ __forceinline__ void scores(float (&s)[N / 8][4], const unsigned char* a, int a_row, const unsigned char* b) {
+    static __device__ __forceinline__ void scores(float (&s)[N / 8][4], const unsigned char* a, int a_row,
+                                                  const unsigned char* b) {
         const int lane = threadIdx.x % 32, row = a_row + threadIdx.x / 32 % 4 * 16 + lane % 16;
 #pragma unroll
         for (int j = 0; j < N / 8; ++j) s[j][0] = s[j][1] = s[j][2] = s[j][3] = 0;
@@ -113,14 +120,16 @@ struct warp_products {   // by mma.sync: at once
             load_matrices(left, a + tile_layout<ARows, D>::offset(row, 2 * d + lane / 16));
 #pragma unroll
             for (int j = 0; j < N / 16; ++j) {
-                load_matrices(right, b + tile_layout<N, D>::offset(16 * j + lane % 8 + lane / 16 * 8, 2 * d + lane / 8 % 2));
+                load_matrices(right,
+                              b + tile_layout<N, D>::offset(16 * j + lane % 8 + lane / 16 * 8, 2 * d + lane / 8 % 2));
                 multiply_add(s[2 * j], left, right[0], right[1]);
                 multiply_add(s[2 * j + 1], left, right[2], right[3]);
             }
         }
     }
     template <int D, int K>
-    static __device__ __forceinline__ void add(float (&r)[D / 8][4], const unsigned (&p)[K / 16][4], const unsigned char* b) {
+    static __device__ __forceinline__ void add(float (&r)[D / 8][4], const unsigned (&p)[K / 16][4],
+                                               const unsigned char* b) {
         const int lane = threadIdx.x % 32;
 #pragma unroll
         for (int k = 0; k < K / 16; ++k)
@@ -134,18 +143,19 @@ struct warp_products {   // by mma.sync: at once
     }
 };
 
-struct warpgroup_products {   // by wgmma: between commit() and wait() its registers are its own
+struct warpgroup_products {  // by wgmma: between commit() and wait() its registers are its own
     static constexpr bool built = warpgroup_products_built;
     static __device__ void begin() { warpgroup_begin(); }
     static __device__ void commit() { warpgroup_commit(); }
-    template <int Pending, class... Sums>   // sums of products that have ended, all but the last Pending ones
+    template <int Pending, class... Sums>  // sums of products that have ended, all but the last Pending ones
     static __device__ __forceinline__ void wait(Sums&... sums) {
         warpgroup_wait<Pending>();
         (settle(sums), ...);
     }
 
     template <int D, int ARows, int N>
-    static __device__ __forceinline__ void scores(float (&s)[N / 8][4], const unsigned char* a, int a_row, const unsigned char* b) {
+    static __device__ __forceinline__ void scores(float (&s)[N / 8][4], const unsigned char* a, int a_row,
+                                                  const unsigned char* b) {
         using A = tile_layout<ARows, D>;
         using B = tile_layout<N, D>;
         const unsigned left = shared_address(a) + a_row * A::line, right = shared_address(b);
@@ -157,21 +167,24 @@ struct warpgroup_products {   // by wgmma: between commit() and wait() its regis
         }
     }
     template <int D, int K>
-    static __device__ __forceinline__ void add(float (&r)[D / 8][4], const unsigned (&p)[K / 16][4], const unsigned char* b) {
+    static __device__ __forceinline__ void add(float (&r)[D / 8][4], const unsigned (&p)[K / 16][4],
+                                               const unsigned char* b) {
         using B = tile_layout<K, D>;
         const unsigned right = shared_address(b);
 #pragma unroll
         for (int k = 0; k < K / 16; ++k)
 #pragma unroll
             for (int panel = 0; panel < D / B::columns; ++panel)
-                warpgroup_multiply<B::columns, 1>(r + panel * (B::columns / 8), p[k],
-                                                  matrix_descriptor<B::line>(right + panel * B::panel + k * 16 * B::line), 1);
+                warpgroup_multiply<B::columns, 1>(
+                    r + panel * (B::columns / 8), p[k],
+                    matrix_descriptor<B::line>(right + panel * B::panel + k * 16 * B::line), 1);
     }
 };
 
-// ---- softmax -------------------------------------------------------------------------------------------------------------
+// ---- softmax --------------------------------------------------------------------------------------------------------
 
-// Scores of keys that a row does not see. key: number of this lane's first column; limit: how many keys its two rows see.
+// Scores of keys that a row does not see. key: number of this lane's first column; limit: how many keys its two rows
+// see.
 template <int N>
 __device__ inline void hide(float (&s)[N][4], int key, const int (&limit)[2]) {
 #pragma unroll
@@ -188,7 +201,8 @@ __device__ inline float row_reduce(float value, Op op) {
     return op(value, __shfl_xor_sync(full_warp, value, 2));
 }
 
-// The running maximum and (this lane's share of) the running sum of two rows, and what earlier sums are to be multiplied by.
+// The running maximum and (this lane's share of) the running sum of two rows, and what earlier sums are to be
+// multiplied by.
 struct softmax_rows {
     float largest[2] = {-INFINITY, -INFINITY}, sum[2] = {}, shrink[2];
 
@@ -200,16 +214,18 @@ struct softmax_rows {
         for (int r = 0; r < 2; ++r) {
             float most[2] = {s[0][2 * r], s[0][2 * r + 1]};
 #pragma unroll
-            for (int j = 1; j < N; ++j) most[0] = fmaxf(most[0], s[j][2 * r]), most[1] = fmaxf(most[1], s[j][2 * r + 1]);
+            for (int j = 1; j < N; ++j)
+                most[0] = fmaxf(most[0], s[j][2 * r]), most[1] = fmaxf(most[1], s[j][2 * r + 1]);
             const float now = fmaxf(largest[r], row_reduce(fmaxf(most[0], most[1]), more));
-            const float base = now == -INFINITY ? 0 : now * scale_2;   // nothing seen yet: weights are 0
+            const float base = now == -INFINITY ? 0 : now * scale_2;  // nothing seen yet: weights are 0
             shrink[r] = exp2_approximate(largest[r] * scale_2 - base);
             largest[r] = now;
             float here[2] = {};
 #pragma unroll
             for (int j = 0; j < N; ++j)
 #pragma unroll
-                for (int i = 0; i < 2; ++i) here[i] += s[j][2 * r + i] = exp2_approximate(s[j][2 * r + i] * scale_2 - base);
+                for (int i = 0; i < 2; ++i)
+                    here[i] += s[j][2 * r + i] = exp2_approximate(s[j][2 * r + i] * scale_2 - base);
             sum[r] = sum[r] * shrink[r] + (here[0] + here[1]);
         }
     }
@@ -230,7 +246,8 @@ __device__ __forceinline__ void round_values(unsigned (&p)[N / 2][4], F value) {
 #pragma unroll
     for (int k = 0; k < N / 2; ++k)
 #pragma unroll
-        for (int i = 0; i < 4; ++i) p[k][i] = pack_bfloat16(value(2 * k + i / 2, i % 2 * 2), value(2 * k + i / 2, i % 2 * 2 + 1));
+        for (int i = 0; i < 4; ++i)
+            p[k][i] = pack_bfloat16(value(2 * k + i / 2, i % 2 * 2), value(2 * k + i / 2, i % 2 * 2 + 1));
 }
 template <int N>
 __device__ inline void round_sums(unsigned (&p)[N / 2][4], const float (&s)[N][4]) {
@@ -239,8 +256,8 @@ __device__ inline void round_sums(unsigned (&p)[N / 2][4], const float (&s)[N][4
 
 // Rows of sums times `by` to global memory: this lane's row from `row` on and the one 8 later, below `last`.
 template <int N>
-__device__ inline void store_rows(rows_of<bfloat16> to, const float (&r)[N][4], index row, index last, index column, int width,
-                                  float by_first, float by_second) {
+__device__ inline void store_rows(rows_of<bfloat16> to, const float (&r)[N][4], index row, index last, index column,
+                                  int width, float by_first, float by_second) {
     const int c = 2 * (threadIdx.x % 4);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -250,7 +267,8 @@ __device__ inline void store_rows(rows_of<bfloat16> to, const float (&r)[N][4], 
 #pragma unroll
         for (int j = 0; j < N; ++j)
             if (8 * j < width)
-                *reinterpret_cast<unsigned*>(line + 8 * j) = pack_bfloat16(r[j][2 * half] * by, r[j][2 * half + 1] * by);
+                *reinterpret_cast<unsigned*>(line + 8 * j) =
+                    pack_bfloat16(r[j][2 * half] * by, r[j][2 * half + 1] * by);
     }
 }
 

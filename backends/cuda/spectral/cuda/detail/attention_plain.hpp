@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// backends/cuda/spectral/cuda/detail/attention_plain.hpp: attention in ordinary arithmetic, for every type and width, tile by tile
+// backends/cuda/spectral/cuda/detail/attention_plain.hpp: attention in ordinary arithmetic, any type and width
 //
-// Forward: a block takes 64 query rows of one sequence and one head (32 in double) and walks through the keys they see, 32
-// at a time, with a running maximum and sum (Dao et al., arXiv:2205.14135). Backward recomputes the weights from lse, once for
-// the queries' gradients and once, walking over queries, for those of keys and values.
+// Forward: a block takes 64 query rows of one sequence and one head (32 in double) and walks through the keys they see,
+// 32 at a time, with a running maximum and sum (Dao et al., arXiv:2205.14135). Backward recomputes the weights from
+// lse, once for the queries' gradients and once, walking over queries, for those of keys and values.
 #pragma once
 #include <spectral/cuda/detail/attention_problem.hpp>
 #include <spectral/cuda/gate.hpp>
@@ -11,7 +11,7 @@
 namespace spectral::cuda::detail {
 
 inline constexpr int tile_keys = 32;
-inline constexpr int attention_threads = 256;   // 16 lanes across keys or columns, 16 down the rows
+inline constexpr int attention_threads = 256;  // 16 lanes across keys or columns, 16 down the rows
 
 // A tile of rows in shared memory: rows × (16 · Columns), an odd stride against bank conflicts, zeros outside.
 template <int Rows, int Columns, class A, class T>
@@ -54,18 +54,22 @@ constexpr std::size_t attention_shared(int row_tiles, int key_tiles, int weights
 }
 
 template <int Columns, int R, class T>
-__global__ void __launch_bounds__(attention_threads) attention_forward_tiles(attention_problem<T> a, rows_of<T> out, rows_of<compute<T>> lse) {
+__global__ void __launch_bounds__(attention_threads)
+    attention_forward_tiles(attention_problem<T> a, rows_of<T> out, rows_of<compute<T>> lse) {
     using A = compute<T>;
     constexpr int rows = 16 * R, stride = 16 * Columns + 1;
     const sequence_tile tile = find_tile(a.q_rows, rows, blockIdx.x);
     if (tile.sequence < 0) return;
-    A *Q = reinterpret_cast<A*>(shared_bytes), *K = Q + rows * stride, *V = K + tile_keys * stride, *P = V + tile_keys * stride;
+    A *Q = reinterpret_cast<A*>(shared_bytes), *K = Q + rows * stride, *V = K + tile_keys * stride,
+      *P = V + tile_keys * stride;
     auto *q_position = reinterpret_cast<row_index*>(P + rows * (tile_keys + 1)), *k_position = q_position + rows;
     const int h = blockIdx.y, D = a.width, tx = threadIdx.x % 16, ty = threadIdx.x / 16;
     const index first = tile.first, last = min(first + rows, index{a.q_rows.end[tile.sequence]});
     const index k_first = a.k_rows.begin[tile.sequence];
     index k_last = a.k_rows.end[tile.sequence];
-    if (a.causal) k_last = k_first + lower_bound(a.k_rows.position + k_first, k_last - k_first, index{a.q_rows.position[last - 1]} + 1);
+    if (a.causal)
+        k_last = k_first +
+                 lower_bound(a.k_rows.position + k_first, k_last - k_first, index{a.q_rows.position[last - 1]} + 1);
     load_tile<rows, Columns>(Q, a.q, first, last, index{h} * D, D);
     load_positions<rows>(q_position, a.q_rows.position, first, last);
     A sum[R] = {}, largest[R], acc[R][Columns] = {};
@@ -90,7 +94,7 @@ __global__ void __launch_bounds__(attention_threads) attention_forward_tiles(att
                 most = greater{}(most, s[r][j]);
             }
             most = warp_reduce<16>(most, greater{});
-            const A shrink = most == -INFINITY ? A(1) : exp(largest[r] - most);   // nothing seen yet: nothing to shrink
+            const A shrink = most == -INFINITY ? A(1) : exp(largest[r] - most);  // nothing seen yet: nothing to shrink
             A here = 0;
 #pragma unroll
             for (int j = 0; j < 2; ++j) {
@@ -104,7 +108,7 @@ __global__ void __launch_bounds__(attention_threads) attention_forward_tiles(att
 #pragma unroll
             for (int c = 0; c < Columns; ++c) acc[r][c] *= shrink;
         }
-        __syncwarp();   // a row of P is written and read by the same 16 lanes
+        __syncwarp();  // a row of P is written and read by the same 16 lanes
 #pragma unroll 4
         for (int m = 0; m < tile_keys; ++m) {
             A value[Columns];
@@ -132,10 +136,11 @@ __global__ void __launch_bounds__(attention_threads) attention_forward_tiles(att
 
 // The weights of a tile and the gradients of its scores:  P = W keep,  S = W (keep dA − δ)
 template <int R, int Columns, class T>
-__device__ inline void tile_gradients(const attention_problem<T>& a, const compute<T>* Q, const compute<T>* dO, const compute<T>* K,
-                                      const compute<T>* V, const row_index* q_position, const row_index* k_position,
-                                      const compute<T> (&lse)[R], const compute<T> (&delta)[R], index first, index last, index k0,
-                                      index k_last, int h, compute<T>* P, compute<T>* S) {
+__device__ inline void tile_gradients(const attention_problem<T>& a, const compute<T>* Q, const compute<T>* dO,
+                                      const compute<T>* K, const compute<T>* V, const row_index* q_position,
+                                      const row_index* k_position, const compute<T> (&lse)[R],
+                                      const compute<T> (&delta)[R], index first, index last, index k0, index k_last,
+                                      int h, compute<T>* P, compute<T>* S) {
     using A = compute<T>;
     const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
     A s[R][2], da[R][2];
@@ -157,19 +162,22 @@ __device__ inline void tile_gradients(const attention_problem<T>& a, const compu
 
 template <int Columns, int R, class T>
 __global__ void __launch_bounds__(attention_threads)
-    attention_backward_queries(attention_problem<T> a, rows_of<const T> dL_dout, rows_of<const compute<T>> lse, const compute<T>* delta, rows_of<T> dL_dq) {
+    attention_backward_queries(attention_problem<T> a, rows_of<const T> dL_dout, rows_of<const compute<T>> lse,
+                               const compute<T>* delta, rows_of<T> dL_dq) {
     using A = compute<T>;
     constexpr int rows = 16 * R, stride = 16 * Columns + 1;
     const sequence_tile tile = find_tile(a.q_rows, rows, blockIdx.x);
     if (tile.sequence < 0) return;
-    A *Q = reinterpret_cast<A*>(shared_bytes), *dO = Q + rows * stride, *K = dO + rows * stride, *V = K + tile_keys * stride,
-      *S = V + tile_keys * stride;
+    A *Q = reinterpret_cast<A*>(shared_bytes), *dO = Q + rows * stride, *K = dO + rows * stride,
+      *V = K + tile_keys * stride, *S = V + tile_keys * stride;
     auto *q_position = reinterpret_cast<row_index*>(S + rows * (tile_keys + 1)), *k_position = q_position + rows;
     const int h = blockIdx.y, D = a.width, tx = threadIdx.x % 16, ty = threadIdx.x / 16;
     const index first = tile.first, last = min(first + rows, index{a.q_rows.end[tile.sequence]});
     const index k_first = a.k_rows.begin[tile.sequence];
     index k_last = a.k_rows.end[tile.sequence];
-    if (a.causal) k_last = k_first + lower_bound(a.k_rows.position + k_first, k_last - k_first, index{a.q_rows.position[last - 1]} + 1);
+    if (a.causal)
+        k_last = k_first +
+                 lower_bound(a.k_rows.position + k_first, k_last - k_first, index{a.q_rows.position[last - 1]} + 1);
     load_tile<rows, Columns>(Q, a.q, first, last, index{h} * D, D);
     load_tile<rows, Columns>(dO, dL_dout, first, last, index{h} * D, D);
     load_positions<rows>(q_position, a.q_rows.position, first, last);
@@ -186,7 +194,8 @@ __global__ void __launch_bounds__(attention_threads)
         load_tile<tile_keys, Columns>(V, a.v, k0, k_last, index{h / a.group} * D, D);
         load_positions<tile_keys>(k_position, a.k_rows.position, k0, k_last);
         __syncthreads();
-        tile_gradients<R, Columns, T>(a, Q, dO, K, V, q_position, k_position, row_lse, row_delta, first, last, k0, k_last, h, nullptr, S);
+        tile_gradients<R, Columns, T>(a, Q, dO, K, V, q_position, k_position, row_lse, row_delta, first, last, k0,
+                                      k_last, h, nullptr, S);
         __syncwarp();
 #pragma unroll 4
         for (int m = 0; m < tile_keys; ++m) {
@@ -214,14 +223,14 @@ __global__ void __launch_bounds__(attention_threads)
 // One block for 32 keys of one key/value head; the query heads that share it are added up here.
 template <int Columns, int R, class T>
 __global__ void __launch_bounds__(attention_threads)
-    attention_backward_keys(attention_problem<T> a, rows_of<const T> dL_dout, rows_of<const compute<T>> lse, const compute<T>* delta, rows_of<T> dL_dk,
-                            rows_of<T> dL_dv) {
+    attention_backward_keys(attention_problem<T> a, rows_of<const T> dL_dout, rows_of<const compute<T>> lse,
+                            const compute<T>* delta, rows_of<T> dL_dk, rows_of<T> dL_dv) {
     using A = compute<T>;
     constexpr int rows = 16 * R, stride = 16 * Columns + 1;
     const sequence_tile tile = find_tile(a.k_rows, tile_keys, blockIdx.x);
     if (tile.sequence < 0) return;
-    A *Q = reinterpret_cast<A*>(shared_bytes), *dO = Q + rows * stride, *K = dO + rows * stride, *V = K + tile_keys * stride,
-      *S = V + tile_keys * stride, *P = S + rows * (tile_keys + 1);
+    A *Q = reinterpret_cast<A*>(shared_bytes), *dO = Q + rows * stride, *K = dO + rows * stride,
+      *V = K + tile_keys * stride, *S = V + tile_keys * stride, *P = S + rows * (tile_keys + 1);
     auto *q_position = reinterpret_cast<row_index*>(P + rows * (tile_keys + 1)), *k_position = q_position + rows;
     const int kv_head = blockIdx.y, D = a.width, tx = threadIdx.x % 16, ty = threadIdx.x / 16;
     const index k0 = tile.first, k_last = min(k0 + tile_keys, index{a.k_rows.end[tile.sequence]});
@@ -247,7 +256,8 @@ __global__ void __launch_bounds__(attention_threads)
                 row_delta[r] = delta[n * a.heads + h];
             }
             __syncthreads();
-            tile_gradients<R, Columns, T>(a, Q, dO, K, V, q_position, k_position, row_lse, row_delta, first, last, k0, k_last, h, P, S);
+            tile_gradients<R, Columns, T>(a, Q, dO, K, V, q_position, k_position, row_lse, row_delta, first, last, k0,
+                                          k_last, h, P, S);
             __syncthreads();
             const int tile_rows = static_cast<int>(last - first);
             for (int n = 0; n < tile_rows; ++n)
@@ -274,21 +284,26 @@ __global__ void __launch_bounds__(attention_threads)
     }
 }
 
-// ---- launches ----------------------------------------------------------------------------------------------------------
+// ---- launches -------------------------------------------------------------------------------------------------------
 
 // rows of a tile to a thread: double has half the room
-template <class T> inline constexpr int tile_lines = std::is_same_v<T, double> ? 2 : 4;
+template <class T>
+inline constexpr int tile_lines = std::is_same_v<T, double> ? 2 : 4;
 
 template <int Width, class T>
-void attention_forward_plain(executor& ex, const attention_problem<T>& problem, index rows, rows_of<T> out, rows_of<statistic<T>> lse) {
+void attention_forward_plain(executor& ex, const attention_problem<T>& problem, index rows, rows_of<T> out,
+                             rows_of<statistic<T>> lse) {
     constexpr int R = tile_lines<T>, columns = Width / 16;
-    launch(ex, "attention_forward", dim3(sequence_tiles(rows, problem.q_rows.sequences, 16 * R), static_cast<unsigned>(problem.heads)),
-           attention_threads, attention_shared<columns, R, compute<T>>(1, 2, 1), attention_forward_tiles<columns, R, T>, problem, out, lse);
+    launch(ex, "attention_forward",
+           dim3(sequence_tiles(rows, problem.q_rows.sequences, 16 * R), static_cast<unsigned>(problem.heads)),
+           attention_threads, attention_shared<columns, R, compute<T>>(1, 2, 1), attention_forward_tiles<columns, R, T>,
+           problem, out, lse);
 }
 
 template <int Width, class T>
-void attention_backward_plain(executor& ex, const attention_problem<T>& problem, index rows, rows_of<const T> dL_dout, rows_of<const T> out,
-                              rows_of<const statistic<T>> lse, rows_of<T> dL_dq, rows_of<T> dL_dk, rows_of<T> dL_dv) {
+void attention_backward_plain(executor& ex, const attention_problem<T>& problem, index rows, rows_of<const T> dL_dout,
+                              rows_of<const T> out, rows_of<const statistic<T>> lse, rows_of<T> dL_dq, rows_of<T> dL_dk,
+                              rows_of<T> dL_dv) {
     using A = compute<T>;
     constexpr int R = tile_lines<T>, columns = Width / 16;
     const int heads = problem.heads, D = problem.width;
@@ -302,13 +317,15 @@ void attention_backward_plain(executor& ex, const attention_problem<T>& problem,
             return widen(dL_dout(n)[c]) * widen(out(n)[c]);
         },
         [=] __device__(index i, A sum) { delta[i] = sum; });
-    launch(ex, "attention_backward", dim3(sequence_tiles(rows, problem.q_rows.sequences, 16 * R), static_cast<unsigned>(heads)),
-           attention_threads, attention_shared<columns, R, A>(2, 2, 1), attention_backward_queries<columns, R, T>, problem, dL_dout, lse,
-           known, dL_dq);
     launch(ex, "attention_backward",
-           dim3(sequence_tiles(problem.key_rows, problem.q_rows.sequences, tile_keys), static_cast<unsigned>(heads / problem.group)),
-           attention_threads, attention_shared<columns, R, A>(2, 2, 2), attention_backward_keys<columns, R, T>, problem, dL_dout, lse,
-           known, dL_dk, dL_dv);
+           dim3(sequence_tiles(rows, problem.q_rows.sequences, 16 * R), static_cast<unsigned>(heads)),
+           attention_threads, attention_shared<columns, R, A>(2, 2, 1), attention_backward_queries<columns, R, T>,
+           problem, dL_dout, lse, known, dL_dq);
+    launch(ex, "attention_backward",
+           dim3(sequence_tiles(problem.key_rows, problem.q_rows.sequences, tile_keys),
+                static_cast<unsigned>(heads / problem.group)),
+           attention_threads, attention_shared<columns, R, A>(2, 2, 2), attention_backward_keys<columns, R, T>, problem,
+           dL_dout, lse, known, dL_dk, dL_dv);
 }
 
 }  // namespace spectral::cuda::detail

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// backends/cuda/spectral/cuda/detail/attention_problem.hpp: what every attention kernel is given, and how a block finds its rows
+// backends/cuda/spectral/cuda/detail/attention_problem.hpp: what attention kernels are given, finding rows
 #pragma once
 #include <spectral/cuda/detail/reduce.hpp>
 #include <spectral/cuda/partition.hpp>
@@ -11,25 +11,30 @@ struct attention_rows {
     const row_index *begin, *end, *position, *sequence;
     index sequences;
     attention_rows(const row_map& m)
-        : begin(m.begin.data), end(m.end.data), position(m.position.data), sequence(m.sequence.data), sequences(m.sequences()) {}
+        : begin(m.begin.data),
+          end(m.end.data),
+          position(m.position.data),
+          sequence(m.sequence.data),
+          sequences(m.sequences()) {}
 };
 
 template <class T>
 struct attention_problem {
     rows_of<const T> q, k, v;
     attention_rows q_rows, k_rows;
-    int heads, group, width;              // query heads, query heads of one key/value head, D
-    index key_rows;                       // Nk: numbers the elements of the dropout mask
+    int heads, group, width;  // query heads, query heads of one key/value head, D
+    index key_rows;  // Nk: numbers the elements of the dropout mask
     bool causal;
     compute<T> scale;
-    std::uint32_t drop_below;             // bits below this: dropped; 0: no dropout
-    compute<T> kept;                      // 1/(1−p)
+    std::uint32_t drop_below;  // bits below this: dropped; 0: no dropout
+    compute<T> kept;  // 1/(1−p)
     random_stream draw;
 
     // the factor of weight (query row n, head h, key row m)
     __device__ compute<T> dropout(index n, index h, index m) const {
         if (drop_below == 0) return 1;
-        return draw.bits(static_cast<std::uint64_t>((n * heads + h) * key_rows + m)) < drop_below ? compute<T>(0) : kept;
+        return draw.bits(static_cast<std::uint64_t>((n * heads + h) * key_rows + m)) < drop_below ? compute<T>(0)
+                                                                                                  : kept;
     }
     __device__ bool sees(row_index query, row_index key) const { return !causal || key <= query; }
 };
@@ -43,7 +48,7 @@ __device__ inline sequence_tile find_tile(const attention_rows& rows, int size, 
     for (index base = 0; base < rows.sequences; base += 32) {
         const index s = base + lane;
         const int tiles = s < rows.sequences ? (rows.end[s] - rows.begin[s] + size - 1) / size : 0;
-        int before = tiles;   // inclusive sum
+        int before = tiles;  // inclusive sum
 #pragma unroll
         for (int step = 1; step < 32; step *= 2) {
             const int other = __shfl_up_sync(full_warp, before, step);
@@ -62,16 +67,18 @@ __device__ inline sequence_tile find_tile(const attention_rows& rows, int size, 
 
 // How many keys of a sequence a query sees: the first ones, since positions ascend.
 struct visible_keys {
-    const row_index* position;   // of the sequence's keys
+    const row_index* position;  // of the sequence's keys
     int keys, start = 0;
     bool all, consecutive = true;
 
     template <class T>
     __device__ visible_keys(const attention_problem<T>& a, index sequence)
-        : position(a.k_rows.position + a.k_rows.begin[sequence]), keys(a.k_rows.end[sequence] - a.k_rows.begin[sequence]), all(!a.causal) {
+        : position(a.k_rows.position + a.k_rows.begin[sequence]),
+          keys(a.k_rows.end[sequence] - a.k_rows.begin[sequence]),
+          all(!a.causal) {
         if (all || keys == 0) return;
         start = position[0];
-        consecutive = position[keys - 1] - start == keys - 1;   // all rows of a sequence: nothing to search
+        consecutive = position[keys - 1] - start == keys - 1;  // all rows of a sequence: nothing to search
     }
     __device__ int operator()(row_index query) const {
         if (all) return keys;
@@ -81,16 +88,30 @@ struct visible_keys {
 };
 
 template <class T>
-attention_problem<T> make_problem(const_matrix<T> q, const_matrix<T> k, const_matrix<T> v, const row_map& q_rows, const row_map& k_rows,
-                                  const attention_options& o) {
+attention_problem<T> make_problem(const_matrix<T> q, const_matrix<T> k, const_matrix<T> v, const row_map& q_rows,
+                                  const row_map& k_rows, const attention_options& o) {
     using A = compute<T>;
     const bool all = o.dropout >= 1;
-    return {rows_in(q), rows_in(k), rows_in(v), q_rows, k_rows, static_cast<int>(o.heads), static_cast<int>(o.heads / o.kv_heads),
-            static_cast<int>(q.width() / o.heads), k.rows(), o.causal, static_cast<A>(o.scale),
-            all ? 0xFFFFFFFFu : o.dropout > 0 ? probability_threshold(o.dropout) : 0u, static_cast<A>(all ? 0 : 1 / (1 - std::max(o.dropout, 0.0))),
+    return {rows_in(q),
+            rows_in(k),
+            rows_in(v),
+            q_rows,
+            k_rows,
+            static_cast<int>(o.heads),
+            static_cast<int>(o.heads / o.kv_heads),
+            static_cast<int>(q.width() / o.heads),
+            k.rows(),
+            o.causal,
+            static_cast<A>(o.scale),
+            all             ? 0xFFFFFFFFu
+            : o.dropout > 0 ? probability_threshold(o.dropout)
+                            : 0u,
+            static_cast<A>(all ? 0 : 1 / (1 - std::max(o.dropout, 0.0))),
             o.draw};
 }
 
-inline unsigned sequence_tiles(index rows, index sequences, index size) { return static_cast<unsigned>(rows / size + sequences); }
+inline unsigned sequence_tiles(index rows, index sequences, index size) {
+    return static_cast<unsigned>(rows / size + sequences);
+}
 
 }  // namespace spectral::cuda::detail

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // backends/cuda/spectral/cuda/detail/attention_tensor.hpp: attention of bfloat16 on tensor cores, forward and backward
 //
-// A block's last warpgroup loads tiles, the others compute, 64 rows each (FlashAttention-3's shape, Shah et al., arXiv:2407.08608);
-// barriers in shared memory are all they share, so that one multiplies while another exponentiates. The same kernels run by
-// mma.sync and by wgmma (Products). Blocks with most to do start first. Backward is two kernels, one that owns queries and one
-// that owns keys: scores are made twice, nothing is added up between blocks, and no weight leaves registers.
+// A block's last warpgroup loads tiles, the others compute, 64 rows each (FlashAttention-3's shape, Shah et al.,
+// arXiv:2407.08608); barriers in shared memory are all they share, so that one multiplies while another exponentiates.
+// The same kernels run by mma.sync and by wgmma (Products). Blocks with most to do start first. Backward is two
+// kernels, one that owns queries and one that owns keys: scores are made twice, nothing is added up between blocks, and
+// no weight leaves registers.
 #pragma once
 #include <spectral/cuda/detail/attention_fragments.hpp>
 
@@ -20,11 +21,12 @@ __device__ inline void computing_registers() {
     if constexpr (std::is_same_v<Products, warpgroup_products> && Groups > 1) take_registers<Groups == 2 ? 232 : 160>();
 }
 
-// ---- forward -------------------------------------------------------------------------------------------------------------
+// ---- forward --------------------------------------------------------------------------------------------------------
 
 template <int D, int Groups, int Keys>
 constexpr std::size_t attention_forward_shared() {
-    return tile_alignment + tile_layout<64 * Groups, D>::bytes + 4 * tile_layout<Keys, D>::bytes + 2 * sizeof(tile_ring<2>);
+    return tile_alignment + tile_layout<64 * Groups, D>::bytes + 4 * tile_layout<Keys, D>::bytes +
+           2 * sizeof(tile_ring<2>);
 }
 
 template <class Products, int D, int Groups, int Keys, bool Dropout>
@@ -61,10 +63,13 @@ __global__ void __launch_bounds__(128 * (Groups + 1), 1)
         } else {
             computing_registers<Products, Groups>();
             const int lane = threadIdx.x % 32, a_row = 64 * group;
-            const index group_first = first + a_row, warp_first = group_first + threadIdx.x / 32 % 4 * 16, row = warp_first + lane / 4;
-            const int limit[2] = {row < last ? visible(position[row]) : 0, row + 8 < last ? visible(position[row + 8]) : 0};
-            const int sure = visible(position[min(warp_first, last - 1)]);   // keys that all rows of this warp see
-            const int mine = group_first < last ? (visible(position[min(group_first + 63, last - 1)]) + Keys - 1) / Keys : 0;
+            const index group_first = first + a_row, warp_first = group_first + threadIdx.x / 32 % 4 * 16,
+                        row = warp_first + lane / 4;
+            const int limit[2] = {row < last ? visible(position[row]) : 0,
+                                  row + 8 < last ? visible(position[row + 8]) : 0};
+            const int sure = visible(position[min(warp_first, last - 1)]);  // keys that all rows of this warp see
+            const int mine =
+                group_first < last ? (visible(position[min(group_first + 63, last - 1)]) + Keys - 1) / Keys : 0;
             const float scale_2 = a.scale * log2_e;
             float s[Keys / 8][4], acc[D / 8][4] = {};
             unsigned p[Keys / 16][4];
@@ -77,7 +82,8 @@ __global__ void __launch_bounds__(128 * (Groups + 1), 1)
 #pragma unroll
                     for (int b = 0; b < Keys / 8; ++b)
 #pragma unroll
-                        for (int i = 0; i < 4; ++i) s[b][i] *= a.dropout(row + i / 2 * 8, h, k_first + key + 8 * b + i % 2);
+                        for (int i = 0; i < 4; ++i)
+                            s[b][i] *= a.dropout(row + i / 2 * 8, h, k_first + key + 8 * b + i % 2);
             };
             if (mine > 0) {
                 k_ring->wait_full(0);
@@ -89,7 +95,7 @@ __global__ void __launch_bounds__(128 * (Groups + 1), 1)
                 weigh(0);
                 round_sums<Keys / 8>(p, s);
             }
-            for (int j = 1; j < mine; ++j) {   // the products of tile j - 1 with values run while tile j is weighed
+            for (int j = 1; j < mine; ++j) {  // the products of tile j - 1 with values run while tile j is weighed
                 k_ring->wait_full(j);
                 Products::begin();
                 Products::template scores<D, rows, Keys>(s, Q, a_row, K + j % 2 * tile_bytes);
@@ -113,14 +119,15 @@ __global__ void __launch_bounds__(128 * (Groups + 1), 1)
                 Products::template wait<0>(acc);
                 v_ring->done(mine - 1);
             }
-            for (int j = mine; j < tiles; ++j) {   // seen by other groups alone
+            for (int j = mine; j < tiles; ++j) {  // seen by other groups alone
                 k_ring->wait_full(j);
                 k_ring->done(j);
                 v_ring->wait_full(j);
                 v_ring->done(j);
             }
             const float total[2] = {softmax.total(0), softmax.total(1)};
-            store_rows<D / 8>(out, acc, row, last, index{h} * a.width, a.width, total[0] == 0 ? 0 : 1 / total[0], total[1] == 0 ? 0 : 1 / total[1]);
+            store_rows<D / 8>(out, acc, row, last, index{h} * a.width, a.width, total[0] == 0 ? 0 : 1 / total[0],
+                              total[1] == 0 ? 0 : 1 / total[1]);
 #pragma unroll
             for (int r = 0; r < 2; ++r)
                 if (lane % 4 == 0 && row + 8 * r < last)
@@ -129,11 +136,11 @@ __global__ void __launch_bounds__(128 * (Groups + 1), 1)
     }
 }
 
-// ---- backward ------------------------------------------------------------------------------------------------------------
+// ---- backward -------------------------------------------------------------------------------------------------------
 
 // What backward needs of a query row and head besides its vectors
 struct query_statistics {
-    float lse_2, delta;   // lse log2 e, dL_dout·out
+    float lse_2, delta;  // lse log2 e, dL_dout·out
 };
 
 // Eight lanes for a row and head; out: heads × rows
@@ -154,13 +161,14 @@ __global__ void __launch_bounds__(256)
     sum = warp_reduce<8>(sum);
     if (threadIdx.x % 8 == 0 && i < rows * heads) {
         const float known = lse(n)[h];
-        to[h * rows + n] = {known == -INFINITY ? 0 : known * log2_e, sum};   // no key seen: all its scores are hidden
+        to[h * rows + n] = {known == -INFINITY ? 0 : known * log2_e, sum};  // no key seen: all its scores are hidden
     }
 }
 
 template <int D, int Groups, int Keys, int Stages>
 constexpr std::size_t attention_backward_queries_shared() {
-    return tile_alignment + 2 * tile_layout<64 * Groups, D>::bytes + 2 * Stages * tile_layout<Keys, D>::bytes + sizeof(tile_ring<Stages>);
+    return tile_alignment + 2 * tile_layout<64 * Groups, D>::bytes + 2 * Stages * tile_layout<Keys, D>::bytes +
+           sizeof(tile_ring<Stages>);
 }
 
 template <class Products, int D, int Groups, int Keys, int Stages, bool Dropout>
@@ -198,12 +206,16 @@ __global__ void __launch_bounds__(128 * (Groups + 1), 1)
         } else {
             computing_registers<Products, Groups>();
             const int lane = threadIdx.x % 32, a_row = 64 * group;
-            const index group_first = first + a_row, warp_first = group_first + threadIdx.x / 32 % 4 * 16, row = warp_first + lane / 4;
-            const int limit[2] = {row < last ? visible(position[row]) : 0, row + 8 < last ? visible(position[row + 8]) : 0};
+            const index group_first = first + a_row, warp_first = group_first + threadIdx.x / 32 % 4 * 16,
+                        row = warp_first + lane / 4;
+            const int limit[2] = {row < last ? visible(position[row]) : 0,
+                                  row + 8 < last ? visible(position[row + 8]) : 0};
             const int sure = visible(position[min(warp_first, last - 1)]);
-            const int mine = group_first < last ? (visible(position[min(group_first + 63, last - 1)]) + Keys - 1) / Keys : 0;
+            const int mine =
+                group_first < last ? (visible(position[min(group_first + 63, last - 1)]) + Keys - 1) / Keys : 0;
             const float scale_2 = a.scale * log2_e;
-            const query_statistics known[2] = {statistics[h * q_count + min(row, last - 1)], statistics[h * q_count + min(row + 8, last - 1)]};
+            const query_statistics known[2] = {statistics[h * q_count + min(row, last - 1)],
+                                               statistics[h * q_count + min(row + 8, last - 1)]};
             float s[Keys / 8][4], d[Keys / 8][4], acc[D / 8][4] = {};
             unsigned p[Keys / 16][4];
             for (int j = 0; j < mine; ++j) {
@@ -244,22 +256,23 @@ __global__ void __launch_bounds__(128 * (Groups + 1), 1)
 }
 
 template <int Queries>
-struct query_columns {   // of a tile: as columns of the transposed scores
+struct query_columns {  // of a tile: as columns of the transposed scores
     query_statistics known[Queries];
-    int limit[Queries];   // how many keys each sees
+    int limit[Queries];  // how many keys each sees
 };
 
 template <int D, int Groups, int Queries, int Stages>
 constexpr std::size_t attention_backward_keys_shared() {
-    return tile_alignment + 2 * tile_layout<64 * Groups, D>::bytes + 2 * Stages * tile_layout<Queries, D>::bytes + Stages * sizeof(query_columns<Queries>) +
-           sizeof(tile_ring<Stages>);
+    return tile_alignment + 2 * tile_layout<64 * Groups, D>::bytes + 2 * Stages * tile_layout<Queries, D>::bytes +
+           Stages * sizeof(query_columns<Queries>) + sizeof(tile_ring<Stages>);
 }
 
 // One block for 64 Groups keys of one key/value head; the query heads that share it are added up here.
 template <class Products, int D, int Groups, int Queries, int Stages, bool Dropout>
 __global__ void __launch_bounds__(128 * (Groups + 1), 1)
     attention_backward_keys_tensor(attention_problem<bfloat16> a, rows_of<const bfloat16> dL_dout, index q_count,
-                                   const query_statistics* statistics, rows_of<bfloat16> dL_dk, rows_of<bfloat16> dL_dv) {
+                                   const query_statistics* statistics, rows_of<bfloat16> dL_dk,
+                                   rows_of<bfloat16> dL_dv) {
     if constexpr (Products::built) {
         constexpr int rows = 64 * Groups, tile_bytes = tile_layout<Queries, D>::bytes;
         const sequence_tile tile = find_tile(a.k_rows, rows, blockIdx.y);
@@ -268,13 +281,15 @@ __global__ void __launch_bounds__(128 * (Groups + 1), 1)
         auto* columns = reinterpret_cast<query_columns<Queries>*>(Q_dO + 2 * Stages * tile_bytes);
         auto* ring = reinterpret_cast<tile_ring<Stages>*>(columns + Stages);
         const int kv_head = blockIdx.x, group = warpgroup_number();
-        const index k_first = a.k_rows.begin[tile.sequence], first = tile.first, last = min(first + rows, index{a.k_rows.end[tile.sequence]});
-        const int key_first = static_cast<int>(first - k_first);   // number in its sequence
+        const index k_first = a.k_rows.begin[tile.sequence], first = tile.first,
+                    last = min(first + rows, index{a.k_rows.end[tile.sequence]});
+        const int key_first = static_cast<int>(first - k_first);  // number in its sequence
         const row_index* position = a.q_rows.position;
         const index q_last = a.q_rows.end[tile.sequence];
         index q_first = a.q_rows.begin[tile.sequence];
         if (a.causal) q_first += lower_bound(position + q_first, q_last - q_first, a.k_rows.position[first]);
-        const int tiles_each = static_cast<int>((q_last - q_first + Queries - 1) / Queries), tiles = tiles_each * a.group;
+        const int tiles_each = static_cast<int>((q_last - q_first + Queries - 1) / Queries),
+                  tiles = tiles_each * a.group;
         if (threadIdx.x == 0) ring->init(128, 4 * Groups);
         __syncthreads();
         if (group == Groups) {
@@ -303,7 +318,7 @@ __global__ void __launch_bounds__(128 * (Groups + 1), 1)
         } else {
             computing_registers<Products, Groups>();
             const int lane = threadIdx.x % 32, a_row = 64 * group;
-            const int in_block = a_row + threadIdx.x / 32 % 4 * 16 + lane / 4;   // this lane's first key
+            const int in_block = a_row + threadIdx.x / 32 % 4 * 16 + lane / 4;  // this lane's first key
             const int key[2] = {key_first + in_block, key_first + in_block + 8};
             const float scale_2 = a.scale * log2_e;
             float s[Queries / 8][4], d[Queries / 8][4], dk[D / 8][4] = {}, dv[D / 8][4] = {};
@@ -318,7 +333,7 @@ __global__ void __launch_bounds__(128 * (Groups + 1), 1)
                 Products::template scores<D, rows, Queries>(d, V, a_row, dO);
                 Products::commit();
                 Products::template wait<1>(s);
-                const bool all_seen = column.limit[0] >= key_first + a_row + 64;   // by the first query, so by all
+                const bool all_seen = column.limit[0] >= key_first + a_row + 64;  // by the first query, so by all
 #pragma unroll
                 for (int b = 0; b < Queries / 8; ++b)
 #pragma unroll
@@ -353,7 +368,7 @@ __global__ void __launch_bounds__(128 * (Groups + 1), 1)
                 Products::begin();
                 Products::template add<D, Queries>(dk, ds, Q);
                 Products::commit();
-                Products::template wait<0>(dk, dv);   // sums that stayed in flight here would be serialized by ptxas
+                Products::template wait<0>(dk, dv);  // sums that stayed in flight here would be serialized by ptxas
                 ring->done(i);
             }
             const index row = first + in_block;
@@ -363,12 +378,12 @@ __global__ void __launch_bounds__(128 * (Groups + 1), 1)
     }
 }
 
-// ---- launches ----------------------------------------------------------------------------------------------------------
+// ---- launches -------------------------------------------------------------------------------------------------------
 
 template <int>
 __global__ void warpgroup_products_probe() {
     if constexpr (warpgroup_products_built) {
-        __shared__ volatile int here;   // tells the host which of the two was compiled for the device
+        __shared__ volatile int here;  // tells the host which of the two was compiled for the device
         here = 0;
     }
 }
@@ -386,58 +401,74 @@ inline bool has_warpgroup_products(const executor& ex) {
 template <class Products, int D>
 struct attention_sizes {
     static constexpr bool wide = std::is_same_v<Products, warpgroup_products>;
-    static constexpr int forward_groups = wide ? D <= 64 ? 3 : 2 : D == 256 ? 1 : 2, forward_keys = D == 256 ? (wide ? 64 : 32) : wide ? 128 : 64;
+    static constexpr int forward_groups = wide       ? D <= 64 ? 3 : 2
+                                          : D == 256 ? 1
+                                                     : 2,
+                         forward_keys = D == 256 ? (wide ? 64 : 32)
+                                        : wide   ? 128
+                                                 : 64;
     static constexpr int backward_groups = wide || D <= 64 ? 2 : 1, stages = wide ? 3 : 2;
-    static constexpr int keys = wide && D <= 64 ? 128 : 64, queries = wide ? 64 : 32;
+    static constexpr int keys = wide && D <= 64 ? 128 : 64, queries = wide && D <= 96 ? 64 : 32;
 };
 
 // f(Products{}) with the device's
 template <class F>
 void with_products(const executor& ex, F&& f) {
-    if (has_warpgroup_products(ex)) f(warpgroup_products{});
-    else f(warp_products{});
+    if (has_warpgroup_products(ex))
+        f(warpgroup_products{});
+    else
+        f(warp_products{});
 }
 template <class F>
 void with_dropout(bool dropout, F&& f) {
-    if (dropout) f(std::true_type{});
-    else f(std::false_type{});
+    if (dropout)
+        f(std::true_type{});
+    else
+        f(std::false_type{});
 }
 
 template <int D>
-void attention_forward_products(executor& ex, const attention_problem<bfloat16>& a, index rows, rows_of<bfloat16> out, rows_of<float> lse) {
+void attention_forward_products(executor& ex, const attention_problem<bfloat16>& a, index rows, rows_of<bfloat16> out,
+                                rows_of<float> lse) {
     with_products(ex, [&](auto products) {
         with_dropout(a.drop_below > 0, [&](auto dropout) {
             using P = decltype(products);
             using size = attention_sizes<P, D>;
             constexpr int groups = size::forward_groups, keys = size::forward_keys;
-            launch(ex, "attention_forward", dim3(static_cast<unsigned>(a.heads), sequence_tiles(rows, a.q_rows.sequences, 64 * groups)),
-                   128 * (groups + 1), attention_forward_shared<D, groups, keys>(), attention_forward_tensor<P, D, groups, keys, dropout()>, a,
-                   out, lse);
+            launch(ex, "attention_forward",
+                   dim3(static_cast<unsigned>(a.heads), sequence_tiles(rows, a.q_rows.sequences, 64 * groups)),
+                   128 * (groups + 1), attention_forward_shared<D, groups, keys>(),
+                   attention_forward_tensor<P, D, groups, keys, dropout()>, a, out, lse);
         });
     });
 }
 
 template <int D>
-void attention_backward_products(executor& ex, const attention_problem<bfloat16>& a, index rows, rows_of<const bfloat16> dL_dout,
-                                 rows_of<const bfloat16> out, rows_of<const float> lse, rows_of<bfloat16> dL_dq, rows_of<bfloat16> dL_dk,
-                                 rows_of<bfloat16> dL_dv) {
+void attention_backward_products(executor& ex, const attention_problem<bfloat16>& a, index rows,
+                                 rows_of<const bfloat16> dL_dout, rows_of<const bfloat16> out, rows_of<const float> lse,
+                                 rows_of<bfloat16> dL_dq, rows_of<bfloat16> dL_dk, rows_of<bfloat16> dL_dv) {
     arena_scope scratch(ex);
     query_statistics* statistics = ex.memory().template vector<query_statistics>(rows * a.heads).data;
     const query_statistics* known = statistics;
-    launch(ex, "attention_backward", static_cast<unsigned>(divide_up(rows * a.heads, 32)), 256, 0, attention_statistics<0>, rows, a.heads,
-           a.width, dL_dout, out, lse, statistics);
+    launch(ex, "attention_backward", static_cast<unsigned>(divide_up(rows * a.heads, 32)), 256, 0,
+           attention_statistics<0>, rows, a.heads, a.width, dL_dout, out, lse, statistics);
     with_products(ex, [&](auto products) {
         with_dropout(a.drop_below > 0, [&](auto dropout) {
             using P = decltype(products);
             using size = attention_sizes<P, D>;
-            constexpr int groups = size::backward_groups, keys = size::keys, queries = size::queries, stages = size::stages;
-            launch(ex, "attention_backward", dim3(static_cast<unsigned>(a.heads), sequence_tiles(rows, a.q_rows.sequences, 64 * groups)),
-                   128 * (groups + 1), attention_backward_queries_shared<D, groups, keys, stages>(),
-                   attention_backward_queries_tensor<P, D, groups, keys, stages, dropout()>, a, dL_dout, rows, known, dL_dq);
+            constexpr int groups = size::backward_groups, keys = size::keys, queries = size::queries,
+                          stages = size::stages;
             launch(ex, "attention_backward",
-                   dim3(static_cast<unsigned>(a.heads / a.group), sequence_tiles(a.key_rows, a.q_rows.sequences, 64 * groups)),
+                   dim3(static_cast<unsigned>(a.heads), sequence_tiles(rows, a.q_rows.sequences, 64 * groups)),
+                   128 * (groups + 1), attention_backward_queries_shared<D, groups, keys, stages>(),
+                   attention_backward_queries_tensor<P, D, groups, keys, stages, dropout()>, a, dL_dout, rows, known,
+                   dL_dq);
+            launch(ex, "attention_backward",
+                   dim3(static_cast<unsigned>(a.heads / a.group),
+                        sequence_tiles(a.key_rows, a.q_rows.sequences, 64 * groups)),
                    128 * (groups + 1), attention_backward_keys_shared<D, groups, queries, stages>(),
-                   attention_backward_keys_tensor<P, D, groups, queries, stages, dropout()>, a, dL_dout, rows, known, dL_dk, dL_dv);
+                   attention_backward_keys_tensor<P, D, groups, queries, stages, dropout()>, a, dL_dout, rows, known,
+                   dL_dk, dL_dv);
         });
     });
 }

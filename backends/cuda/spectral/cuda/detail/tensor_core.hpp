@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// backends/cuda/spectral/cuda/detail/tensor_core.hpp: instructions of sm_80 and later that C++ has no words for, one function each
+// backends/cuda/spectral/cuda/detail/tensor_core.hpp: instructions of sm_80 and later, one function each
 //
-// Copies from global to shared memory that run on their own, barriers in shared memory, 8 × 8 matrices from shared memory to
-// registers, a warp's product of bfloat16 matrices. tests/cuda_on_host has its own version of this file.
+// Copies from global to shared memory that run on their own, barriers in shared memory, 8 × 8 matrices from shared
+// memory to registers, a warp's product of bfloat16 matrices. tests/cuda_on_host has its own version of this file.
 #pragma once
 #include <spectral/cuda/detail/launch.hpp>
 
@@ -10,17 +10,20 @@ namespace spectral::cuda::detail {
 
 __device__ inline unsigned shared_address(const void* p) { return static_cast<unsigned>(__cvta_generic_to_shared(p)); }
 
-// ---- copies --------------------------------------------------------------------------------------------------------------
+// ---- copies ---------------------------------------------------------------------------------------------------------
 
 // 16 (8, 4) bytes from global to shared memory; zeros, and nothing is read, if not `valid`
 template <int Bytes = 16>
 __device__ inline void copy_async(void* shared, const void* from, bool valid) {
     const unsigned to = shared_address(shared), read = valid ? Bytes : 0;
-    if constexpr (Bytes == 16) asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(to), "l"(from), "r"(read) : "memory");
-    else asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;\n" ::"r"(to), "l"(from), "n"(Bytes), "r"(read) : "memory");
+    if constexpr (Bytes == 16)
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(to), "l"(from), "r"(read) : "memory");
+    else
+        asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;\n" ::"r"(to), "l"(from), "n"(Bytes), "r"(read)
+                     : "memory");
 }
 __device__ inline void copy_async_commit() { asm volatile("cp.async.commit_group;\n" ::: "memory"); }
-template <int Pending>   // all but the last Pending groups of this thread have arrived
+template <int Pending>  // all but the last Pending groups of this thread have arrived
 __device__ inline void copy_async_wait() {
     asm volatile("cp.async.wait_group %0;\n" ::"n"(Pending) : "memory");
 }
@@ -39,41 +42,54 @@ struct shared_barrier {
         asm volatile("mbarrier.init.shared.b64 [%0], %1;\n" ::"r"(shared_address(this)), "r"(count) : "memory");
     }
     __device__ void arrive() {
-        asm volatile("{\n.reg .b64 now;\nmbarrier.arrive.shared.b64 now, [%0];\n}\n" ::"r"(shared_address(this)) : "memory");
+        asm volatile("{\n.reg .b64 now;\nmbarrier.arrive.shared.b64 now, [%0];\n}\n" ::"r"(shared_address(this))
+                     : "memory");
     }
     __device__ void wait(unsigned parity) {
         unsigned done;
         do {
 #if __CUDA_ARCH__ >= 900
-            asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared.b64 p, [%1], %2;\nselp.b32 %0, 1, 0, p;\n}\n"
-                         : "=r"(done) : "r"(shared_address(this)), "r"(parity) : "memory");
+            asm volatile(
+                "{\n.reg .pred p;\nmbarrier.try_wait.parity.shared.b64 p, [%1], %2;\nselp.b32 %0, 1, 0, p;\n}\n"
+                : "=r"(done)
+                : "r"(shared_address(this)), "r"(parity)
+                : "memory");
 #else
-            asm volatile("{\n.reg .pred p;\nmbarrier.test_wait.parity.shared.b64 p, [%1], %2;\nselp.b32 %0, 1, 0, p;\n}\n"
-                         : "=r"(done) : "r"(shared_address(this)), "r"(parity) : "memory");
+            asm volatile(
+                "{\n.reg .pred p;\nmbarrier.test_wait.parity.shared.b64 p, [%1], %2;\nselp.b32 %0, 1, 0, p;\n}\n"
+                : "=r"(done)
+                : "r"(shared_address(this)), "r"(parity)
+                : "memory");
 #endif
         } while (!done);
     }
 };
 
-// ---- products of a warp --------------------------------------------------------------------------------------------------
+// ---- products of a warp ---------------------------------------------------------------------------------------------
 
-// Four 8 × 8 matrices of bfloat16: lane l gives the address of line l % 8 of matrix l / 8, and gets of each matrix the two values
-// 2 (l % 4), 2 (l % 4) + 1 of line l / 4; transposed: of column l / 4.
+// Four 8 × 8 matrices of bfloat16: lane l gives the address of line l % 8 of matrix l / 8, and gets of each matrix the
+// two values 2 (l % 4), 2 (l % 4) + 1 of line l / 4; transposed: of column l / 4.
 __device__ inline void load_matrices(unsigned (&to)[4], const void* line) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];\n"
-                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(shared_address(line)) : "memory");
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(shared_address(line))
+                 : "memory");
 }
 __device__ inline void load_matrices_transposed(unsigned (&to)[4], const void* line) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];\n"
-                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(shared_address(line)) : "memory");
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(shared_address(line))
+                 : "memory");
 }
 // d (16 × 8) += a (16 × 16) b (16 × 8). Lane l holds of d rows l / 4 and l / 4 + 8, columns 2 (l % 4) and the next.
 __device__ inline void multiply_add(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\n"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\n"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-__device__ inline float exp2_approximate(float x) {   // 2 ulp; -∞ gives 0
+__device__ inline float exp2_approximate(float x) {  // 2 ulp; -∞ gives 0
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
     return y;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // backends/cuda/spectral/cuda/detail/warpgroup.hpp: Hopper's asynchronous matrix products (wgmma) and register shares
 //
-// A warpgroup (four warps, 128 threads) multiplies 64 rows of A, in shared memory or registers, with B in shared memory;
-// the sums lie in the warps' registers as after multiply_add(), 16 rows to a warp. A product runs on its own between
-// warpgroup_begin() and warpgroup_wait(): meanwhile its registers are not to be touched. Only code compiled for sm_90a has these
-// instructions; tests/cuda_on_host has its own version of this file.
+// A warpgroup (four warps, 128 threads) multiplies 64 rows of A, in shared memory or registers, with B in shared
+// memory; the sums lie in the warps' registers as after multiply_add(), 16 rows to a warp. A product runs on its own
+// between warpgroup_begin() and warpgroup_wait(): meanwhile its registers are not to be touched. Only code compiled for
+// sm_90a has these instructions; tests/cuda_on_host has its own version of this file.
 #pragma once
 #include <spectral/cuda/detail/tensor_core.hpp>
 
@@ -15,13 +15,14 @@ inline constexpr bool warpgroup_products_built = true;
 #else
 inline constexpr bool warpgroup_products_built = false;
 #endif
-inline constexpr bool warp_products_built = !warpgroup_products_built;   // one of the two is enough
+inline constexpr bool warp_products_built = !warpgroup_products_built;  // one of the two is enough
 
-// How a matrix of bfloat16 lies in shared memory: lines of 128 (64) bytes, the 16-byte chunks of a line exchanged by the bits of
-// its number as tile_layout does. `beside`: bytes to the next 64 (32) columns where rows are the summed direction.
+// How a matrix of bfloat16 lies in shared memory: lines of 128 (64) bytes, the 16-byte chunks of a line exchanged by
+// the bits of its number as tile_layout does. `beside`: bytes to the next 64 (32) columns where rows are the summed
+// direction.
 template <int Line>
 __device__ inline std::uint64_t matrix_descriptor(unsigned shared, unsigned beside = 16) {
-    constexpr std::uint64_t swizzle = Line == 128 ? 1 : 2, below = 8 * Line;   // bytes to the next eight lines
+    constexpr std::uint64_t swizzle = Line == 128 ? 1 : 2, below = 8 * Line;  // bytes to the next eight lines
     return (shared & 0x3FFFFu) >> 4 | std::uint64_t{beside >> 4} << 16 | below >> 4 << 32 | swizzle << 62;
 }
 
@@ -69,8 +70,8 @@ __device__ __forceinline__ void warpgroup_multiply(float (*d)[4], std::uint64_t 
             "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, "
             "%19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
             "}, %32, %33, add, 1, 1, 0, 0;\n}\n"
-            : SPECTRAL_ROW(0), SPECTRAL_ROW(1), SPECTRAL_ROW(2), SPECTRAL_ROW(3),
-            SPECTRAL_ROW(4), SPECTRAL_ROW(5), SPECTRAL_ROW(6), SPECTRAL_ROW(7)
+            : SPECTRAL_ROW(0), SPECTRAL_ROW(1), SPECTRAL_ROW(2), SPECTRAL_ROW(3), SPECTRAL_ROW(4), SPECTRAL_ROW(5),
+              SPECTRAL_ROW(6), SPECTRAL_ROW(7)
             : "l"(a), "l"(b), "r"(add));
     else if constexpr (N == 128)
         asm volatile(
@@ -81,14 +82,14 @@ __device__ __forceinline__ void warpgroup_multiply(float (*d)[4], std::uint64_t 
             "%36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, "
             "%53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
             "}, %64, %65, add, 1, 1, 0, 0;\n}\n"
-            : SPECTRAL_ROW(0), SPECTRAL_ROW(1), SPECTRAL_ROW(2), SPECTRAL_ROW(3),
-            SPECTRAL_ROW(4), SPECTRAL_ROW(5), SPECTRAL_ROW(6), SPECTRAL_ROW(7),
-            SPECTRAL_ROW(8), SPECTRAL_ROW(9), SPECTRAL_ROW(10), SPECTRAL_ROW(11),
-            SPECTRAL_ROW(12), SPECTRAL_ROW(13), SPECTRAL_ROW(14), SPECTRAL_ROW(15)
+            : SPECTRAL_ROW(0), SPECTRAL_ROW(1), SPECTRAL_ROW(2), SPECTRAL_ROW(3), SPECTRAL_ROW(4), SPECTRAL_ROW(5),
+              SPECTRAL_ROW(6), SPECTRAL_ROW(7), SPECTRAL_ROW(8), SPECTRAL_ROW(9), SPECTRAL_ROW(10), SPECTRAL_ROW(11),
+              SPECTRAL_ROW(12), SPECTRAL_ROW(13), SPECTRAL_ROW(14), SPECTRAL_ROW(15)
             : "l"(a), "l"(b), "r"(add));
 }
 
-// The same with A in registers. Along 0: a line of B is a column of the product; 1: B's 16 lines are the summed direction.
+// The same with A in registers. Along 0: a line of B is a column of the product; 1: B's 16 lines are the summed
+// direction.
 template <int N, int Along>
 __device__ __forceinline__ void warpgroup_multiply(float (*d)[4], const unsigned (&a)[4], std::uint64_t b, int add) {
     static_assert(N == 32 || N == 64 || N == 128);
@@ -107,8 +108,8 @@ __device__ __forceinline__ void warpgroup_multiply(float (*d)[4], const unsigned
             "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, "
             "%19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
             "}, {%32, %33, %34, %35}, %36, add, 1, 1, %38;\n}\n"
-            : SPECTRAL_ROW(0), SPECTRAL_ROW(1), SPECTRAL_ROW(2), SPECTRAL_ROW(3),
-            SPECTRAL_ROW(4), SPECTRAL_ROW(5), SPECTRAL_ROW(6), SPECTRAL_ROW(7)
+            : SPECTRAL_ROW(0), SPECTRAL_ROW(1), SPECTRAL_ROW(2), SPECTRAL_ROW(3), SPECTRAL_ROW(4), SPECTRAL_ROW(5),
+              SPECTRAL_ROW(6), SPECTRAL_ROW(7)
             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add), "n"(Along));
     else if constexpr (N == 128)
         asm volatile(
@@ -119,10 +120,9 @@ __device__ __forceinline__ void warpgroup_multiply(float (*d)[4], const unsigned
             "%36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, "
             "%53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
             "}, {%64, %65, %66, %67}, %68, add, 1, 1, %70;\n}\n"
-            : SPECTRAL_ROW(0), SPECTRAL_ROW(1), SPECTRAL_ROW(2), SPECTRAL_ROW(3),
-            SPECTRAL_ROW(4), SPECTRAL_ROW(5), SPECTRAL_ROW(6), SPECTRAL_ROW(7),
-            SPECTRAL_ROW(8), SPECTRAL_ROW(9), SPECTRAL_ROW(10), SPECTRAL_ROW(11),
-            SPECTRAL_ROW(12), SPECTRAL_ROW(13), SPECTRAL_ROW(14), SPECTRAL_ROW(15)
+            : SPECTRAL_ROW(0), SPECTRAL_ROW(1), SPECTRAL_ROW(2), SPECTRAL_ROW(3), SPECTRAL_ROW(4), SPECTRAL_ROW(5),
+              SPECTRAL_ROW(6), SPECTRAL_ROW(7), SPECTRAL_ROW(8), SPECTRAL_ROW(9), SPECTRAL_ROW(10), SPECTRAL_ROW(11),
+              SPECTRAL_ROW(12), SPECTRAL_ROW(13), SPECTRAL_ROW(14), SPECTRAL_ROW(15)
             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add), "n"(Along));
 }
 

@@ -14,12 +14,16 @@ inline unsigned shared_address(const void* p) {
 template <int Bytes = 16>
 void copy_async(void* shared, const void* from, bool valid) {
     const auto misplaced = [](const void* p) { return reinterpret_cast<std::uintptr_t>(p) % Bytes != 0; };
-    if (misplaced(shared) || (valid && misplaced(from))) std::fprintf(stderr, "cuda_on_host: misaligned copy\n"), std::abort();
-    if (valid) std::memcpy(shared, from, Bytes);
-    else std::memset(shared, 0, Bytes);
+    if (misplaced(shared) || (valid && misplaced(from)))
+        std::fprintf(stderr, "cuda_on_host: misaligned copy\n"), std::abort();
+    if (valid)
+        std::memcpy(shared, from, Bytes);
+    else
+        std::memset(shared, 0, Bytes);
 }
 inline void copy_async_commit() {}
-template <int Pending> void copy_async_wait() {}
+template <int Pending>
+void copy_async_wait() {}
 inline void publish_shared() {}
 
 struct shared_barrier {
@@ -57,13 +61,16 @@ void host_load_matrices(unsigned (&to)[4], const void* line) {
     };
     for (int m = 0; m < 4; ++m) {
         const int at = lane / 4, pair = 2 * (lane % 4);
-        to[m] = Transposed ? value(m, pair, at) | value(m, pair + 1, at) << 16 : value(m, at, pair) | value(m, at, pair + 1) << 16;
+        to[m] = Transposed ? value(m, pair, at) | value(m, pair + 1, at) << 16
+                           : value(m, at, pair) | value(m, at, pair + 1) << 16;
     }
 }
 inline void load_matrices(unsigned (&to)[4], const void* line) { host_load_matrices<false>(to, line); }
 inline void load_matrices_transposed(unsigned (&to)[4], const void* line) { host_load_matrices<true>(to, line); }
 
-inline float host_half(unsigned pair, int which) { return std::bit_cast<float>(which ? pair & 0xFFFF0000u : pair << 16); }
+inline float host_half(unsigned pair, int which) {
+    return std::bit_cast<float>(which ? pair & 0xFFFF0000u : pair << 16);
+}
 
 struct host_operand {
     unsigned a[4], b[2];
@@ -80,12 +87,15 @@ inline void multiply_add(float (&d)[4], const unsigned (&a)[4], unsigned b0, uns
     for (int i = 0; i < 4; ++i) {
         const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
         float sum = 0;
-        for (int k = 0; k < 16; ++k) sum += host_left(lanes, row, k) * host_half(lanes.of[column * 4 + k % 8 / 2].b[k / 8], k % 2);
+        for (int k = 0; k < 16; ++k)
+            sum += host_left(lanes, row, k) * host_half(lanes.of[column * 4 + k % 8 / 2].b[k / 8], k % 2);
         d[i] += sum;
     }
 }
 
 inline float exp2_approximate(float x) { return std::exp2(x); }
-inline unsigned pack_bfloat16(float low, float high) { return bfloat16(low).bits | static_cast<unsigned>(bfloat16(high).bits) << 16; }
+inline unsigned pack_bfloat16(float low, float high) {
+    return bfloat16(low).bits | static_cast<unsigned>(bfloat16(high).bits) << 16;
+}
 
 }  // namespace spectral::cuda::detail

@@ -17,14 +17,21 @@ std::uint64_t matrix_descriptor(unsigned shared, unsigned beside = 16) {
 
 inline void warpgroup_begin() { __syncwarp(); }
 inline void warpgroup_commit() {}
-template <int Pending> void warpgroup_wait() { __syncwarp(); }
-template <int N> void settle(float (&)[N][4]) {}
-template <int Registers> void take_registers() {}
-template <int Registers> void give_registers() {}
+template <int Pending>
+void warpgroup_wait() {
+    __syncwarp();
+}
+template <int N>
+void settle(float (&)[N][4]) {}
+template <int Registers>
+void take_registers() {}
+template <int Registers>
+void give_registers() {}
 
 // One value of a matrix: `line` across lines of memory, `along` within them.
 inline float host_value(std::uint64_t descriptor, int line, int along) {
-    const unsigned start = (descriptor & 0x3FFF) << 4, beside = (descriptor >> 16 & 0x3FFF) << 4, below = (descriptor >> 32 & 0x3FFF) << 4;
+    const unsigned start = (descriptor & 0x3FFF) << 4, beside = (descriptor >> 16 & 0x3FFF) << 4,
+                   below = (descriptor >> 32 & 0x3FFF) << 4;
     const unsigned bytes = descriptor >> 62 == 1 ? 128 : 64, columns = bytes / 2, chunks = bytes / 16;
     unsigned at = start + line / 8 * below + line % 8 * bytes + along / columns * beside + along % columns * 2;
     at ^= (at >> 7 & (chunks - 1)) << 4;
@@ -54,7 +61,8 @@ template <int N>
 void warpgroup_multiply(float (*d)[4], std::uint64_t a, std::uint64_t b, int add) {
     const int first = threadIdx.x / 32 % 4 * 16;
     host_multiply<N>(
-        d, add, [&](int row, int k) { return host_value(a, first + row, k); }, [&](int column, int k) { return host_value(b, column, k); });
+        d, add, [&](int row, int k) { return host_value(a, first + row, k); },
+        [&](int column, int k) { return host_value(b, column, k); });
 }
 template <int N, int Along>
 void warpgroup_multiply(float (*d)[4], const unsigned (&a)[4], std::uint64_t b, int add) {
