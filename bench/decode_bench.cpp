@@ -70,16 +70,18 @@ private:
     static constexpr index size = index{1} << 30;
     void pass(const std::byte* from, std::size_t bytes) {
         using word = std::uint64_t;
-        cpu::detail::parallel_ranges(ex_, static_cast<index>(bytes / sizeof(word)), 512, [&](index first, index last, int) {
-            const word* p = reinterpret_cast<const word*>(from);
-            word sum[64] = {};
-            for (index i = first; i + 64 <= last; i += 64) {
-                for (index line = 0; line < 8; ++line) __builtin_prefetch(p + i + 8 * line + 512);
-                for (index j = 0; j < 64; ++j) sum[j] ^= p[i + j];
-            }
-            for (index j = 1; j < 64; ++j) sum[0] ^= sum[j];
-            asm volatile("" : : "r"(sum[0]));   // used: the loop stays
-        });
+        cpu::detail::parallel_ranges(ex_, static_cast<index>(bytes / sizeof(word)), 512,
+                                     [&](index first, index last, int) {
+                                         const word* p = reinterpret_cast<const word*>(from);
+                                         word sum[64] = {};
+                                         for (index i = first; i + 64 <= last; i += 64) {
+                                             for (index line = 0; line < 8; ++line)
+                                                 __builtin_prefetch(p + i + 8 * line + 512);
+                                             for (index j = 0; j < 64; ++j) sum[j] ^= p[i + j];
+                                         }
+                                         for (index j = 1; j < 64; ++j) sum[0] ^= sum[j];
+                                         asm volatile("" : : "r"(sum[0]));  // used: the loop stays
+                                     });
     }
     executor_t& ex_;
     tensor<executor_t, std::byte> block_;
@@ -93,7 +95,8 @@ void fill(model_t& model) {
     for (std::size_t i = 0; i < pool.size(); ++i) pool[i] = static_cast<float>(0.02 * draw.normal(i));
     for (const auto& [name, p] : model.parameters.named()) {
         if (p->init.how == initializer::kind::constant) {
-            model.parameters.assign(*p, std::vector<float>(static_cast<std::size_t>(p->size()), static_cast<float>(p->init.scale)));
+            model.parameters.assign(
+                *p, std::vector<float>(static_cast<std::size_t>(p->size()), static_cast<float>(p->init.scale)));
             continue;
         }
         host.resize(static_cast<std::size_t>(p->size()));
@@ -111,7 +114,8 @@ std::size_t weight_bytes(model_t& model, const std::function<bool(const std::str
 
 std::vector<row_index> prompt(index n) {
     std::vector<row_index> ids;
-    for (index i = 0; i < n; ++i) ids.push_back(static_cast<row_index>(random_stream{3, 3}.bits(static_cast<std::uint64_t>(i)) % 150000));
+    for (index i = 0; i < n; ++i)
+        ids.push_back(static_cast<row_index>(random_stream{3, 3}.bits(static_cast<std::uint64_t>(i)) % 150000));
     return ids;
 }
 
@@ -131,7 +135,9 @@ struct generation {
 };
 
 layer_route_model shape(bool narrow, bool gates) {
-    layer_route_model m{.backbone = qwen2_config::half_billion(), .route = {}, .storage = narrow ? weight_storage::bf16 : weight_storage::as_computed};
+    layer_route_model m{.backbone = qwen2_config::half_billion(),
+                        .route = {},
+                        .storage = narrow ? weight_storage::bf16 : weight_storage::as_computed};
     m.backbone.max_position_embeddings = 2048;
     if (gates) m.route.gates = skip_gate_options{.pool = gate_pool::prompt};
     return m;
@@ -152,9 +158,15 @@ void measure_decoding(const options& o, executor_t& ex, model_t& model, bool nar
         ratio.push_back(token.back() / read.back());
     }
     check(ex.allocations() == allocations, "decode_bench", "the executor allocated while decoding");
-    report(o, {{"bench", "decode"}, {"storage", narrow ? "bf16" : "float"}, {"threads", ex.threads()}, {"prompt", 64},
-               {"tokens_per_s", 1 / median(token)}, {"ms", 1e3 * median(token)}, {"bytes_per_token", bytes},
-               {"read_gb_per_s", 1e-9 * static_cast<double>(bytes) / median(read)}, {"of_floor", median(ratio)}});
+    report(o, {{"bench", "decode"},
+               {"storage", narrow ? "bf16" : "float"},
+               {"threads", ex.threads()},
+               {"prompt", 64},
+               {"tokens_per_s", 1 / median(token)},
+               {"ms", 1e3 * median(token)},
+               {"bytes_per_token", bytes},
+               {"read_gb_per_s", 1e-9 * static_cast<double>(bytes) / median(read)},
+               {"of_floor", median(ratio)}});
 }
 
 void close(model_t& model, index first, index count) {
@@ -166,11 +178,13 @@ void close(model_t& model, index first, index count) {
 
 void measure_skipping(const options& o, executor_t& ex, model_t& full, bool narrow) {
     model_t gated(ex, shape(narrow, true), gradients::none);
-    for (std::size_t i = 0; i < full.parameters.named().size(); ++i) {   // the same memory where that can be
+    for (std::size_t i = 0; i < full.parameters.named().size(); ++i) {  // the same memory where that can be
         const auto& [name, from] = full.parameters.named()[i];
         for (const auto& [other, to] : gated.parameters.named())
-            if (other == name && from->narrow) gated.parameters.share(*to, from->stored.data, nullptr);
-            else if (other == name) gated.parameters.assign(*to, to_host(ex, from->value));
+            if (other == name && from->narrow)
+                gated.parameters.share(*to, from->stored.data, nullptr);
+            else if (other == name)
+                gated.parameters.assign(*to, to_host(ex, from->value));
     }
     const auto ids = prompt(256);
     const layer_route_model& m = gated.config;
@@ -192,8 +206,15 @@ void measure_skipping(const options& o, executor_t& ex, model_t& full, bool narr
             if (i == 0) continue;
             whole.push_back(t), part.push_back(s), share.push_back(s / t);
         }
-        report(o, {{"bench", "skip_prefill"}, {"storage", narrow ? "bf16" : "float"}, {"threads", ex.threads()}, {"closed", closed}, {"blocks", 24},
-                   {"tokens", 256}, {"ms_full", 1e3 * median(whole)}, {"ms", 1e3 * median(part)}, {"time_share", median(share)},
+        report(o, {{"bench", "skip_prefill"},
+                   {"storage", narrow ? "bf16" : "float"},
+                   {"threads", ex.threads()},
+                   {"closed", closed},
+                   {"blocks", 24},
+                   {"tokens", 256},
+                   {"ms_full", 1e3 * median(whole)},
+                   {"ms", 1e3 * median(part)},
+                   {"time_share", median(share)},
                    {"mac_share", executed_macs(m, trace, 1).total() / all_macs}});
 
         const double left_out = static_cast<double>(weight_bytes(full, [&](const std::string& name) {
@@ -209,8 +230,15 @@ void measure_skipping(const options& o, executor_t& ex, model_t& full, bool narr
             const double t = a.next(), s = b.next();
             whole.push_back(t), part.push_back(s), share.push_back(s / t);
         }
-        report(o, {{"bench", "skip_decode"}, {"storage", narrow ? "bf16" : "float"}, {"threads", ex.threads()}, {"closed", closed}, {"blocks", 24},
-                   {"ms_full", 1e3 * median(whole)}, {"ms", 1e3 * median(part)}, {"time_share", median(share)}, {"bytes_share", 1 - left_out / all_bytes}});
+        report(o, {{"bench", "skip_decode"},
+                   {"storage", narrow ? "bf16" : "float"},
+                   {"threads", ex.threads()},
+                   {"closed", closed},
+                   {"blocks", 24},
+                   {"ms_full", 1e3 * median(whole)},
+                   {"ms", 1e3 * median(part)},
+                   {"time_share", median(share)},
+                   {"bytes_share", 1 - left_out / all_bytes}});
     }
 }
 
@@ -223,14 +251,22 @@ int main(int argc, char** argv) {
     for (int i = 1; i < argc; ++i) {
         const std::string name = argv[i];
         const auto number = [&] { return i + 1 < argc ? std::atoi(argv[++i]) : 0; };
-        if (name == "--json" && i + 1 < argc) o.json_file = argv[++i];
-        else if (name == "--tokens") o.tokens = number();
-        else if (name == "--skip-tokens") o.skip_tokens = number();
-        else if (name == "--prefills") o.prefills = number();
-        else if (name == "--threads") o.threads = number();
-        else if (name == "--float-only") o.narrow = false;
-        else if (name == "--bf16-only") o.wide = false;
-        else return std::fprintf(stderr, "decode_bench: unknown option %s\n", argv[i]), 2;
+        if (name == "--json" && i + 1 < argc)
+            o.json_file = argv[++i];
+        else if (name == "--tokens")
+            o.tokens = number();
+        else if (name == "--skip-tokens")
+            o.skip_tokens = number();
+        else if (name == "--prefills")
+            o.prefills = number();
+        else if (name == "--threads")
+            o.threads = number();
+        else if (name == "--float-only")
+            o.narrow = false;
+        else if (name == "--bf16-only")
+            o.wide = false;
+        else
+            return std::fprintf(stderr, "decode_bench: unknown option %s\n", argv[i]), 2;
     }
     for (bool narrow : {false, true}) {
         if (narrow ? !o.narrow : !o.wide) continue;

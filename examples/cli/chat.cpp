@@ -26,14 +26,17 @@ struct chat_options {
 void answer_turn(const chat_options& o, runner& r, const tokenizer& tok, chat_json& messages, const chat_json& tools) {
     const auto chat = render_chat(messages, tools, true, "chat");
     std::vector<row_index> ids = encode_chat(tok, chat);
-    check(static_cast<index>(ids.size()) < r.facts().longest, "chat", "the conversation: expected less than ", r.facts().longest,
-          " tokens (max_position_embeddings), found ", ids.size());
+    check(static_cast<index>(ids.size()) < r.facts().longest, "chat", "the conversation: expected less than ",
+          r.facts().longest, " tokens (max_position_embeddings), found ", ids.size());
     answer text(tok, o.generation.stop);
     generation_cost cost;
-    generate_measured(r, {ids}, o.generation, [&](index, row_index id) {
-        std::cout << text.push(id) << std::flush;
-        return !text.stopped();
-    }, cost);
+    generate_measured(
+        r, {ids}, o.generation,
+        [&](index, row_index id) {
+            std::cout << text.push(id) << std::flush;
+            return !text.stopped();
+        },
+        cost);
     std::cout << text.finish() << std::endl;
     std::fprintf(stderr, "prompt of %zu tokens; ", ids.size());
     print_cost(cost);
@@ -46,8 +49,10 @@ void run_chat(chat_options& o) {
     model.qwen2();
     const auto tok = tokenizer::from_file(model.tokenizer());
     complete(o.generation, model, tok);
-    for (const char* end : {"<|im_end|>", "<|endoftext|>"})   // a turn ends here, whatever the configuration says
-        if (const auto id = tok.token_id(end); id && std::find(o.generation.how.end_ids.begin(), o.generation.how.end_ids.end(), *id) == o.generation.how.end_ids.end())
+    for (const char* end : {"<|im_end|>", "<|endoftext|>"})  // a turn ends here, whatever the configuration says
+        if (const auto id = tok.token_id(end);
+            id && std::find(o.generation.how.end_ids.begin(), o.generation.how.end_ids.end(), *id) ==
+                      o.generation.how.end_ids.end())
             o.generation.how.end_ids.push_back(*id);
     const chat_json tools = o.tools.empty() ? chat_json() : parse_chat_json(read_text_file(o.tools), o.tools);
     chat_json messages = chat_json::array();
@@ -68,7 +73,8 @@ void run_chat(chat_options& o) {
 }  // namespace
 
 void add_chat(CLI::App& app) {
-    auto* c = app.add_subcommand("chat", "a conversation with a Qwen2 model, a line a turn; --render: the text it would read");
+    auto* c = app.add_subcommand("chat",
+                                 "a conversation with a Qwen2 model, a line a turn; --render: the text it would read");
     auto o = std::make_shared<chat_options>();
     option(*c, "--model", o->model, "DIR", "Qwen2 model directory or run, with a tokenizer");
     option(*c, "--system", o->system, "TEXT", "system turn [the template's]");
@@ -76,7 +82,8 @@ void add_chat(CLI::App& app) {
     option(*c, "--prompt", o->prompts, "TEXT...", "turns of the user instead of standard input");
     add_generation_options(*c, o->generation);
     c->add_flag("--render", o->render, "print the text, or with --jsonl text and ids, that a model would read");
-    c->add_flag("--jsonl", o->jsonl, "--render: JSON lines out. In are always JSON lines: messages, tools, add_generation_prompt");
+    c->add_flag("--jsonl", o->jsonl,
+                "--render: JSON lines out. In are always JSON lines: messages, tools, add_generation_prompt");
     option(*c, "--tokenizer", o->tokenizer, "FILE", "--render --jsonl: tokenizer.json");
     option(*c, "--input", o->input, "FILE", "--render: instead of standard input");
     add_route_options(*c, o->route);

@@ -15,21 +15,21 @@ void add_conversation_options(CLI::App& c, conversation_choice& o) {
     option(c, "--limit", o.limit, "N", "conversations of each file; 0: all")->group(group);
 }
 
-conversation_data read_samples(const std::vector<std::string>& files, const tokenizer& tok, const conversation_choice& o,
-                               conversation_side side, double held_out, const std::vector<std::string>& step_types) {
+conversation_data read_samples(const std::vector<std::string>& files, const tokenizer& tok,
+                               const conversation_choice& o, conversation_side side, double held_out,
+                               const std::vector<std::string>& step_types) {
     check(!files.empty(), "conversations", "expected files of JSON lines, found none");
     conversation_data all;
     for (const auto& file : files) {
-        conversation_data one = read_conversations(
-            file, tok,
-            {.max_length = o.max_length,
-             .too_long = o.too_long == "left"        ? long_prompt::left
-                         : o.too_long == "leave_out" ? long_prompt::leave_out
-                                                     : long_prompt::oldest_turns,
-             .step_types = step_types.empty() ? o.step_types : step_types,
-             .max_conversations = o.limit,
-             .side = side,
-             .held_out_share = held_out});
+        conversation_data one = read_conversations(file, tok,
+                                                   {.max_length = o.max_length,
+                                                    .too_long = o.too_long == "left"        ? long_prompt::left
+                                                                : o.too_long == "leave_out" ? long_prompt::leave_out
+                                                                                            : long_prompt::oldest_turns,
+                                                    .step_types = step_types.empty() ? o.step_types : step_types,
+                                                    .max_conversations = o.limit,
+                                                    .side = side,
+                                                    .held_out_share = held_out});
         const auto first = static_cast<index>(all.conversations.size());
         for (auto& c : one.conversations) all.conversations.push_back(std::move(c));
         for (auto& t : one.turns) {

@@ -170,7 +170,8 @@ void add_dumps(CLI::App& app) {
     add_dump(app, "logits", "writes logits, a CHIAR model's gate and routes, LayerRoute's gates, of given token ids",
              "safetensors with `ids` (int64, (B, T))", write_logits);
     add_dump(app, "gradients", "writes what logits writes, the loss and the gradient of every parameter",
-             "safetensors with `ids` (int64, (B, T+1)); classifier: `ids` (B, T), `labels` (B); qwen2: `ids` (B, T)", write_gradients);
+             "safetensors with `ids` (int64, (B, T+1)); classifier: `ids` (B, T), `labels` (B); qwen2: `ids` (B, T)",
+             write_gradients);
 }
 
 }  // namespace spectral::cli

@@ -140,10 +140,10 @@ void run_eval(eval_options& o, CLI::App& command) {
         const task_data task = make_task(o.data, name, own_ids ? "" : tokenizer_file, {}, nullptr, nullptr);
         check(task.evaluations > 0, "spectral eval", "no data for task ", name, ": --data FILE");
         const evaluation m = evaluate(*r, {task.name, task.evaluations, task.evaluation_at});
-        nlohmann::ordered_json json = task.classes == 0 ? language_figures(o, model, m, tokenizer_file)
-                                                        : nlohmann::ordered_json{{"accuracy", m.accuracy()},
-                                                                                 {"loss", m.loss()},
-                                                                                 {"examples", m.targets}};
+        nlohmann::ordered_json json =
+            task.classes == 0
+                ? language_figures(o, model, m, tokenizer_file)
+                : nlohmann::ordered_json{{"accuracy", m.accuracy()}, {"loss", m.loss()}, {"examples", m.targets}};
         add_work(json, m, c);
         if (!o.json) {
             if (names.size() > 1) std::printf("\ntask %s\n", name.c_str());
@@ -185,9 +185,12 @@ void add_eval(CLI::App& app) {
     add_storage_option(*c, o->runner);
     add_runner_options(*c, o->runner);
     const char* group = "LayerRoute";
-    choice(*c, "--by", o->by, {"step_type"}, "conversations (--data, JSON lines) by step type: skip share, gates, "
-           "perplexity with and without adapters and gates")->group(group);
-    option(*c, "--runs", o->steps.runs, "RUN...", "--by: runs of finetune, one a seed, instead of --adapter and --router")
+    choice(*c, "--by", o->by, {"step_type"},
+           "conversations (--data, JSON lines) by step type: skip share, gates, "
+           "perplexity with and without adapters and gates")
+        ->group(group);
+    option(*c, "--runs", o->steps.runs, "RUN...",
+           "--by: runs of finetune, one a seed, instead of --adapter and --router")
         ->group(group);
     option(*c, "--samples", o->steps.samples, "N", "--by: samples of each step type; 0: all")->group(group);
     option(*c, "--resamples", o->steps.resamples, "N", "--by: of the bootstrap")->group(group);
@@ -196,7 +199,8 @@ void add_eval(CLI::App& app) {
     add_conversation_options(*c, o->steps.data);
     c->callback([o, c] {
         if (o->by.empty()) return run_eval(*o, *c);
-        o->steps.model = o->model, o->steps.files = o->data.valid, o->steps.route = o->route, o->steps.runner = o->runner;
+        o->steps.model = o->model, o->steps.files = o->data.valid, o->steps.route = o->route,
+        o->steps.runner = o->runner;
         o->steps.json = o->json, o->steps.batch = c->get_option("--batch")->count() ? o->data.batch : 8;
         evaluate_steps(o->steps);
     });

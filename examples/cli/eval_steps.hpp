@@ -8,8 +8,8 @@ namespace spectral::cli {
 
 struct step_evaluation {
     std::string model, side = "all";
-    std::vector<std::string> files, runs;   // conversations; runs of finetune
-    route_files route;                      // where there are no runs
+    std::vector<std::string> files, runs;  // conversations; runs of finetune
+    route_files route;  // where there are no runs
     runner_choice runner;
     conversation_choice data{.max_length = 2048};
     double held_out = 0.1;

@@ -136,12 +136,14 @@ void print_qwen2(const info_options& o, const qwen2_config& c) {
         tensors += is_backbone(p.name);
     }
     std::vector<parameter_size> of_backbone;
-    std::copy_if(all.begin(), all.end(), std::back_inserter(of_backbone), [](const auto& p) { return is_backbone(p.name); });
+    std::copy_if(all.begin(), all.end(), std::back_inserter(of_backbone),
+                 [](const auto& p) { return is_backbone(p.name); });
     const index time = o.time ? o.time : std::min<index>(c.max_position_embeddings, 512);
-    check(o.batch > 0 && time <= c.max_position_embeddings, o.model, "--time: expected 1 to ", c.max_position_embeddings,
-          " (max_position_embeddings), found ", time);
+    check(o.batch > 0 && time <= c.max_position_embeddings, o.model, "--time: expected 1 to ",
+          c.max_position_embeddings, " (max_position_embeddings), found ", time);
     const layer_route_model plain{c, published ? layer_route_config{} : m.route};
-    const mac_counts macs = dense_macs(plain, std::vector<index>(static_cast<std::size_t>(o.batch), time), o.batch * time);
+    const mac_counts macs =
+        dense_macs(plain, std::vector<index>(static_cast<std::size_t>(o.batch), time), o.batch * time);
     if (o.json) {
         nlohmann::ordered_json json{{"config", nlohmann::ordered_json::parse(write_qwen2_config(c))},
                                     {"parameters", {{"total", backbone}, {"tensors", tensors}}}};
@@ -153,22 +155,24 @@ void print_qwen2(const info_options& o, const qwen2_config& c) {
         std::cout << json.dump(2) << '\n';
         return;
     }
-    std::printf("qwen2, %lld blocks, width %lld, %lld heads, %lld key/value heads, vocabulary %lld, at most %lld tokens\n",
-                static_cast<long long>(c.num_hidden_layers), static_cast<long long>(c.hidden_size),
-                static_cast<long long>(c.num_attention_heads), static_cast<long long>(c.num_key_value_heads),
-                static_cast<long long>(c.vocab_size), static_cast<long long>(c.max_position_embeddings));
+    std::printf(
+        "qwen2, %lld blocks, width %lld, %lld heads, %lld key/value heads, vocabulary %lld, at most %lld tokens\n",
+        static_cast<long long>(c.num_hidden_layers), static_cast<long long>(c.hidden_size),
+        static_cast<long long>(c.num_attention_heads), static_cast<long long>(c.num_key_value_heads),
+        static_cast<long long>(c.vocab_size), static_cast<long long>(c.max_position_embeddings));
     print_parts(by_part(of_backbone), backbone);
     std::printf("  %-20s %13lld\n", "tensors", static_cast<long long>(tensors));
     std::printf("\nLayerRoute, %s: %lld values in adapters, %lld in gates\n",
-                published ? "with the published options (q, k, v, o at rank 8)" : "as given", static_cast<long long>(adapters),
-                static_cast<long long>(gates));
+                published ? "with the published options (q, k, v, o at rank 8)" : "as given",
+                static_cast<long long>(adapters), static_cast<long long>(gates));
     std::printf("\nforward pass of %lld x %lld tokens, every block open; 1 MAC = 2 FLOPs\n%s",
                 static_cast<long long>(o.batch), static_cast<long long>(time), mac_table(macs).c_str());
 }
 
 void print_model(const info_options& o) {
     namespace fs = std::filesystem;
-    const model_directory model = fs::is_directory(o.model) ? model_directory(o.model) : model_directory::of_file(o.model);
+    const model_directory model =
+        fs::is_directory(o.model) ? model_directory(o.model) : model_directory::of_file(o.model);
     if (model.is_qwen2()) return print_qwen2(o, model.qwen2());
     const chiar_config& c = model.chiar();
     const index time = o.time ? o.time : c.max_seq_len;

@@ -26,12 +26,15 @@ void run_merge(const merge_options& o) {
     r->layer_route()->merge_adapters();
     fs::create_directories(o.out);
     r->save_weights(fs::path(o.out) / "model.safetensors", {{"format", "pt"}}, backbone_weights);
-    for (const char* name : {"config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "vocab.json", "merges.txt"})
-        if (fs::exists(model.path / name)) write_file_atomically(fs::path(o.out) / name, read_text_file(model.path / name));
-    if (!o.route.router.empty()) {   // the gates stay gates
-        write_file_atomically(fs::path(o.out) / "router_config.json",
-                              write_router_config(*r->layer_route()->config().route.gates, r->layer_route()->config().route.gate_reg_weight,
-                                                  model.qwen2().num_hidden_layers));
+    for (const char* name : {"config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json",
+                             "vocab.json", "merges.txt"})
+        if (fs::exists(model.path / name))
+            write_file_atomically(fs::path(o.out) / name, read_text_file(model.path / name));
+    if (!o.route.router.empty()) {  // the gates stay gates
+        write_file_atomically(
+            fs::path(o.out) / "router_config.json",
+            write_router_config(*r->layer_route()->config().route.gates,
+                                r->layer_route()->config().route.gate_reg_weight, model.qwen2().num_hidden_layers));
         r->save_weights(fs::path(o.out) / router_part.file, {{"format", "pt"}}, router_part.which);
     }
     std::cerr << "written to " << o.out << '\n';
@@ -40,7 +43,8 @@ void run_merge(const merge_options& o) {
 }  // namespace
 
 void add_merge(CLI::App& app) {
-    auto* c = app.add_subcommand("merge", "folds an adapter into a Qwen2 model's weights; skip gates are copied beside them");
+    auto* c =
+        app.add_subcommand("merge", "folds an adapter into a Qwen2 model's weights; skip gates are copied beside them");
     auto o = std::make_shared<merge_options>();
     option(*c, "--model", o->model, "DIR", "Qwen2 model directory")->required();
     option(*c, "--out", o->out, "DIR", "model directory to write; weights in --dtype")->required();

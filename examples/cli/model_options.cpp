@@ -44,9 +44,10 @@ std::string qwen2_key(const std::string& key) {
 
 qwen2_config make_qwen2_config(const model_options& o, nlohmann::json json, const std::string& where,
                                const data_needs& needs) {
-    check(needs.language && needs.classes.empty(), where, "model_type: qwen2 is a language model; its task is language");
+    check(needs.language && needs.classes.empty(), where,
+          "model_type: qwen2 is a language model; its task is language");
     if (o.config.empty())
-        json = {{"hidden_size", 256},       {"intermediate_size", 704},  {"num_hidden_layers", 12},
+        json = {{"hidden_size", 256},       {"intermediate_size", 704}, {"num_hidden_layers", 12},
                 {"num_attention_heads", 4}, {"num_key_value_heads", 2}, {"tie_word_embeddings", true}};
     json["model_type"] = "qwen2";
     for (const auto& text : o.set) {

@@ -42,7 +42,7 @@ TEST_CASE("both layouts are read", "[data]") {
     CHECK(imdb.cut == 0);
     const auto plain =
         spectral::parse_classification("3\tone\n0\ttwo \xC3\xA9", "a.tsv", bytes, {.classes = 4, .max_length = 3});
-    REQUIRE(plain.examples.size() == 2);   // the last line needs no line end
+    REQUIRE(plain.examples.size() == 2);  // the last line needs no line end
     CHECK(plain.examples[0] == spectral::labelled_tokens{bytes("one"), 3});
     CHECK(plain.examples[1] == spectral::labelled_tokens{bytes("two"), 0});
     CHECK(plain.cut == 1);

@@ -35,16 +35,15 @@ TEST_CASE("bfcl: functions in OpenAI's form, the first accepted value of each ar
         R"({"category": "irrelevance", "id": "2", "question": [[{"role": "user", "content": "q"}]], "function": []})";
     const auto out = convert("bfcl", text);
     REQUIRE(out.lines.size() == 1);
-    CHECK(
-        python_json(out.lines[0]) ==
-        R"({"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}, )"
-        R"({"role": "assistant", "content": "", )"
-        R"("tool_calls": [{"type": "function", "function": {"name": "m.f", "arguments": {"a": 1.5, "t": [1, 2], )"
-        R"("o": {"k": "v"}, "p": [{"z": 7}]}}}]}], )"
-        R"("tools": [{"type": "function", "function": {"name": "m.f", "description": "d", )"
-        R"("parameters": {"type": "object", "properties": {)"
-        R"("a": {"type": "number"}, "type": {"type": "string"}, "t": {"type": "array", "items": {}}}, )"
-        R"("required": ["a"]}}}], "step_type": "tool_call"})");
+    CHECK(python_json(out.lines[0]) ==
+          R"({"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}, )"
+          R"({"role": "assistant", "content": "", )"
+          R"("tool_calls": [{"type": "function", "function": {"name": "m.f", "arguments": {"a": 1.5, "t": [1, 2], )"
+          R"("o": {"k": "v"}, "p": [{"z": 7}]}}}]}], )"
+          R"("tools": [{"type": "function", "function": {"name": "m.f", "description": "d", )"
+          R"("parameters": {"type": "object", "properties": {)"
+          R"("a": {"type": "number"}, "type": {"type": "string"}, "t": {"type": "array", "items": {}}}, )"
+          R"("required": ["a"]}}}], "step_type": "tool_call"})");
     CHECK(out.report.read == 2);
     CHECK(out.report.left_out == std::map<std::string, index>{{"no ground truth", 1}});
     CHECK(out.report.turns == std::map<std::string, index>{{"tool_call", 1}});
@@ -52,10 +51,9 @@ TEST_CASE("bfcl: functions in OpenAI's form, the first accepted value of each ar
 
 TEST_CASE("bfcl: dialogues of several turns, with Python's calls", "[data]") {
     const conversion_options with_schema{
-        .schema =
-            R"({"math_api.json": [{"name": "add", "description": "d", "parameters": {"type": "dict", )"
-            R"("properties": {"a": {"type": "float"}, "b": {"type": "float"}}}},)"
-            R"({"name": "old", "description": "d", "parameters": {}}]})",
+        .schema = R"({"math_api.json": [{"name": "add", "description": "d", "parameters": {"type": "dict", )"
+                  R"("properties": {"a": {"type": "float"}, "b": {"type": "float"}}}},)"
+                  R"({"name": "old", "description": "d", "parameters": {}}]})",
         .schema_name = "s.json"};
     const std::string text =
         R"({"category": "multi_turn_base", "id": "1", "question": [[{"role": "user", "content": "one"}], )"
@@ -80,12 +78,11 @@ TEST_CASE("bfcl: dialogues of several turns, with Python's calls", "[data]") {
     CHECK(convert("bfcl", text).report.left_out.at("dialogues of several turns need --schema") == 1);
 
     const auto call_problem = [&](const std::string& call) {
-        return problem(
-            "bfcl",
-            R"({"category": "multi_turn_base", "question": [[{"role": "user", "content": "x"}]], )"
-            R"("involved_classes": ["MathAPI"], "ground_truth": [[")" +
-                call + "\"]]}",
-            with_schema);
+        return problem("bfcl",
+                       R"({"category": "multi_turn_base", "question": [[{"role": "user", "content": "x"}]], )"
+                       R"("involved_classes": ["MathAPI"], "ground_truth": [[")" +
+                           call + "\"]]}",
+                       with_schema);
     };
     CHECK(call_problem("add(1, 2, 3)") == "a.json: line 1: ground_truth: more arguments than \"add\" has parameters");
     CHECK(call_problem("sub(1)") == "a.json: line 1: ground_truth: function \"sub\" is not in the schema");
@@ -119,18 +116,17 @@ TEST_CASE("sgd: services as tools, the call before the utterance of its turn", "
         R"({"name": "b"}]}]}]})";
     const auto out = convert("sgd", R"({"services": ["Eat_1"], )" + turns, o);
     REQUIRE(out.lines.size() == 1);
-    CHECK(
-        python_json(out.lines[0]) ==
-        R"({"messages": [{"role": "user", "content": "hungry"}, {"role": "assistant", "content": "", )"
-        R"("tool_calls": [{"type": "function", )"
-        R"("function": {"name": "Find", "arguments": {"city": "Bern"}}}]}, {"role": "tool", )"
-        R"("content": "[{\"name\": \"a\"}]"}, )"
-        R"({"role": "assistant", "content": "found", "step_type": "reply"}], "tools": [{"type": "function", )"
-        R"("function": {"name": "Find", )"
-        R"("description": "finds", "parameters": {"type": "object", "properties": {"city": {"type": "string", )"
-        R"("description": "where"}, )"
-        R"("price": {"type": "string", "description": "how dear", "enum": ["low", "high"]}}, )"
-        R"("required": ["city"]}}}], "step_type": "tool_call"})");
+    CHECK(python_json(out.lines[0]) ==
+          R"({"messages": [{"role": "user", "content": "hungry"}, {"role": "assistant", "content": "", )"
+          R"("tool_calls": [{"type": "function", )"
+          R"("function": {"name": "Find", "arguments": {"city": "Bern"}}}]}, {"role": "tool", )"
+          R"("content": "[{\"name\": \"a\"}]"}, )"
+          R"({"role": "assistant", "content": "found", "step_type": "reply"}], "tools": [{"type": "function", )"
+          R"("function": {"name": "Find", )"
+          R"("description": "finds", "parameters": {"type": "object", "properties": {"city": {"type": "string", )"
+          R"("description": "where"}, )"
+          R"("price": {"type": "string", "description": "how dear", "enum": ["low", "high"]}}, )"
+          R"("required": ["city"]}}}], "step_type": "tool_call"})");
     CHECK(out.report.turns == std::map<std::string, index>{{"reply", 1}, {"tool_call", 1}});
     // two services with a method of the same name
     const auto both = convert("sgd", R"({"services": ["Eat_1", "Eat_2"], )" + turns, o);
@@ -156,14 +152,13 @@ TEST_CASE("glaive: calls, observations, replies", "[data]") {
         R"({"conversations": [{"from": "human", "value": "h"}, {"from": "gpt", "value": "g"}], "tools": "[]"}])";
     const auto out = convert("glaive", text);
     REQUIRE(out.lines.size() == 2);
-    CHECK(
-        python_json(out.lines[0]) ==
-        R"({"messages": [{"role": "user", "content": "h"}, {"role": "assistant", "content": "", )"
-        R"("tool_calls": [{"type": "function", "function": )"
-        R"({"name": "f", "arguments": {"b": 1, "a": 2}}}]}, {"role": "tool", "content": "{}"}, )"
-        R"({"role": "assistant", "content": "g", "step_type": "reply"}], )"
-        R"("tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}], )"
-        R"("step_type": "tool_call"})");
+    CHECK(python_json(out.lines[0]) ==
+          R"({"messages": [{"role": "user", "content": "h"}, {"role": "assistant", "content": "", )"
+          R"("tool_calls": [{"type": "function", "function": )"
+          R"({"name": "f", "arguments": {"b": 1, "a": 2}}}]}, {"role": "tool", "content": "{}"}, )"
+          R"({"role": "assistant", "content": "g", "step_type": "reply"}], )"
+          R"("tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}], )"
+          R"("step_type": "tool_call"})");
     CHECK_FALSE(out.lines[1].contains("tools"));
     CHECK(convert("glaive", text, {.limit = 1}).lines.size() == 1);
     CHECK(problem("glaive", R"([{"conversations": [{"from": "cat", "value": "h"}]}])") ==
@@ -175,10 +170,8 @@ TEST_CASE("glaive: calls, observations, replies", "[data]") {
 TEST_CASE("planning: questions and answers in steps", "[data]") {
     const auto answer = [](const converted& c) { return c.lines.at(0)["messages"][1]["content"].get<std::string>(); };
     const auto gsm = convert("gsm8k", R"({"question": "q", "answer": "2+2 = <<2+2=4>>4 << x\n#### 4"})");
-    CHECK(
-        python_json(gsm.lines.at(0)) ==
-        R"({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", )"
-        R"("content": "2+2 = 4 << x\n#### 4"}], "step_type": "planning"})");
+    CHECK(python_json(gsm.lines.at(0)) == R"({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", )"
+                                          R"("content": "2+2 = 4 << x\n#### 4"}], "step_type": "planning"})");
     CHECK(answer(convert("strategyqa", R"([{"question": "q", "answer": "No.", "steps": ["a", "b"]}])")) ==
           "a\nb\nAnswer: No.");
     const auto olympiad = convert(

@@ -31,11 +31,11 @@ TEST_CASE("expressions worked by hand", "[data]") {
     CHECK(value("[SM 9 9 9 ]") == 7);
     CHECK(value("[SM 5 5 ]") == 0);
     CHECK(value("[MED 1 9 2 ]") == 2);
-    CHECK(value("[MED 1 2 ]") == 1);        // 1.5 rounded down
-    CHECK(value("[MED 9 1 4 7 ]") == 5);    // (4 + 7) / 2 rounded down
+    CHECK(value("[MED 1 2 ]") == 1);  // 1.5 rounded down
+    CHECK(value("[MED 9 1 4 7 ]") == 5);  // (4 + 7) / 2 rounded down
     CHECK(value("[MED 3 ]") == 3);
-    CHECK(value("[MAX [SM 4 4 4 ] [MED 8 1 1 ] [MIN 6 [MAX 5 3 ] ] ]") == 5);   // max(2, 1, 5)
-    CHECK(value("[SM [SM [SM 1 2 ] 3 ] [MAX 0 9 ] ]") == 5);                    // (6 + 9) mod 10
+    CHECK(value("[MAX [SM 4 4 4 ] [MED 8 1 1 ] [MIN 6 [MAX 5 3 ] ] ]") == 5);  // max(2, 1, 5)
+    CHECK(value("[SM [SM [SM 1 2 ] 3 ] [MAX 0 9 ] ]") == 5);  // (6 + 9) mod 10
 }
 
 TEST_CASE("text and ids are two forms of one thing", "[data]") {
@@ -60,8 +60,9 @@ TEST_CASE("malformed expressions get a sentence", "[data]") {
     CHECK(parsed("]") == "row 3: token 0: expected a digit or an operator, found \"]\" with no open list");
     CHECK(parsed("[MAX 1 ] 2") == "row 3: token 3: expected the end of the expression, found id 2");
     CHECK(parsed("[MAX 1 ] ]") == "row 3: token 3: expected the end of the expression, found id 14");
-    CHECK(sentence([] { spectral::evaluate_list_ops(std::vector<row_index>{10, 15}); }) ==
-          "list_ops: token 1: expected an id of 0 to 14, found 15");
+    CHECK(sentence([] {
+              spectral::evaluate_list_ops(std::vector<row_index>{10, 15});
+          }) == "list_ops: token 1: expected an id of 0 to 14, found 15");
     CHECK(sentence([] { spectral::evaluate_list_ops(std::vector<row_index>{-1}); }) ==
           "list_ops: token 0: expected an id of 0 to 14, found -1");
     // depth is bounded by memory, not by the call stack
@@ -81,7 +82,7 @@ TEST_CASE("generated expressions keep their limits and their labels", "[data]") 
         REQUIRE(spectral::parse_list_ops(spectral::list_ops_text(e.ids)) == e.ids);
         REQUIRE(spectral::evaluate_list_ops(e.ids) == e.label);
         labels.insert(e.label);
-        std::vector<index> arguments{0};   // of the open lists
+        std::vector<index> arguments{0};  // of the open lists
         for (row_index id : e.ids) {
             if (id != spectral::list_end) ++arguments.back();
             if (id >= spectral::list_max && id <= spectral::list_sm) {
@@ -98,7 +99,7 @@ TEST_CASE("generated expressions keep their limits and their labels", "[data]") 
     }
     CHECK(labels.size() == 10);
     CHECK(operators.size() == 4);
-    CHECK(deepest == limits.max_depth);   // an operator whose digits stand at max_depth
+    CHECK(deepest == limits.max_depth);  // an operator whose digits stand at max_depth
     CHECK(most == limits.max_args);
     CHECK(fewest == limits.min_args);
 }
@@ -112,7 +113,7 @@ TEST_CASE("example n is a pure function, and splits do not meet", "[data]") {
     for (int a = 0; a < 3; ++a)
         for (int b = 0; b < a; ++b)
             for (const auto& ids : seen[a]) REQUIRE(seen[b].count(ids) == 0);
-    for (const auto& s : seen) CHECK(s.size() > 1500);   // short ones repeat inside a split
+    for (const auto& s : seen) CHECK(s.size() > 1500);  // short ones repeat inside a split
 
     const auto e = spectral::make_list_ops(o, 1, data_split::train, 77),
                again = spectral::make_list_ops(o, 1, data_split::train, 77);
@@ -128,7 +129,7 @@ TEST_CASE("example n is a pure function, and splits do not meet", "[data]") {
     }
     index common = 0;
     for (const auto& ids : valid) common += static_cast<index>(train.count(ids));
-    CHECK(common > 0);   // what `disjoint` is for
+    CHECK(common > 0);  // what `disjoint` is for
 }
 
 TEST_CASE("a generated value is pinned: the same on every compiler and in every version", "[data]") {
@@ -137,8 +138,8 @@ TEST_CASE("a generated value is pinned: the same on every compiler and in every 
 }
 
 TEST_CASE("batches of expressions", "[data]") {
-    spectral::list_ops_source source{.options = list_ops_options::small(), .seed = 4, .batch = 5,
-                                     .evaluation_examples = 12};
+    spectral::list_ops_source source{
+        .options = list_ops_options::small(), .seed = 4, .batch = 5, .evaluation_examples = 12};
     const spectral::list_ops_batches fresh(source);
     for (index step : {0, 9}) {
         const auto b = fresh.batch_at(step);
@@ -158,7 +159,7 @@ TEST_CASE("batches of expressions", "[data]") {
     CHECK(fresh.evaluation_at(data_split::test, 2).sequences() == 2);
     CHECK_THROWS_AS(fresh.evaluation_at(data_split::test, 3), spectral::error);
 
-    source.train_examples = 10;   // two batches are an epoch
+    source.train_examples = 10;  // two batches are an epoch
     const spectral::list_ops_batches epochs(source);
     std::multiset<index> first, second;
     for (index step = 0; step < 4; ++step)

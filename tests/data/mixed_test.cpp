@@ -49,7 +49,7 @@ TEST_CASE("shares hold exactly in every round, and no task skips or repeats a st
 
 TEST_CASE("shares that do not divide the round are rounded and add up", "[data]") {
     const mixed_batches sevenths({task("a", 3, 0), task("b", 3, 1), task("c", 1, 2)}, 0);
-    CHECK(sevenths.steps_per_round(0) == 103);   // 102.86, 102.86, 34.29: two units go to the largest remainders
+    CHECK(sevenths.steps_per_round(0) == 103);  // 102.86, 102.86, 34.29: two units go to the largest remainders
     CHECK(sevenths.steps_per_round(1) == 103);
     CHECK(sevenths.steps_per_round(2) == 34);
     const mixed_batches alone({task("a", 0.01, 0)}, 0);
@@ -76,8 +76,9 @@ TEST_CASE("weights and tasks that cannot work are refused", "[data]") {
           "mixed tasks: weight of \"a\": expected above 0, found 0");
     CHECK(sentence([] { mixed_batches({task("a", std::nan(""), 0)}, 0); }) ==
           "mixed tasks: weight of \"a\": expected above 0, found nan");
-    CHECK(sentence([] { mixed_batches({task("a", 1000, 0), task("b", 1, 0)}, 0); }).find(
-              "mixed tasks: weight of \"b\": expected at least one step in 240, found a share of") == 0);
+    CHECK(sentence([] {
+              mixed_batches({task("a", 1000, 0), task("b", 1, 0)}, 0);
+          }).find("mixed tasks: weight of \"b\": expected at least one step in 240, found a share of") == 0);
     CHECK(sentence([] { mixed_batches({{"a", 1, {}}}, 0); }) == "mixed tasks: task \"a\" has no batches");
     CHECK_THROWS_AS(mixed_batches({task("a", 1, 0)}, 0).at(-1), spectral::error);
 }

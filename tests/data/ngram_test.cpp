@@ -53,7 +53,7 @@ TEST_CASE("a small corpus worked by hand", "[data]") {
     CHECK(model.probability(2, 0) == Approx((1 - d2 + d2 * 2 * q) / 3));
     CHECK(model.probability(3, 0) == Approx((d2 * 2 * q) / 3));
     CHECK(model.probability(0, 1) == Approx((2 - d2 + d2 * 1 * q) / 2));
-    CHECK(model.probability(1, 2) == Approx(q));   // 2 ends the corpus: never a context
+    CHECK(model.probability(1, 2) == Approx(q));  // 2 ends the corpus: never a context
     const auto s = model.score(std::vector<row_index>{3, 0, 1});
     CHECK(s.targets == 2);
     CHECK(s.unigram_nats == Approx(-std::log(model.probability(0)) - std::log(model.probability(1))));
@@ -66,7 +66,7 @@ TEST_CASE("a bigram model gains from order and a unigram model does not", "[data
     const auto s = model.score(valid);
     CHECK(s.bigram_perplexity() < 0.5 * s.unigram_perplexity());
     CHECK(s.unigram_perplexity() < 50);
-    auto sorted = valid;   // the same words, their order destroyed
+    auto sorted = valid;  // the same words, their order destroyed
     std::sort(sorted.begin() + 1, sorted.end());
     CHECK(model.score(sorted).unigram_nats == Approx(s.unigram_nats));
     CHECK(model.score(sorted).bigram_nats > s.bigram_nats);

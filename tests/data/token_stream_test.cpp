@@ -11,12 +11,12 @@
 #include <set>
 
 namespace token_stream_test {
-using spectral::index;      // strings.h has a function of this name outside
+using spectral::index;  // strings.h has a function of this name outside
 using spectral::row_index;
 
 struct temporary_file {
-    std::filesystem::path path = std::filesystem::temp_directory_path() /
-                                 ("spectral_tokens_" + std::to_string(::getpid()) + ".bin");
+    std::filesystem::path path =
+        std::filesystem::temp_directory_path() / ("spectral_tokens_" + std::to_string(::getpid()) + ".bin");
     ~temporary_file() { std::filesystem::remove(path); }
     void put(const std::string& bytes) const { std::ofstream(path, std::ios::binary) << bytes; }
     std::string get() const {
@@ -187,8 +187,7 @@ TEST_CASE("token files are not trusted", "[data]") {
     const auto small = spectral::token_stream::open(file.path, 300);
     CHECK(small[1] == 2);
     CHECK(sentence([&] { small.tokens(); }) == name + ": token 2: expected an id below 300, found 300");
-    CHECK(sentence([&] { spectral::token_stream({4, -2}); }) ==
-          "token stream: token 1: expected at least 0, found -2");
+    CHECK(sentence([&] { spectral::token_stream({4, -2}); }) == "token stream: token 1: expected at least 0, found -2");
 }
 
 }  // namespace token_stream_test

@@ -43,7 +43,8 @@ int main(int count, char** arguments) {
     }
     std::printf("%s", table.c_str());
     if (!complete) {
-        std::fprintf(stderr, "support_table: the reference executor lacks a kernel: a signature in support_table.hpp is old\n");
+        std::fprintf(stderr,
+                     "support_table: the reference executor lacks a kernel: a signature in support_table.hpp is old\n");
         return 1;
     }
     if (count < 2) return 0;

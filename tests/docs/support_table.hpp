@@ -67,7 +67,8 @@ struct arguments {
     index n;
 };
 
-#define SPECTRAL_HAS(...) requires(Exec& ex, arguments<T>& a) { __VA_ARGS__; }
+#define SPECTRAL_HAS(...) \
+    requires(Exec & ex, arguments<T> & a) { __VA_ARGS__; }
 
 template <class Exec, class T>
 std::vector<row> rows() {
@@ -76,15 +77,14 @@ std::vector<row> rows() {
         {"spectral_filter", SPECTRAL_HAS(spectral_filter_forward_kernel(ex, a.cm, a.cv, a.x, a.m);
                                          spectral_filter_backward_kernel(ex, a.cm, a.cm, a.cv, a.x, a.m, a.sv))},
         {"spectral_mix",
-         SPECTRAL_HAS(spectral_mix_forward_kernel(ex, a.cm, a.rows, a.cv, a.x, a.cv, a.cv, a.x, a.m, a.stats);
-                      spectral_mix_backward_kernel(ex, a.cm, a.cm, a.rows, a.cv, a.x, a.cv, a.stats, a.m, a.sv, a.sv,
-                                                   a.sv))},
+         SPECTRAL_HAS(
+             spectral_mix_forward_kernel(ex, a.cm, a.rows, a.cv, a.x, a.cv, a.cv, a.x, a.m, a.stats);
+             spectral_mix_backward_kernel(ex, a.cm, a.cm, a.rows, a.cv, a.x, a.cv, a.stats, a.m, a.sv, a.sv, a.sv))},
         {"spectral_entropy", SPECTRAL_HAS(spectral_entropy_forward_kernel(ex, a.cm, a.scale, a.sv);
                                           spectral_entropy_backward_kernel(ex, a.csv, a.cm, a.scale, a.m))},
-        {"attention",
-         SPECTRAL_HAS(attention_forward_kernel(ex, a.cm, a.cm, a.cm, a.map, a.map, a.attention, a.m, a.sm);
-                      attention_backward_kernel(ex, a.cm, a.cm, a.cm, a.cm, a.cm, a.csm, a.map, a.map, a.attention, a.m,
-                                                a.m, a.m))},
+        {"attention", SPECTRAL_HAS(attention_forward_kernel(ex, a.cm, a.cm, a.cm, a.map, a.map, a.attention, a.m, a.sm);
+                                   attention_backward_kernel(ex, a.cm, a.cm, a.cm, a.cm, a.cm, a.csm, a.map, a.map,
+                                                             a.attention, a.m, a.m, a.m))},
         {"rotary", SPECTRAL_HAS(rotary_kernel(ex, a.m, a.ids, a.csm, a.direction))},
         {"kv_append", SPECTRAL_HAS(kv_append_kernel(ex, a.cm, a.cm, a.map, a.cache))},
         {"linear", SPECTRAL_HAS(linear_forward_kernel(ex, a.cm, a.cm, a.cv, a.m, a.mode);
@@ -102,16 +102,17 @@ std::vector<row> rows() {
         {"silu_gate", SPECTRAL_HAS(silu_gate_forward_kernel(ex, a.cm, a.cm, a.m);
                                    silu_gate_backward_kernel(ex, a.cm, a.cm, a.cm, a.m, a.m))},
         {"cross_entropy", SPECTRAL_HAS(cross_entropy_kernel(ex, a.cm, a.ids, a.sv, a.x, a.m))},
-        {"linear_cross_entropy", SPECTRAL_HAS(linear_cross_entropy_kernel(ex, a.cm, a.cm, a.ids, a.sv, a.x, a.m, a.sm))},
-        {"token_gate", SPECTRAL_HAS(token_gate_forward_kernel(ex, a.cm, a.csv, a.cm, a.cv, a.sm);
-                                    token_gate_backward_kernel(ex, a.csm, a.csm, a.cm, a.csv, a.cm, a.m, a.sv, a.sm,
-                                                               a.sv))},
+        {"linear_cross_entropy",
+         SPECTRAL_HAS(linear_cross_entropy_kernel(ex, a.cm, a.cm, a.ids, a.sv, a.x, a.m, a.sm))},
+        {"token_gate",
+         SPECTRAL_HAS(token_gate_forward_kernel(ex, a.cm, a.csv, a.cm, a.cv, a.sm);
+                      token_gate_backward_kernel(ex, a.csm, a.csm, a.cm, a.csv, a.cm, a.m, a.sv, a.sm, a.sv))},
         {"sigmoid_gate", SPECTRAL_HAS(sigmoid_gate_forward_kernel(ex, a.cm, a.cm, a.cv, a.sv);
                                       sigmoid_gate_backward_kernel(ex, a.csv, a.csv, a.cm, a.cm, a.m, a.sm, a.sv))},
         {"blend", SPECTRAL_HAS(blend_forward_kernel(ex, a.cm, a.cm, a.csv, a.map, a.scope, a.m);
                                blend_backward_kernel(ex, a.cm, a.cm, a.cm, a.csv, a.map, a.scope, a.m, a.m, a.sv))},
-        {"scale_rows, row_dot", SPECTRAL_HAS(scale_rows_kernel(ex, a.cm, a.csm, a.m, a.mode);
-                                             row_dot_kernel(ex, a.cm, a.cm, a.sm))},
+        {"scale_rows, row_dot",
+         SPECTRAL_HAS(scale_rows_kernel(ex, a.cm, a.csm, a.m, a.mode); row_dot_kernel(ex, a.cm, a.cm, a.sm))},
         {"argmax_rows, pick_columns, one_hot_rows",
          SPECTRAL_HAS(argmax_rows_kernel(ex, a.sm, a.op); pick_columns_forward_kernel(ex, a.csm, a.ids, a.sm);
                       pick_columns_backward_kernel(ex, a.csm, a.ids, a.sm); one_hot_rows_kernel(ex, a.ids, a.sm))},
@@ -121,8 +122,8 @@ std::vector<row> rows() {
                                    mean_pool_backward_kernel(ex, a.cm, a.map, a.scope, a.m))},
         {"partition, select_rows", SPECTRAL_HAS(partition_kernel(ex, a.ids, a.ops, a.op);
                                                 select_rows_kernel(ex, a.map, a.rows, a.op, a.op, a.op))},
-        {"gather_rows, scatter_rows", SPECTRAL_HAS(gather_rows_kernel(ex, a.cm, a.rows, a.m);
-                                                   scatter_rows_kernel(ex, a.cm, a.rows, a.m, a.mode))},
+        {"gather_rows, scatter_rows",
+         SPECTRAL_HAS(gather_rows_kernel(ex, a.cm, a.rows, a.m); scatter_rows_kernel(ex, a.cm, a.rows, a.m, a.mode))},
         {"random_features", SPECTRAL_HAS(random_features_forward_kernel(ex, a.cm, a.cm, a.m);
                                          random_features_backward_kernel(ex, a.m, a.cm, a.cm, a.m))},
         {"dropout", SPECTRAL_HAS(dropout_kernel(ex, a.cm, a.x, a.draw, a.m))},

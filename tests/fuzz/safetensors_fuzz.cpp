@@ -13,15 +13,12 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
             if (tensor.size() > static_cast<std::int64_t>(2 * size)) continue;  // a zero dimension beside huge ones
             try {
                 file.read<float>(name);
-            } catch (const spectral::error&) {
-            }
+            } catch (const spectral::error&) {}
             try {
                 file.read<std::int32_t>(name);
-            } catch (const spectral::error&) {
-            }
+            } catch (const spectral::error&) {}
         }
         if (total > size) std::abort();
-    } catch (const spectral::error&) {
-    }
+    } catch (const spectral::error&) {}
     return 0;
 }

@@ -27,8 +27,7 @@ void file(std::string_view text) {
         const auto tok = spectral::tokenizer::from_json(text, "input");
         const auto ids = tok.encode("Hello <|a|> world's 12 \n\n é");
         tok.decode(ids);
-    } catch (const spectral::error&) {
-    }
+    } catch (const spectral::error&) {}
 }
 
 void round_trip(std::string_view text, bool qwen) {
@@ -37,8 +36,7 @@ void round_trip(std::string_view text, bool qwen) {
         const std::string back = tok.decode(tok.encode_ordinary(text));
         if (back != (qwen ? spectral::to_nfc(text) : std::string(text))) std::abort();
         tok.encode(text);
-    } catch (const spectral::error&) {
-    }
+    } catch (const spectral::error&) {}
 }
 
 void stream(std::string_view text) {
@@ -56,10 +54,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     if (size == 0) return 0;
     const std::string_view text(reinterpret_cast<const char*>(data) + 1, size - 1);
     switch (data[0] % 4) {
-    case 0: file(text); break;
-    case 1: round_trip(text, false); break;
-    case 2: round_trip(text, true); break;
-    default: stream(text);
+        case 0: file(text); break;
+        case 1: round_trip(text, false); break;
+        case 2: round_trip(text, true); break;
+        default: stream(text);
     }
     return 0;
 }

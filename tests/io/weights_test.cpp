@@ -41,7 +41,8 @@ void write_toy(const std::filesystem::path& file) {
 }
 }  // namespace
 
-TEMPLATE_LIST_TEST_CASE("weights: a BF16 file loaded narrow is the file loaded wide, bit for bit, without a copy", "[io][weights]", targets) {
+TEMPLATE_LIST_TEST_CASE("weights: a BF16 file loaded narrow is the file loaded wide, bit for bit, without a copy",
+                        "[io][weights]", targets) {
     using Exec = typename TestType::executor;
     using T = typename TestType::scalar;
     auto& ex = TestType::instance();
@@ -49,7 +50,7 @@ TEMPLATE_LIST_TEST_CASE("weights: a BF16 file loaded narrow is the file loaded w
     write_toy<bfloat16>(dir / "model.safetensors");
     toy<T> wide(false), narrow(true);
     parameter_store<Exec, T> wide_store(ex, wide), narrow_store(ex, narrow);
-    CHECK(narrow_store.values().size() < wide_store.values().size());   // the weight takes no room in the block
+    CHECK(narrow_store.values().size() < wide_store.values().size());  // the weight takes no room in the block
     {
         const auto files = weight_files::of_file(dir / "model.safetensors");
         load_weights(ex, wide_store, files);
@@ -57,7 +58,7 @@ TEMPLATE_LIST_TEST_CASE("weights: a BF16 file loaded narrow is the file loaded w
         CHECK(narrow.weight.value.data == nullptr);
         CHECK(reinterpret_cast<const std::byte*>(narrow.weight.stored.data) == files.at("weight").data.data());
     }
-    std::filesystem::remove(dir / "model.safetensors");   // the mapping lives as long as the store
+    std::filesystem::remove(dir / "model.safetensors");  // the mapping lives as long as the store
     CHECK(to_host(ex, narrow.weight) == to_host(ex, wide.weight));
     CHECK(to_host(ex, narrow.bias) == to_host(ex, wide.bias));
     CHECK(narrow.weight.matrix().rows() == 7);
@@ -117,7 +118,9 @@ TEST_CASE("weights: memory that is not the file's own, or unaligned, is copied",
     CHECK(to_host(ex, again.weight) == want);
 }
 
-TEMPLATE_LIST_TEST_CASE("weights: initial values of a narrow parameter are the rounded ones of a wide one; saving widens", "[io][weights]", targets) {
+TEMPLATE_LIST_TEST_CASE(
+    "weights: initial values of a narrow parameter are the rounded ones of a wide one; saving widens", "[io][weights]",
+    targets) {
     using Exec = typename TestType::executor;
     using T = typename TestType::scalar;
     auto& ex = TestType::instance();

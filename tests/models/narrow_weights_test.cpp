@@ -8,9 +8,17 @@ namespace spectral::test {
 namespace {
 
 layer_route_model tiny(bool narrow, bool adapted, bool tied = true) {
-    layer_route_model m{.backbone = {.vocab_size = 61, .hidden_size = 24, .intermediate_size = 40, .num_hidden_layers = 3, .num_attention_heads = 3,
-                                     .num_key_value_heads = 1, .max_position_embeddings = 64, .tie_word_embeddings = tied, .eos_token_ids = {}},
-                        .route = {}, .storage = narrow ? weight_storage::bf16 : weight_storage::as_computed};
+    layer_route_model m{.backbone = {.vocab_size = 61,
+                                     .hidden_size = 24,
+                                     .intermediate_size = 40,
+                                     .num_hidden_layers = 3,
+                                     .num_attention_heads = 3,
+                                     .num_key_value_heads = 1,
+                                     .max_position_embeddings = 64,
+                                     .tie_word_embeddings = tied,
+                                     .eos_token_ids = {}},
+                        .route = {},
+                        .storage = narrow ? weight_storage::bf16 : weight_storage::as_computed};
     m.backbone.initializer_range = 0.3;
     if (!adapted) return m;
     m.route.lora = lora_options{.rank = 2, .dropout = 0};
@@ -27,7 +35,8 @@ struct pair {
     Exec& ex = Target::instance();
     qwen2<Exec, T> narrow, wide;
 
-    explicit pair(bool adapted, bool tied = true) : narrow(ex, tiny(true, adapted, tied)), wide(ex, tiny(false, adapted, tied)) {
+    explicit pair(bool adapted, bool tied = true)
+        : narrow(ex, tiny(true, adapted, tied)), wide(ex, tiny(false, adapted, tied)) {
         narrow.parameters.initialize(1);
         wide.parameters.initialize(2);
         for (const auto& [name, p] : narrow.parameters.named()) {
@@ -43,7 +52,8 @@ struct pair {
     }
     void same(const std::vector<T>& got, const std::vector<T>& want, const std::string& what) {
         const std::vector<double> g(got.begin(), got.end()), w(want.begin(), want.end());
-        compare(g, w, allowed<T>(400, std::max(1.0, largest(w))), {"narrow Qwen2", what, Target::executor_name(), scalar_name<T>, ""});
+        compare(g, w, allowed<T>(400, std::max(1.0, largest(w))),
+                {"narrow Qwen2", what, Target::executor_name(), scalar_name<T>, ""});
     }
 };
 
@@ -51,13 +61,15 @@ batch questions() {
     batch b;
     b.lengths = {9, 5, 12};
     b.ids = random_ids(26, 61, 3);
-    for (std::size_t i = 0; i < b.ids.size(); ++i) b.targets.push_back(i == 8 || i == 13 || i == 25 ? -1 : b.ids[i + 1]);
+    for (std::size_t i = 0; i < b.ids.size(); ++i)
+        b.targets.push_back(i == 8 || i == 13 || i == 25 ? -1 : b.ids[i + 1]);
     return b;
 }
 
 }  // namespace
 
-TEMPLATE_LIST_TEST_CASE("narrow Qwen2: matrices of the backbone are narrow, the rest is not", "[models][narrow]", targets) {
+TEMPLATE_LIST_TEST_CASE("narrow Qwen2: matrices of the backbone are narrow, the rest is not", "[models][narrow]",
+                        targets) {
     pair<TestType> p(true, false);
     for (const auto& [name, q] : p.narrow.parameters.named()) {
         INFO(name);
@@ -90,7 +102,7 @@ TEMPLATE_LIST_TEST_CASE("narrow Qwen2: adapters and gates train on it", "[models
             if (other == name) p.same(to_host(p.ex, q->grad), to_host(p.ex, r->grad), "gradient of " + name);
         gradients += to_host(p.ex, q->grad)[0] != T(0);
     }
-    CHECK(gradients > 10);   // and they are not all zero
+    CHECK(gradients > 10);  // and they are not all zero
 }
 
 TEMPLATE_LIST_TEST_CASE("narrow Qwen2: decoding; a closed block has no cache", "[models][narrow]", targets) {

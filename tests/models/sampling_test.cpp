@@ -10,7 +10,7 @@
 namespace spectral::test {
 namespace {
 
-const std::vector<float> logits{0.f, 2.f, 1.f, -1.f, 2.f};   // probabilities .057 .418 .154 .021 (.418 tied with id 1)
+const std::vector<float> logits{0.f, 2.f, 1.f, -1.f, 2.f};  // probabilities .057 .418 .154 .021 (.418 tied with id 1)
 
 // how often each id is drawn
 std::map<row_index, int> draws(const sampling_options& o, int count = 4000, std::span<const row_index> seen = {}) {
@@ -46,12 +46,12 @@ TEST_CASE("sampling: top-k, top-p and min-p keep what they say") {
         for (const auto& [id, n] : m) out.push_back(id);
         return out;
     };
-    CHECK(ids(draws({.top_k = 1})) == std::vector<row_index>{1});           // ties by id
+    CHECK(ids(draws({.top_k = 1})) == std::vector<row_index>{1});  // ties by id
     CHECK(ids(draws({.top_k = 2})) == std::vector<row_index>{1, 4});
     CHECK(ids(draws({.top_k = 99})).size() == 5);
-    CHECK(ids(draws({.top_p = 0.3})) == std::vector<row_index>{1});         // .418 already reaches it
+    CHECK(ids(draws({.top_p = 0.3})) == std::vector<row_index>{1});  // .418 already reaches it
     CHECK(ids(draws({.top_p = 0.5})) == std::vector<row_index>{1, 4});
-    CHECK(ids(draws({.min_p = 0.3})) == std::vector<row_index>{1, 2, 4});   // e⁻¹ = .37 of the largest stays, e⁻² goes
+    CHECK(ids(draws({.min_p = 0.3})) == std::vector<row_index>{1, 2, 4});  // e⁻¹ = .37 of the largest stays, e⁻² goes
     CHECK(ids(draws({.min_p = 1})) == std::vector<row_index>{1, 4});
 }
 

@@ -60,8 +60,8 @@ TEMPLATE_LIST_TEST_CASE("token_gate: rows sum to 1, large logits do not overflow
         CHECK(std::abs(got[3 * i] + got[3 * i + 1] + got[3 * i + 2] - 1) < allowed<T>(3, 1));
     // z = (1·2 + 10·0.5 − 1, −4·2 + 2·0.5 + 3) = (6, −4)
     auto p = on.statistics(1, 2);
-    token_gate_forward(on.ex, on.input(1, 1, {2}), on.statistics({0.5}), on.input(2, 2, {1, 10, -4, 2}), on.input({-1, 3}),
-                       p);
+    token_gate_forward(on.ex, on.input(1, 1, {2}), on.statistics({0.5}), on.input(2, 2, {1, 10, -4, 2}),
+                       on.input({-1, 3}), p);
     const double q = 1 / (1 + std::exp(-10.0));
     compare(on.read(p), {q, 1 - q}, allowed<T>(8, 1),
             {"token_gate_forward", "by hand", TestType::executor_name(), scalar_name<T>, "(1, 1, 2)"});
@@ -280,8 +280,8 @@ TEMPLATE_LIST_TEST_CASE("gates: a NaN row stays alone", "[ops][gate]", targets) 
         token_gate_forward(on.ex, on.input(n, d, values), on.statistics(shares(n, 3)),
                            on.input(K, d + 1, normals(K * (d + 1), 2)), on.input(normals(K, 4)), s);
         sigmoid_gate_forward(on.ex, on.input(n, d, values), on.input(1, d, normals(d, 2)), on.input({0.5}), gate);
-        blend_forward(on.ex, on.input(n, d, values), on.input(n, d, x), on.statistics(shares(n, 4)), map, pool_scope::causal,
-                      y);
+        blend_forward(on.ex, on.input(n, d, values), on.input(n, d, x), on.statistics(shares(n, 4)), map,
+                      pool_scope::causal, y);
         scale_rows(on.ex, on.input(n, d, values), on.statistics(n, 1, normals(n, 5)), scaled);
         return std::array{on.read(s), on.read(gate), on.read(y), on.read(scaled)};
     };

@@ -75,7 +75,7 @@ TEST_CASE("vector_math: exp, log and erf over the floats", "[vector_math]") {
     CHECK(errors(floats(-0.0f, -110.0f), fast_exp, exact_exp).ulp < 2);
     const std::vector<float> positive = floats(std::bit_cast<float>(1u), std::numeric_limits<float>::max());
     CHECK(errors(positive, fast_log, exact_log).ulp < 2);
-    CHECK(errors(floats(0.5f, 2.0f), fast_log, exact_log).ulp < 2);   // close to log 1 = 0 the accuracy is relative too
+    CHECK(errors(floats(0.5f, 2.0f), fast_log, exact_log).ulp < 2);  // close to log 1 = 0 the accuracy is relative too
     CHECK(errors(floats(0.0f, 20.0f), fast_erf, exact_erf).ulp < 2.5);
     CHECK(errors(floats(-0.0f, -20.0f), fast_erf, exact_erf).absolute < 1.5e-7);
 }
@@ -100,8 +100,8 @@ TEST_CASE("vector_math: activations and their derivatives", "[vector_math]") {
 
 TEST_CASE("vector_math: infinities, NaN, zeros and huge arguments", "[vector_math]") {
     // through arrays, so that the vectorised code is what runs
-    const std::vector<float> x = {inf, -inf, not_a_number, 0.0f, -0.0f, 1e-45f, 1e30f, -1e30f,
-                                  1.0f, 2.0f, 3.0f, 4.0f, 5.0f, 6.0f, 7.0f, 8.0f};
+    const std::vector<float> x = {inf,  -inf, not_a_number, 0.0f, -0.0f, 1e-45f, 1e30f, -1e30f,
+                                  1.0f, 2.0f, 3.0f,         4.0f, 5.0f,  6.0f,   7.0f,  8.0f};
     const auto apply = [&](auto f) {
         std::vector<float> y(x.size());
         const float* in = x.data();
@@ -186,7 +186,7 @@ TEST_CASE("vector_math: rows", "[vector_math]") {
         for (float v : x) sum += std::exp(static_cast<double>(v) - static_cast<double>(largest));
         CHECK(sv::row_max(x.data(), n) == largest);
         if (n == 0) continue;
-        const double allowed = 4 * 1.2e-7 * std::sqrt(n) * sum;   // sum of n positive terms of 2 ulp each
+        const double allowed = 4 * 1.2e-7 * std::sqrt(n) * sum;  // sum of n positive terms of 2 ulp each
         CHECK(std::abs(static_cast<double>(sv::row_sum_exp(x.data(), n, largest)) - sum) < allowed);
         CHECK(std::abs(static_cast<double>(sv::row_exp(x.data(), n, largest, y.data())) - sum) < allowed);
         CHECK(sv::row_exp(x.data(), n, largest, x.data()) > 0);

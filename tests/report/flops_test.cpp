@@ -72,7 +72,7 @@ TEST_CASE("every field is added, scaled and summed", "[report]") {
         value *= 2;
         names.insert(name);
     }
-    CHECK(names.size() == sizeof(mac_counts) / sizeof(double));   // no field is missing from the list, none twice
+    CHECK(names.size() == sizeof(mac_counts) / sizeof(double));  // no field is missing from the list, none twice
     CHECK(m.total() == value - 1);
     CHECK((m + m).total() == 2 * m.total());
     CHECK(spectral::training(m).total() == 3 * m.total());
@@ -88,7 +88,7 @@ TEST_CASE("a layer with every token on attention costs the dense layer", "[repor
     routed.attention_pairs = 2 * spectral::causal_pairs(all);
     CHECK(spectral::layer_macs(c, routed) == spectral::layer_macs(c, layer_work::all_attention(2, 16)));
     const auto dense = spectral::layer_macs(c, layer_work::all_attention(2, 16));
-    CHECK(dense.total() == 32 * 12 * 64 * 64 + 2 * 2 * 136 * 64);   // 12 d² a row; 136 pairs, twice, per sequence
+    CHECK(dense.total() == 32 * 12 * 64 * 64 + 2 * 2 * 136 * 64);  // 12 d² a row; 136 pairs, twice, per sequence
     const auto v1 = spectral::layer_macs({64, 256, 0, 64, true}, layer_work::all_dct(32));
     CHECK(v1.feed_forward == 2 * spectral::layer_macs(c, layer_work::all_dct(32)).feed_forward);
     layer_work wrong;
@@ -105,7 +105,7 @@ TEST_CASE("the 400M model at half the tokens on attention saves 8.5 % of its lay
     layer_work half = layer_work::all_attention(1, 256);
     half.attention_rows /= 2;
     half.attention_pairs /= 2;
-    const auto routed = spectral::layer_macs(c, half);   // without the small cost of the DCT
+    const auto routed = spectral::layer_macs(c, half);  // without the small cost of the DCT
     CHECK(26 * (dense.total() - routed.total()) / (28 * dense.total()) == Approx(0.085).margin(0.0005));
     CHECK(routed.attention_key_value == dense.attention_key_value);
     const std::vector<layer_work> layers(28, layer_work::all_attention(1, 256));

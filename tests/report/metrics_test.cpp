@@ -6,8 +6,8 @@
 
 #include <sys/resource.h>
 
-#include <csignal>
 #include <cmath>
+#include <csignal>
 #include <fstream>
 
 namespace metrics_test {
@@ -60,7 +60,7 @@ TEST_CASE("a resumed run cuts what came after its step", "[report]") {
     CHECK(resumed(three, 2) == head(3) + "{\"step\":3}\n");
     CHECK(resumed(three, 1) == head(2) + "{\"step\":2}\n");
     CHECK(resumed(three, 0) == head(1) + "{\"step\":1}\n");
-    CHECK(resumed(three + "{\"step\":4,\"lo", 3) == three + "{\"step\":4}\n");   // torn by a kill
+    CHECK(resumed(three + "{\"step\":4,\"lo", 3) == three + "{\"step\":4}\n");  // torn by a kill
     CHECK(resumed("", 0) == "{\"step\":1}\n");
     file.put(three);
     { spectral::metrics_writer appended(file.path); }

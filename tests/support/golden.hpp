@@ -92,10 +92,10 @@ std::string sentence_of(F&& f) {
 }  // namespace spectral::test
 
 // The expression throws spectral::error with these words in its sentence.
-#define CHECK_SENTENCE(expression, words)                                                                      \
-    do {                                                                                                       \
-        const std::string sentence = spectral::test::sentence_of([&] { (void)(expression); });                 \
-        INFO("expected: " << (words));                                                                         \
-        INFO("sentence: " << sentence);                                                                        \
-        CHECK(sentence.find(words) != std::string::npos);                                                      \
+#define CHECK_SENTENCE(expression, words)                                                      \
+    do {                                                                                       \
+        const std::string sentence = spectral::test::sentence_of([&] { (void)(expression); }); \
+        INFO("expected: " << (words));                                                         \
+        INFO("sentence: " << sentence);                                                        \
+        CHECK(sentence.find(words) != std::string::npos);                                      \
     } while (false)

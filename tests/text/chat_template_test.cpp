@@ -85,11 +85,9 @@ TEST_CASE("calls without content, bare calls, no tools", "[text]") {
     const char* const expected =
         "<|im_start|>assistant\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"x\": 1.0}}\n"
         "</tool_call><|im_end|>\n";
-    for (
-        const char* message :
-        {R"([{"role": "assistant", "content": null, "tool_calls": [{"function": {"name": "f", )"
-         R"("arguments": {"x": 1.0}}}]}])",
-         R"([{"role": "assistant", "tool_calls": [{"name": "f", "arguments": {"x": 1.0}}]}])"})
+    for (const char* message : {R"([{"role": "assistant", "content": null, "tool_calls": [{"function": {"name": "f", )"
+                                R"("arguments": {"x": 1.0}}}]}])",
+                                R"([{"role": "assistant", "tool_calls": [{"name": "f", "arguments": {"x": 1.0}}]}])"})
         CHECK(render_chat(json(message)).text == head + expected);
     // an empty list of calls or of tools is none
     CHECK(render_chat(json(R"([{"role": "assistant", "content": "x", "tool_calls": []}])"), json("[]")).text ==
@@ -127,10 +125,9 @@ TEST_CASE("a message that the template has no place for is refused", "[text]") {
           "a.jsonl: line 3: message 1, tool_calls: expected in turns of the assistant, found in one of user");
     CHECK(problem(R"([{"role": "assistant", "tool_calls": {}}])") ==
           "a.jsonl: line 3: message 1, tool_calls: expected an array, found object");
-    CHECK(
-        problem(R"([{"role": "assistant", "tool_calls": [{"name": "f"}]}])") ==
-        "a.jsonl: line 3: message 1, tool call 1: expected an object with a name and arguments, found "
-         "\"{\"name\": \"f\"}\"");
+    CHECK(problem(R"([{"role": "assistant", "tool_calls": [{"name": "f"}]}])") ==
+          "a.jsonl: line 3: message 1, tool call 1: expected an object with a name and arguments, found "
+          "\"{\"name\": \"f\"}\"");
     CHECK(problem(R"([{"role": "user", "content": "x"}])", "3") ==
           "a.jsonl: line 3: tools: expected an array or null, found number");
 }

@@ -97,10 +97,10 @@ TEST_CASE("split: the scanners cut as PCRE2 does with the patterns") {
     const std::string gpt2_regex = "(?:" + std::string(gpt2_pattern) + ")";
     const std::string qwen2_regex = "(?:" + std::string(qwen2_pattern) + ")";
     const std::vector<std::string> parts{
-        "a",  "B",  "re",     "'s",     "'S",     "'ll",    "'Ll",    "'",    "'\xc5\xbf", "7",      "42",
-        " ",  "  ", "\n",     "\r",     "\t",     "\v",     ".",      "!?",   "é",         "e\u0301", "日本",
-        "½",  "Ⅷ",  "\u00a0", "\u3000", "\u2028", "\u0085", "\u200b", "👩",   "ไทย",       "_",      "ǅ",
-        "'t", "'ve", "'m",    "'D",     "ʰ",      "\u1680", "\x1c",   "\x7f", "٣",         "l",      "v"};
+        "a",  "B",   "re",     "'s",     "'S",     "'ll",    "'Ll",    "'",    "'\xc5\xbf", "7",       "42",
+        " ",  "  ",  "\n",     "\r",     "\t",     "\v",     ".",      "!?",   "é",         "e\u0301", "日本",
+        "½",  "Ⅷ",   "\u00a0", "\u3000", "\u2028", "\u0085", "\u200b", "👩",    "ไทย",       "_",       "ǅ",
+        "'t", "'ve", "'m",     "'D",     "ʰ",      "\u1680", "\x1c",   "\x7f", "٣",         "l",       "v"};
     std::mt19937 random(1);
     for (int round = 0; round < 20'000; ++round) {
         std::string text;
@@ -124,11 +124,11 @@ TEST_CASE("tokenizer: order of steps in a small file") {
     CHECK(tok.encode("") == ids{});
     CHECK(tok.encode("hello") == ids{259});
     CHECK(tok.encode("hell") == ids{258});
-    CHECK(tok.encode("hel") == ids{256, 'l'});      // "h e" has a lower rank than "e l"
+    CHECK(tok.encode("hel") == ids{256, 'l'});  // "h e" has a lower rank than "e l"
     CHECK(tok.encode("hello hello") == ids{259, ' ', 259});
-    CHECK(tok.encode("<|a|><|b|><|a|>") == ids{301, 300});      // the longest token first
+    CHECK(tok.encode("<|a|><|b|><|a|>") == ids{301, 300});  // the longest token first
     CHECK(tok.encode_ordinary("<|a|>") == ids{'<', '|', 'a', '|', '>'});
-    CHECK(tok.encode("e\u0301!") == ids{302});                  // found after normalisation
+    CHECK(tok.encode("e\u0301!") == ids{302});  // found after normalisation
     CHECK(tok.decode(ids{302, 0xc3, 300}) == "é!\ufffd<|a|>");
     CHECK(tok.decode(ids{300, 259, 301}, true) == "hello<|a|><|b|>");
     CHECK(tok.token_bytes(259) == "hello");
@@ -178,8 +178,8 @@ TEST_CASE("tokenizer: NFC, also of long runs of combining marks") {
     std::mt19937 random(2);
     for (int round = 0; round < 3000; ++round) {  // against utf8proc's own function
         std::string text;
-        const std::array<char32_t, 16> starts{0x41, 0x20, 0xc0, 0x300, 0x323, 0x1e00, 0x1100, 0x1161, 0xac00, 0x915, 
-                                              0x93c, 0x3099, 0x304b, 0x1d15e, 0x2126, 0xf900};
+        const std::array<char32_t, 16> starts{0x41,   0x20,  0xc0,  0x300,  0x323,  0x1e00,  0x1100, 0x1161,
+                                              0xac00, 0x915, 0x93c, 0x3099, 0x304b, 0x1d15e, 0x2126, 0xf900};
         for (unsigned n = random() % 8; n > 0; --n) append_utf8(text, starts[random() % 16] + random() % 24);
         auto* whole = utf8proc_NFC(reinterpret_cast<const utf8proc_uint8_t*>(text.c_str()));
         const std::string expected = reinterpret_cast<const char*>(whole);
@@ -196,10 +196,10 @@ TEST_CASE("tokenizer: decoding repairs what is not UTF-8") {
     };
     const std::string r = "\ufffd";
     CHECK(repaired("a\x80z") == "a" + r + "z");
-    CHECK(repaired("\xe2\x82z") == r + "z");              // one for the longest prefix of a character
+    CHECK(repaired("\xe2\x82z") == r + "z");  // one for the longest prefix of a character
     CHECK(repaired("\xf0\x9f\x91") == r);
     CHECK(repaired("\xe2\x82\xe2\x82\xac") == r + "€");
-    CHECK(repaired("\xed\xa0\x80") == r + r + r);         // a surrogate: no byte of it starts a character
+    CHECK(repaired("\xed\xa0\x80") == r + r + r);  // a surrogate: no byte of it starts a character
     CHECK(repaired("\xc0\xaf\xf5\xff") == r + r + r + r);
     const auto tok = load(small_file());
     stream_decoder stream(tok);
@@ -225,27 +225,31 @@ TEST_CASE("tokenizer: files that would change ids are refused") {
     has(refused([](auto& f) { f["normalizer"]["type"] = "Lowercase"; }),
         "normalizer: expected type NFC, found \"Lowercase\"");
     has(refused([](auto& f) { f["pre_tokenizer"] = nullptr; }), "pre_tokenizer: expected an object, found nothing");
-    has(refused([](auto& f) { f["pre_tokenizer"] = {{"type", "Metaspace"}}; }),
+    has(refused([](auto& f) {
+            f["pre_tokenizer"] = {{"type", "Metaspace"}};
+        }),
         "expected type ByteLevel, found \"Metaspace\"");
     const auto none = nlohmann::json::array();
-    has(refused([&](auto& f) { f["pre_tokenizer"] = {{"type", "Sequence"}, {"pretokenizers", none}}; }),
+    has(refused([&](auto& f) {
+            f["pre_tokenizer"] = {{"type", "Sequence"}, {"pretokenizers", none}};
+        }),
         "expected an array that ends in ByteLevel");
     const auto split = [](const char* behavior, bool invert, bool prefix) {
         return [=](auto& f) {
-            f["pre_tokenizer"] = {{"type", "Sequence"},
-                                  {"pretokenizers",
-                                   {{{"type", "Split"},
-                                     {"pattern", {{"Regex", "a"}}},
-                                     {"behavior", behavior},
-                                     {"invert", invert}},
-                                    {{"type", "ByteLevel"}, {"add_prefix_space", prefix}, {"use_regex", false}}}}};
+            f["pre_tokenizer"] = {
+                {"type", "Sequence"},
+                {"pretokenizers",
+                 {{{"type", "Split"}, {"pattern", {{"Regex", "a"}}}, {"behavior", behavior}, {"invert", invert}},
+                  {{"type", "ByteLevel"}, {"add_prefix_space", prefix}, {"use_regex", false}}}}};
         };
     };
     CHECK(refused(split("Isolated", false, false)) == "");
     has(refused(split("Removed", false, false)), "behavior: expected Isolated, found \"Removed\"");
     has(refused(split("Isolated", true, false)), "invert: expected false, found true");
     has(refused(split("Isolated", false, true)), "add_prefix_space: expected false after a Split");
-    has(refused([](auto& f) { f["post_processor"] = {{"type", "TemplateProcessing"}}; }),
+    has(refused([](auto& f) {
+            f["post_processor"] = {{"type", "TemplateProcessing"}};
+        }),
         "post_processor: expected type ByteLevel");
     has(refused([](auto& f) { f["decoder"]["type"] = "WordPiece"; }), "decoder: expected type ByteLevel");
     has(refused([](auto& f) { f["model"]["type"] = "Unigram"; }), "model: expected type BPE, found \"Unigram\"");

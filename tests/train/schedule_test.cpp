@@ -23,7 +23,7 @@ TEST_CASE("schedule: cosine, linear and constant after warm-up") {
     CHECK(s.at(25) == Approx(1e-3 + (1e-5 - 1e-3) * 0.25));
     s.decay = decay::constant;
     CHECK(s.at(99) == 1e-3);
-    s = {.peak = 1, .last = 0, .warmup = 10, .steps = 10};   // nothing but warm-up
+    s = {.peak = 1, .last = 0, .warmup = 10, .steps = 10};  // nothing but warm-up
     CHECK(s.at(10) == 1);
 }
 

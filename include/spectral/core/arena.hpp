@@ -32,8 +32,14 @@ public:
         for (index s : shape) count *= s;
         return {static_cast<T*>(take_bytes(static_cast<std::size_t>(count) * sizeof(T))), shape};
     }
-    template <class T> vector_view<T> vector(index n) { return take<T, 1>({n}); }
-    template <class T> matrix_view<T> matrix(index n, index c) { return take<T, 2>({n, c}); }
+    template <class T>
+    vector_view<T> vector(index n) {
+        return take<T, 1>({n});
+    }
+    template <class T>
+    matrix_view<T> matrix(index n, index c) {
+        return take<T, 2>({n, c});
+    }
     template <class T, std::size_t Rank>
     view<T, Rank> zeros(std::array<index, Rank> shape) {
         auto v = take<T, Rank>(shape);
@@ -65,8 +71,8 @@ public:
         for (const auto& b : blocks_) total += b.size;
         return total;
     }
-    std::size_t peak() const { return peak_; }              // most bytes ever in use
-    std::size_t allocations() const { return allocations_; } // how often the executor was asked for memory
+    std::size_t peak() const { return peak_; }  // most bytes ever in use
+    std::size_t allocations() const { return allocations_; }  // how often the executor was asked for memory
 
 private:
     struct block {
@@ -76,7 +82,7 @@ private:
 
     void* take_bytes(std::size_t bytes) {
         bytes = (std::max<std::size_t>(bytes, 1) + 63) / 64 * 64;
-        if (top_.block == 0 && top_.used == 0 && blocks_.size() > 1) {   // between steps: one block that holds the peak
+        if (top_.block == 0 && top_.used == 0 && blocks_.size() > 1) {  // between steps: one block that holds the peak
             const std::size_t total = std::max(peak_, capacity());
             free_blocks();
             add_block(total);

@@ -39,13 +39,15 @@ template <class... Parts>
 // if (!condition) fail(where, parts...): stays on in release builds; use at public entries and on untrusted input.
 template <class... Parts>
 void check(bool condition, std::string_view where, const Parts&... parts) {
-    if (!condition) [[unlikely]] fail(where, parts...);
+    if (!condition) [[unlikely]]
+        fail(where, parts...);
 }
 
 // "where: what: expected E, found F"
 template <class E, class F>
 void check_equal(const F& found, const E& expected, std::string_view where, std::string_view what) {
-    if (!(found == expected)) [[unlikely]] fail(where, what, ": expected ", expected, ", found ", found);
+    if (!(found == expected)) [[unlikely]]
+        fail(where, what, ": expected ", expected, ", found ", found);
 }
 
 }  // namespace spectral

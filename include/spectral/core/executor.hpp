@@ -13,14 +13,15 @@
 
 namespace spectral {
 
-template <class Exec> class arena;
+template <class Exec>
+class arena;
 
 template <class E>
 concept executor = requires(E& ex, std::size_t bytes, void* p, const void* q, int byte) {
-    { ex.allocate(bytes) } -> std::same_as<void*>;        // 64-byte aligned; throws when memory is out
+    { ex.allocate(bytes) } -> std::same_as<void*>;  // 64-byte aligned; throws when memory is out
     ex.deallocate(p, bytes);
-    ex.copy_from_host(p, q, bytes);                       // host -> executor
-    ex.copy_to_host(p, q, bytes);                         // executor -> host; waits for the work before it
+    ex.copy_from_host(p, q, bytes);  // host -> executor
+    ex.copy_to_host(p, q, bytes);  // executor -> host; waits for the work before it
     ex.fill_bytes(p, byte, bytes);
     { ex.memory() } -> std::same_as<arena<E>&>;
     { E::name } -> std::convertible_to<const char*>;
@@ -28,6 +29,7 @@ concept executor = requires(E& ex, std::size_t bytes, void* p, const void* q, in
 
 // The one place where a public operator meets its kernel. A missing kernel is a compile error with a sentence, never a
 // slower path; the executor and scalar are named by the compiler in the lines around it.
+// clang-format off
 #define SPECTRAL_CALL_KERNEL(kernel, ...)                                                                              \
     do {                                                                                                               \
         static_assert(requires { kernel(__VA_ARGS__); },                                                               \
@@ -36,5 +38,6 @@ concept executor = requires(E& ex, std::size_t bytes, void* p, const void* q, in
                       "brings its kernels");                                                                           \
         if constexpr (requires { kernel(__VA_ARGS__); }) kernel(__VA_ARGS__);                                          \
     } while (false)
+// clang-format on
 
 }  // namespace spectral

@@ -48,15 +48,14 @@ struct float16 {
 private:
     static constexpr std::uint16_t round(std::uint32_t f) {
         const std::uint32_t sign = (f >> 16) & 0x8000u, magnitude = f & 0x7fffffffu;
-        if (magnitude > 0x7f800000u)
-            return static_cast<std::uint16_t>(sign | 0x7e00u | ((magnitude >> 13) & 0x3ffu));
+        if (magnitude > 0x7f800000u) return static_cast<std::uint16_t>(sign | 0x7e00u | ((magnitude >> 13) & 0x3ffu));
         if (magnitude >= 0x477ff000u) return static_cast<std::uint16_t>(sign | 0x7c00u);  // >= 65520 rounds to infinity
         if (magnitude >= 0x38800000u) {  // normal: drop 13 bits, move the exponent bias from 127 to 15
             const std::uint32_t rounded = magnitude + 0xfffu + ((magnitude >> 13) & 1u);
             return static_cast<std::uint16_t>(sign | ((rounded - 0x38000000u) >> 13));
         }
         if (magnitude <= 0x33000000u) return static_cast<std::uint16_t>(sign);  // <= 2^-25: zero (the tie goes to even)
-        const std::uint32_t fraction = (magnitude & 0x7fffffu) | 0x800000u;     // subnormal: units of 2^-24
+        const std::uint32_t fraction = (magnitude & 0x7fffffu) | 0x800000u;  // subnormal: units of 2^-24
         const std::uint32_t shift = 126u - (magnitude >> 23);
         const std::uint32_t half = 1u << (shift - 1), odd = (fraction >> shift) & 1u;
         return static_cast<std::uint16_t>(sign | ((fraction + half - 1u + odd) >> shift));
@@ -78,8 +77,10 @@ using statistic = std::conditional_t<std::is_same_v<std::remove_const_t<T>, bflo
 // A stored value as the type that is computed with.
 template <class T, class Stored>
 constexpr T widen(Stored value) {
-    if constexpr (std::is_same_v<Stored, T>) return value;
-    else return static_cast<T>(static_cast<float>(value));
+    if constexpr (std::is_same_v<Stored, T>)
+        return value;
+    else
+        return static_cast<T>(static_cast<float>(value));
 }
 
 static_assert(sizeof(bfloat16) == 2 && std::is_trivially_copyable_v<bfloat16>);

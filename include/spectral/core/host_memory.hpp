@@ -13,7 +13,7 @@ namespace spectral::detail {
 template <class Derived>
 class host_memory {
 public:
-    static constexpr bool reads_host_memory = true;   // kernels may read what the host owns, a mapped file for instance
+    static constexpr bool reads_host_memory = true;  // kernels may read what the host owns, a mapped file for instance
 
     host_memory() : memory_(std::make_unique<arena<Derived>>(static_cast<Derived&>(*this))) {}
     host_memory(const host_memory&) = delete;
@@ -30,7 +30,7 @@ public:
     void copy_to_host(void* to, const void* from, std::size_t bytes) { std::memcpy(to, from, bytes); }
     void fill_bytes(void* p, int byte, std::size_t bytes) { std::memset(p, byte, bytes); }
     arena<Derived>& memory() { return *memory_; }
-    std::size_t allocations() const { return allocations_; }   // calls of allocate since construction
+    std::size_t allocations() const { return allocations_; }  // calls of allocate since construction
 
 private:
     std::size_t allocations_ = 0;

@@ -44,8 +44,8 @@ SPECTRAL_HOST_DEVICE inline philox_words philox(std::uint64_t key, std::uint64_t
 
 // One stream of numbers: everything random in a training step has its own.
 struct random_stream {
-    std::uint64_t key = 0;      // the run's seed
-    std::uint64_t stream = 0;   // what draws: (step, layer, site)
+    std::uint64_t key = 0;  // the run's seed
+    std::uint64_t stream = 0;  // what draws: (step, layer, site)
 
     SPECTRAL_HOST_DEVICE std::uint32_t bits(std::uint64_t n) const { return philox(key, stream, n / 4).word[n % 4]; }
     // uniform in [0, 1), 24 bits: exact in float and double

@@ -19,10 +19,10 @@ enum class weight_storage { as_computed, bf16 };
 template <class T>
 struct weight_view {
     view<const T, 2> wide;
-    view<const bfloat16, 2> narrow;   // used if it has data
+    view<const bfloat16, 2> narrow;  // used if it has data
 
     constexpr weight_view() = default;
-    template <std::convertible_to<view<const T, 2>> V>          // views and tensors
+    template <std::convertible_to<view<const T, 2>> V>  // views and tensors
     constexpr weight_view(const V& w) : wide(w) {}
     template <std::convertible_to<view<const bfloat16, 2>> V>
         requires(!std::same_as<T, bfloat16>)
@@ -51,6 +51,7 @@ struct weight_view {
 };
 
 // As an argument of operators: not deduced, so that every kind of view converts.
-template <class T> using const_weight = std::type_identity_t<weight_view<T>>;
+template <class T>
+using const_weight = std::type_identity_t<weight_view<T>>;
 
 }  // namespace spectral

@@ -18,13 +18,13 @@ namespace spectral {
 
 // Packed sequences, one after another and without padding.
 struct batch {
-    std::vector<index> lengths;       // (S) of the packed sequences
-    std::vector<row_index> ids;       // (N) N = sum of the lengths
-    std::vector<row_index> targets;   // (N) next tokens, -1 = ignored; empty for classification
-    std::vector<row_index> labels;    // (S) one per sequence; empty for language modelling
+    std::vector<index> lengths;  // (S) of the packed sequences
+    std::vector<row_index> ids;  // (N) N = sum of the lengths
+    std::vector<row_index> targets;  // (N) next tokens, -1 = ignored; empty for classification
+    std::vector<row_index> labels;  // (S) one per sequence; empty for language modelling
     std::string task;
-    std::vector<index> prompt_lengths = {};     // (S) rows of each sequence that are its prompt; empty: not known
-    std::vector<std::string> step_types = {};   // (S) kind of each answer, "tool_call", "planning"; empty: not known
+    std::vector<index> prompt_lengths = {};  // (S) rows of each sequence that are its prompt; empty: not known
+    std::vector<std::string> step_types = {};  // (S) kind of each answer, "tool_call", "planning"; empty: not known
 
     index sequences() const { return static_cast<index>(lengths.size()); }
     index rows() const { return static_cast<index>(ids.size()); }

@@ -23,8 +23,8 @@ enum class tsv_layout { detect, label_text, imdb };
 // How labelled texts are read.
 struct classification_options {
     index classes = 2;
-    index max_length = 256;                   // tokens
-    index max_examples = 0;                   // read no more lines than that; 0: all (IMDB's classes alternate)
+    index max_length = 256;  // tokens
+    index max_examples = 0;  // read no more lines than that; 0: all (IMDB's classes alternate)
     tsv_layout layout = tsv_layout::detect;
 };
 
@@ -40,7 +40,7 @@ struct classification_data {
     std::string name;
     std::vector<labelled_tokens> examples;
     index classes = 0;
-    index cut = 0;                            // examples that were longer than max_length
+    index cut = 0;  // examples that were longer than max_length
 };
 
 namespace detail {
@@ -134,7 +134,8 @@ struct classification_batch_options {
 class classification_batches {
 public:
     classification_batches(classification_data data, classification_batch_options options)
-        : data_(std::move(data)), o_(std::move(options)),
+        : data_(std::move(data)),
+          o_(std::move(options)),
           order_(static_cast<index>(data_.examples.size()), o_.seed, "classification") {
         check(o_.batch > 0 && o_.bucket >= 0, data_.name,
               "batches: expected a batch of at least 1 and a bucket of at least 0, found ", o_.batch, " and ",

@@ -26,14 +26,14 @@ enum list_ops_id : row_index { list_max = 10, list_min = 11, list_med = 12, list
 // Number of ids and of classes; the text of each id.
 inline constexpr index list_ops_vocabulary = 15;
 inline constexpr index list_ops_classes = 10;
-inline constexpr std::array<std::string_view, 15> list_ops_names{"0", "1", "2", "3", "4",    "5",    "6",   "7",
+inline constexpr std::array<std::string_view, 15> list_ops_names{"0", "1", "2",    "3",    "4",    "5",   "6", "7",
                                                                  "8", "9", "[MAX", "[MIN", "[MED", "[SM", "]"};
 
 // The grammar's limits; the defaults are the Long Range Arena's.
 struct list_ops_options {
-    index max_depth = 10;               // of the tree, digits included
+    index max_depth = 10;  // of the tree, digits included
     index min_args = 2, max_args = 10;
-    index min_length = 500, max_length = 2000;   // tokens, both included
+    index min_length = 500, max_length = 2000;  // tokens, both included
     double operator_probability = 0.25;
     bool disjoint = false;
 
@@ -55,7 +55,7 @@ inline row_index evaluate_list_ops(std::span<const row_index> ids, std::string_v
         row_index op;
         std::vector<row_index> values;
     };
-    std::vector<open_list> open;   // a stack of our own: depth is up to the input
+    std::vector<open_list> open;  // a stack of our own: depth is up to the input
     for (std::size_t i = 0; i < ids.size(); ++i) {
         row_index value = ids[i];
         check(value >= 0 && value < list_ops_vocabulary, where, "token ", i, ": expected an id of 0 to 14, found ",
@@ -127,7 +127,7 @@ namespace detail {
 // One expression appended to `out`; false as soon as it is longer than max_length. Draws are numbered by `n`.
 inline bool draw_list_ops(const list_ops_options& o, const random_stream& draw, std::uint64_t& n, index depth,
                           std::vector<row_index>& out) {
-    const auto below = [&](index count) {   // the bias of a 32-bit draw is below 10 / 2^32
+    const auto below = [&](index count) {  // the bias of a 32-bit draw is below 10 / 2^32
         return static_cast<index>(std::uint64_t{draw.bits(n++)} * static_cast<std::uint64_t>(count) >> 32);
     };
     const bool nested = depth < o.max_depth && draw.uniform(n++) < o.operator_probability;
@@ -142,9 +142,9 @@ inline bool draw_list_ops(const list_ops_options& o, const random_stream& draw, 
 }
 
 inline data_split list_ops_split(std::span<const row_index> ids) {
-    std::uint64_t hash = 14695981039346656037ull;   // FNV-1a
+    std::uint64_t hash = 14695981039346656037ull;  // FNV-1a
     for (row_index id : ids) hash = (hash ^ static_cast<std::uint64_t>(id)) * 1099511628211ull;
-    const std::uint64_t eighth = philox(hash, 0, 0).word[0] % 8;   // FNV's low bits alone mix poorly
+    const std::uint64_t eighth = philox(hash, 0, 0).word[0] % 8;  // FNV's low bits alone mix poorly
     return eighth == 0 ? data_split::valid : eighth == 1 ? data_split::test : data_split::train;
 }
 }  // namespace detail
@@ -186,9 +186,9 @@ struct list_ops_source {
     list_ops_options options;
     std::uint64_t seed = 0;
     index batch = 32;
-    index train_examples = 0;      // 0: every training example is new; else epochs over that many, shuffled
+    index train_examples = 0;  // 0: every training example is new; else epochs over that many, shuffled
     index evaluation_examples = 2000;
-    text_encoder encode = {};      // reads the text form; empty: the ids above
+    text_encoder encode = {};  // reads the text form; empty: the ids above
     std::string task = "list_ops";
 };
 

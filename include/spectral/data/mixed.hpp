@@ -15,9 +15,9 @@ namespace spectral {
 
 // One of the tasks of a mix: it gets steps in proportion to its weight.
 struct mixed_task {
-    std::string name;                          // becomes batch::task
+    std::string name;  // becomes batch::task
     double weight = 1;
-    std::function<batch(index)> batch_at;      // the task's own step
+    std::function<batch(index)> batch_at;  // the task's own step
 };
 
 // The task of a step, and the task's own step number.
@@ -66,7 +66,7 @@ public:
         const shuffled_order order(round,
                                    {seed_, substream(stream_of("mixed tasks"), static_cast<std::uint64_t>(number))});
         const index task = owner(order[last]);
-        index earlier = 0;   // steps of this task in this round
+        index earlier = 0;  // steps of this task in this round
         for (index i = 0; i < last; ++i) earlier += owner(order[i]) == task;
         return {task, number * steps_per_round(task) + earlier};
     }

@@ -44,7 +44,7 @@ inline index count_words(std::string_view text, bool count_line_ends) {
 
 // Log-likelihood of a text under both models.
 struct ngram_score {
-    double unigram_nats = 0, bigram_nats = 0;   // sums over the targets
+    double unigram_nats = 0, bigram_nats = 0;  // sums over the targets
     index targets = 0;
 
     double unigram_perplexity() const { return perplexity(unigram_nats, targets); }
@@ -120,7 +120,7 @@ private:
     static double discount(const std::vector<index>& counts) {
         const auto once = static_cast<double>(std::count(counts.begin(), counts.end(), 1));
         const auto twice = static_cast<double>(std::count(counts.begin(), counts.end(), 2));
-        if (once == 0) return 0.5;   // too little data to estimate: keep something for the unseen
+        if (once == 0) return 0.5;  // too little data to estimate: keep something for the unseen
         return once / (once + 2 * twice);
     }
     // absolute discounting, interpolated with the uniform distribution
@@ -146,9 +146,9 @@ private:
     }
 
     index vocabulary_;
-    std::vector<double> unigram_, continuation_;   // p(w), q(w)
+    std::vector<double> unigram_, continuation_;  // p(w), q(w)
     std::vector<index> context_begin_, context_count_;
-    std::vector<followed> follower_;               // sorted by context, then by word
+    std::vector<followed> follower_;  // sorted by context, then by word
     double discount_ = 0;
 };
 

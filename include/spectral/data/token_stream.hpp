@@ -47,8 +47,12 @@ inline void write_token_file(const std::filesystem::path& path, std::span<const 
         check(tokens[i] >= 0, where, "token ", i, ": expected at least 0, found ", tokens[i]);
         largest = std::max(largest, tokens[i]);
     }
-    detail::token_file_header header{{}, 1, largest <= 0xFFFF ? 2u : 4u, tokens.size(),
-                                     static_cast<std::uint64_t>(text.bytes), static_cast<std::uint64_t>(text.words)};
+    detail::token_file_header header{{},
+                                     1,
+                                     largest <= 0xFFFF ? 2u : 4u,
+                                     tokens.size(),
+                                     static_cast<std::uint64_t>(text.bytes),
+                                     static_cast<std::uint64_t>(text.words)};
     std::memcpy(header.magic, detail::token_file_magic, sizeof header.magic);
     atomic_file file(path);
     file.write(std::as_bytes(std::span(&header, 1)));
@@ -142,9 +146,9 @@ private:
 
 // How a token stream is cut into training windows.
 struct window_options {
-    index batch = 8;           // windows per batch
-    index window = 256;        // T
-    std::uint64_t seed = 0;    // of the order
+    index batch = 8;  // windows per batch
+    index window = 256;  // T
+    std::uint64_t seed = 0;  // of the order
     std::string task = "lm";
 };
 

@@ -61,8 +61,8 @@ inline std::optional<std::uint64_t> tensor_bytes(dtype type, const std::vector<i
     return bits / 8;
 }
 
-template <class T> constexpr bool is_floating = std::is_floating_point_v<T> || std::is_same_v<T, bfloat16> ||
-                                                std::is_same_v<T, float16>;
+template <class T>
+constexpr bool is_floating = std::is_floating_point_v<T> || std::is_same_v<T, bfloat16> || std::is_same_v<T, float16>;
 
 // One element from type S to type T; false when the value does not fit into an integer T.
 template <class S, class T>
@@ -142,22 +142,22 @@ public:
             return;
         }
         switch (entry.dtype) {
-        case dtype::f64: return detail::convert_elements<double>(entry, out, name_, tensor);
-        case dtype::f32: return detail::convert_elements<float>(entry, out, name_, tensor);
-        case dtype::f16: return detail::convert_elements<float16>(entry, out, name_, tensor);
-        case dtype::bf16: return detail::convert_elements<bfloat16>(entry, out, name_, tensor);
-        case dtype::i64: return detail::convert_elements<std::int64_t>(entry, out, name_, tensor);
-        case dtype::i32: return detail::convert_elements<std::int32_t>(entry, out, name_, tensor);
-        case dtype::i16: return detail::convert_elements<std::int16_t>(entry, out, name_, tensor);
-        case dtype::i8: return detail::convert_elements<std::int8_t>(entry, out, name_, tensor);
-        case dtype::u64: return detail::convert_elements<std::uint64_t>(entry, out, name_, tensor);
-        case dtype::u32: return detail::convert_elements<std::uint32_t>(entry, out, name_, tensor);
-        case dtype::u16: return detail::convert_elements<std::uint16_t>(entry, out, name_, tensor);
-        case dtype::u8:
-        case dtype::boolean: return detail::convert_elements<std::uint8_t>(entry, out, name_, tensor);
-        default:
-            fail(name_, "tensor ", in_quotes(tensor), " holds ", dtype_name(entry.dtype), ", which cannot be read as ",
-                 dtype_name(dtype_of<T>));
+            case dtype::f64: return detail::convert_elements<double>(entry, out, name_, tensor);
+            case dtype::f32: return detail::convert_elements<float>(entry, out, name_, tensor);
+            case dtype::f16: return detail::convert_elements<float16>(entry, out, name_, tensor);
+            case dtype::bf16: return detail::convert_elements<bfloat16>(entry, out, name_, tensor);
+            case dtype::i64: return detail::convert_elements<std::int64_t>(entry, out, name_, tensor);
+            case dtype::i32: return detail::convert_elements<std::int32_t>(entry, out, name_, tensor);
+            case dtype::i16: return detail::convert_elements<std::int16_t>(entry, out, name_, tensor);
+            case dtype::i8: return detail::convert_elements<std::int8_t>(entry, out, name_, tensor);
+            case dtype::u64: return detail::convert_elements<std::uint64_t>(entry, out, name_, tensor);
+            case dtype::u32: return detail::convert_elements<std::uint32_t>(entry, out, name_, tensor);
+            case dtype::u16: return detail::convert_elements<std::uint16_t>(entry, out, name_, tensor);
+            case dtype::u8:
+            case dtype::boolean: return detail::convert_elements<std::uint8_t>(entry, out, name_, tensor);
+            default:
+                fail(name_, "tensor ", in_quotes(tensor), " holds ", dtype_name(entry.dtype),
+                     ", which cannot be read as ", dtype_name(dtype_of<T>));
         }
     }
     template <TensorElement T>

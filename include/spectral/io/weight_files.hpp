@@ -22,13 +22,15 @@ public:
         }
         name_ = index_file.string();
         const auto json = read_json_file(index_file);
-        check(json.is_object() && json.contains("weight_map") && json["weight_map"].is_object(), name_, "expected an object with \"weight_map\"");
+        check(json.is_object() && json.contains("weight_map") && json["weight_map"].is_object(), name_,
+              "expected an object with \"weight_map\"");
         check(!json["weight_map"].empty(), name_, "weight_map: expected at least one tensor, found none");
         std::map<std::string, safetensors_file*> opened;
         for (const auto& [tensor, file] : json["weight_map"].items()) {
             check(file.is_string(), name_, "weight_map[", in_quotes(tensor), "]: expected a file name");
             const std::string shard = file.get<std::string>();
-            check(!shard.empty() && shard.find('/') == std::string::npos && shard.find('\\') == std::string::npos && shard != "." && shard != "..",
+            check(!shard.empty() && shard.find('/') == std::string::npos && shard.find('\\') == std::string::npos &&
+                      shard != "." && shard != "..",
                   name_, "weight_map[", in_quotes(tensor), "]: expected a plain file name, found ", in_quotes(shard));
             auto& slot = opened[shard];
             if (!slot) slot = &files_.emplace_back(directory / shard);
@@ -38,7 +40,8 @@ public:
         for (const auto& file : files_)
             for (const auto& [tensor, entry] : file.tensors()) {
                 const auto owner = where_.find(tensor);
-                check(owner != where_.end() && owner->second == &file, file.name(), "tensor ", in_quotes(tensor), ": the index does not place it in this shard");
+                check(owner != where_.end() && owner->second == &file, file.name(), "tensor ", in_quotes(tensor),
+                      ": the index does not place it in this shard");
             }
     }
 
@@ -48,16 +51,20 @@ public:
         out.take(file);
         return out;
     }
-    weight_files(weight_files&&) = default;   // shards are referred to: a list keeps them in place
+    weight_files(weight_files&&) = default;  // shards are referred to: a list keeps them in place
     weight_files& operator=(weight_files&&) = default;
 
     const std::string& name() const { return name_; }
-    const std::map<std::string, std::string>& metadata() const { return files_.front().metadata(); }   // of the first file
+    const std::map<std::string, std::string>& metadata() const {
+        return files_.front().metadata();
+    }  // of the first file
     bool contains(const std::string& tensor) const { return where_.count(tensor) != 0; }
     const tensor_entry& at(const std::string& tensor) const { return file_of(tensor).at(tensor); }
     std::shared_ptr<const void> owner(const std::string& tensor) const { return file_of(tensor).owner(tensor); }
     template <class T>
-    void read(const std::string& tensor, std::span<T> out) const { file_of(tensor).read(tensor, out); }
+    void read(const std::string& tensor, std::span<T> out) const {
+        file_of(tensor).read(tensor, out);
+    }
     std::map<std::string, tensor_entry> tensors() const {
         std::map<std::string, tensor_entry> all;
         for (const auto& [name, file] : where_) all.emplace(name, file->at(name));

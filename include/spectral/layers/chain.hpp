@@ -12,8 +12,12 @@ public:
     activation_chain(pass<Exec, T>& p, index rows, index width) : p_(p), now_(p.matrix(rows, width)) {
         if (!p.training()) next_ = p.matrix(rows, width);
     }
-    template <class F> void start(F&& f) { f(now_); }
-    template <class F> void apply(F&& f) {
+    template <class F>
+    void start(F&& f) {
+        f(now_);
+    }
+    template <class F>
+    void apply(F&& f) {
         if (p_.training()) {
             next_ = p_.matrix(now_.rows(), now_.width());
             f(const_matrix<T>(now_), next_);
@@ -35,9 +39,14 @@ private:
 template <executor Exec, class T>
 class gradient_chain {
 public:
-    gradient_chain(pass<Exec, T>& p, index rows, index width) : p_(p), now_(p.matrix(rows, width)), next_(p.matrix(rows, width)) {}
-    template <class F> void start(F&& f) { f(now_); }
-    template <class F> void apply(F&& f) {
+    gradient_chain(pass<Exec, T>& p, index rows, index width)
+        : p_(p), now_(p.matrix(rows, width)), next_(p.matrix(rows, width)) {}
+    template <class F>
+    void start(F&& f) {
+        f(now_);
+    }
+    template <class F>
+    void apply(F&& f) {
         p_.ex.fill_bytes(next_.data, 0, static_cast<std::size_t>(next_.size()) * sizeof(T));
         f(const_matrix<T>(now_), next_);
         std::swap(now_, next_);

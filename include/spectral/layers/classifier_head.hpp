@@ -11,10 +11,11 @@ namespace spectral {
 
 template <executor Exec, class T>
 struct classifier_head {
-    linear<Exec, T> dense, out;   // named 0 and 3, as the reference's Sequential
+    linear<Exec, T> dense, out;  // named 0 and 3, as the reference's Sequential
     double drop;
 
-    classifier_head(index width, index classes, double dropout) : dense(width, width), out(width, classes), drop(dropout) {}
+    classifier_head(index width, index classes, double dropout)
+        : dense(width, width), out(width, classes), drop(dropout) {}
 
     struct saved {
         matrix_view<T> pooled, before, hidden;
@@ -30,7 +31,8 @@ struct classifier_head {
     }
     // adds to dL_dh
     void backward(pass<Exec, T>& p, const_matrix<T> dL_dlogits, matrix_view<T> dL_dh, saved& s) {
-        auto dL_dhidden = p.matrix(s.hidden.rows(), s.hidden.width()), dL_dpooled = p.matrix(s.hidden.rows(), s.hidden.width());
+        auto dL_dhidden = p.matrix(s.hidden.rows(), s.hidden.width()),
+             dL_dpooled = p.matrix(s.hidden.rows(), s.hidden.width());
         out.backward(p, dL_dlogits, s.hidden, dL_dhidden);
         dropout(p.ex, dL_dhidden, drop, p.draw(-2, 0), dL_dhidden);
         gelu_backward(p.ex, dL_dhidden, s.before, dL_dhidden);

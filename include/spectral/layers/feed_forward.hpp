@@ -9,7 +9,7 @@ namespace spectral {
 
 template <executor Exec, class T>
 struct feed_forward {
-    linear<Exec, T> up, down;   // named 0 and 3: 1 and 2 are GELU and dropout in the reference's Sequential
+    linear<Exec, T> up, down;  // named 0 and 3: 1 and 2 are GELU and dropout in the reference's Sequential
     double drop = 0;
     index layer = 0, site = 0;  // which random numbers its dropout draws
 
@@ -18,9 +18,9 @@ struct feed_forward {
         : up(width, 4 * width), down(4 * width, width), drop(dropout), layer(layer_), site(site_) {}
 
     struct saved {
-        const_matrix<T> x;          // (N, C)
-        matrix_view<T> before;      // (N, 4C) before GELU
-        matrix_view<T> hidden;      // (N, 4C) after GELU and dropout
+        const_matrix<T> x;  // (N, C)
+        matrix_view<T> before;  // (N, 4C) before GELU
+        matrix_view<T> hidden;  // (N, 4C) after GELU and dropout
     };
 
     // overwrites y (N, C)

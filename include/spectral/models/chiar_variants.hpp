@@ -21,8 +21,10 @@ auto with_chiar_stack(const chiar_config& c, F&& f) {
     using attention = self_attention<Exec, T>;
     if (c.baseline()) return f(std::type_identity<attention_stack<Exec, T>>{});
     switch (c.layer_variant) {
-        case layer_variant::identity_attn: return f(std::type_identity<chiar_stack<Exec, T, any_routed<Exec, T, identity, attention>>>{});
-        case layer_variant::dct_rbf_attn: return f(std::type_identity<chiar_stack<Exec, T, any_routed<Exec, T, dct, rbf, attention>>>{});
+        case layer_variant::identity_attn:
+            return f(std::type_identity<chiar_stack<Exec, T, any_routed<Exec, T, identity, attention>>>{});
+        case layer_variant::dct_rbf_attn:
+            return f(std::type_identity<chiar_stack<Exec, T, any_routed<Exec, T, dct, rbf, attention>>>{});
         default: return f(std::type_identity<chiar_stack<Exec, T, any_routed<Exec, T, dct, attention>>>{});
     }
 }

@@ -19,12 +19,15 @@ namespace spectral {
 // The gates of one batch.
 struct gate_values {
     index layers = 0, sequences = 0;
-    std::vector<double> soft, hard;     // (layer, sequence)
-    std::vector<char> open;             // of the layer in evaluation
+    std::vector<double> soft, hard;  // (layer, sequence)
+    std::vector<char> open;  // of the layer in evaluation
 
     gate_values() = default;
     gate_values(index layers_, index sequences_)
-        : layers(layers_), sequences(sequences_), soft(static_cast<std::size_t>(layers_ * sequences_)), hard(soft.size()) {}
+        : layers(layers_),
+          sequences(sequences_),
+          soft(static_cast<std::size_t>(layers_ * sequences_)),
+          hard(soft.size()) {}
     template <class Soft, class Hard>
     void record(index layer, const Soft& s, const Hard& h) {
         for (std::size_t i = 0; i < s.size(); ++i) {
@@ -36,14 +39,16 @@ struct gate_values {
 };
 
 // (gates, step type of each sequence, dL_dsoft to fill) -> loss
-using gate_objective_function = std::function<double(const gate_values&, std::span<const std::string>, std::vector<double>&)>;
+using gate_objective_function =
+    std::function<double(const gate_values&, std::span<const std::string>, std::vector<double>&)>;
 
 // A function with what it learns.
 struct gate_objective {
-    gate_objective_function function = {};                // empty: nothing is asked
-    std::vector<std::shared_ptr<double>> state = {};      // what it learns (multipliers): part of a checkpoint
+    gate_objective_function function = {};  // empty: nothing is asked
+    std::vector<std::shared_ptr<double>> state = {};  // what it learns (multipliers): part of a checkpoint
 
-    double operator()(const gate_values& g, std::span<const std::string> step_types, std::vector<double>& dL_dsoft) const {
+    double operator()(const gate_values& g, std::span<const std::string> step_types,
+                      std::vector<double>& dL_dsoft) const {
         dL_dsoft.assign(g.soft.size(), 0.0);
         return function && !g.soft.empty() ? function(g, step_types, dL_dsoft) : 0.0;
     }
@@ -69,28 +74,33 @@ struct skip_budget {
     gate_objective objective() const {
         std::vector<std::shared_ptr<double>> multipliers;
         for (std::size_t i = 0; i < targets.size(); ++i) multipliers.push_back(std::make_shared<double>(0));
-        return {[budget = *this, multipliers](const gate_values& g, std::span<const std::string> types, std::vector<double>& dL_ds) {
-            double loss = 0;
-            auto multiplier = multipliers.begin();
-            for (const auto& [type, target] : budget.targets) {
-                double& mu = **multiplier++;
-                double skip = 0, count = 0;
-                for (index s = 0; s < g.sequences; ++s) {
-                    if (!type.empty() && (types.empty() || types[static_cast<std::size_t>(s)] != type)) continue;
-                    for (index l = 0; l < g.layers; ++l) skip += 1 - g.hard[g.at(l, s)];
-                    count += static_cast<double>(g.layers);
-                }
-                if (count == 0) continue;
-                const double off = skip / count - target;
-                loss += mu * off + budget.quadratic / 2 * off * off;
-                for (index s = 0; s < g.sequences; ++s) {
-                    if (!type.empty() && (types.empty() || types[static_cast<std::size_t>(s)] != type)) continue;
-                    for (index l = 0; l < g.layers; ++l) dL_ds[g.at(l, s)] -= (mu + budget.quadratic * off) / count;
-                }
-                mu += budget.ascent_rate * off;
-            }
-            return loss;
-        }, multipliers};
+        return {[budget = *this, multipliers](const gate_values& g, std::span<const std::string> types,
+                                              std::vector<double>& dL_ds) {
+                    double loss = 0;
+                    auto multiplier = multipliers.begin();
+                    for (const auto& [type, target] : budget.targets) {
+                        double& mu = **multiplier++;
+                        double skip = 0, count = 0;
+                        for (index s = 0; s < g.sequences; ++s) {
+                            if (!type.empty() && (types.empty() || types[static_cast<std::size_t>(s)] != type))
+                                continue;
+                            for (index l = 0; l < g.layers; ++l) skip += 1 - g.hard[g.at(l, s)];
+                            count += static_cast<double>(g.layers);
+                        }
+                        if (count == 0) continue;
+                        const double off = skip / count - target;
+                        loss += mu * off + budget.quadratic / 2 * off * off;
+                        for (index s = 0; s < g.sequences; ++s) {
+                            if (!type.empty() && (types.empty() || types[static_cast<std::size_t>(s)] != type))
+                                continue;
+                            for (index l = 0; l < g.layers; ++l)
+                                dL_ds[g.at(l, s)] -= (mu + budget.quadratic * off) / count;
+                        }
+                        mu += budget.ascent_rate * off;
+                    }
+                    return loss;
+                },
+                multipliers};
     }
 };
 
@@ -123,7 +133,8 @@ inline gate_objective supervised_objective(double lambda, std::map<std::string, 
             const auto wanted = openness.find(types[static_cast<std::size_t>(s)]);
             if (wanted == openness.end()) continue;
             for (index l = 0; l < g.layers; ++l) {
-                const double t = wanted->second.size() == 1 ? wanted->second[0] : wanted->second.at(static_cast<std::size_t>(l));
+                const double t =
+                    wanted->second.size() == 1 ? wanted->second[0] : wanted->second.at(static_cast<std::size_t>(l));
                 const double v = std::min(std::max(g.soft[g.at(l, s)], 1e-7), 1 - 1e-7);
                 loss -= weight * (t * std::log(v) + (1 - t) * std::log(1 - v));
                 dL_ds[g.at(l, s)] += weight * (v - t) / (v * (1 - v));
@@ -137,15 +148,17 @@ inline gate_objective supervised_objective(double lambda, std::map<std::string, 
 inline gate_objective sum_of(std::vector<gate_objective> parts) {
     std::vector<std::shared_ptr<double>> state;
     for (const auto& o : parts) state.insert(state.end(), o.state.begin(), o.state.end());
-    return {[parts = std::move(parts)](const gate_values& g, std::span<const std::string> types, std::vector<double>& dL_ds) {
-        double loss = 0;
-        std::vector<double> part(dL_ds.size());
-        for (const auto& o : parts) {
-            loss += o(g, types, part);
-            for (std::size_t i = 0; i < part.size(); ++i) dL_ds[i] += part[i];
-        }
-        return loss;
-    }, state};
+    return {[parts = std::move(parts)](const gate_values& g, std::span<const std::string> types,
+                                       std::vector<double>& dL_ds) {
+                double loss = 0;
+                std::vector<double> part(dL_ds.size());
+                for (const auto& o : parts) {
+                    loss += o(g, types, part);
+                    for (std::size_t i = 0; i < part.size(); ++i) dL_ds[i] += part[i];
+                }
+                return loss;
+            },
+            state};
 }
 
 }  // namespace spectral

@@ -20,9 +20,9 @@ struct layer_route_config {
     std::vector<double> gate_bias;  // per block at the start; empty: gates->bias
     bool train_backbone = false;
     bool train_adapters = true, train_gates = true;
-    double gate_rate = 1;         // learning rate of the gates as a multiple of the adapters'
-    std::string base_model;       // where the backbone came from, noted in adapter_config.json
-    double gate_reg_weight = 0;   // of the authors' objective, noted in router_config.json
+    double gate_rate = 1;  // learning rate of the gates as a multiple of the adapters'
+    std::string base_model;  // where the backbone came from, noted in adapter_config.json
+    double gate_reg_weight = 0;  // of the authors' objective, noted in router_config.json
 
     bool adapted() const { return lora || !lora_by_module.empty(); }
     bool plain() const { return !adapted() && !gates; }

@@ -17,8 +17,8 @@ namespace spectral {
 inline constexpr index max_gate_operators = 8;  // kernels keep a row's logits on the stack
 
 template <executor Exec, class T>
-void token_gate_forward(Exec& ex, deduced_matrix<T> x, const_vector<statistic<T>> entropy, const_matrix<T> w, const_vector<T> b,
-                        matrix_view<statistic<T>> s) {
+void token_gate_forward(Exec& ex, deduced_matrix<T> x, const_vector<statistic<T>> entropy, const_matrix<T> w,
+                        const_vector<T> b, matrix_view<statistic<T>> s) {
     check_shape(entropy, {x.rows()}, "token_gate_forward", "entropy");
     check_shape(w, {s.width(), x.width() + 1}, "token_gate_forward", "w");
     check_shape(b, {s.width()}, "token_gate_forward", "b");
@@ -31,8 +31,9 @@ void token_gate_forward(Exec& ex, deduced_matrix<T> x, const_vector<statistic<T>
 // z = the logits: dL_dz_o = s_o (dL_ds_o − Σ_j s_j dL_ds_j); dL_dx and the parameters' gradients accumulate,
 // dL_dentropy is overwritten.
 template <executor Exec, class T>
-void token_gate_backward(Exec& ex, const_matrix<statistic<T>> dL_ds, const_matrix<statistic<T>> s, const_matrix<T> x, const_vector<statistic<T>> entropy,
-                         const_matrix<T> w, matrix_view<T> dL_dx, out_vector<statistic<T>> dL_dentropy, matrix_view<statistic<T>> dL_dw,
+void token_gate_backward(Exec& ex, const_matrix<statistic<T>> dL_ds, const_matrix<statistic<T>> s, const_matrix<T> x,
+                         const_vector<statistic<T>> entropy, const_matrix<T> w, matrix_view<T> dL_dx,
+                         out_vector<statistic<T>> dL_dentropy, matrix_view<statistic<T>> dL_dw,
                          out_vector<statistic<T>> dL_db) {
     check_shape(dL_ds, {s.rows(), s.width()}, "token_gate_backward", "dL_ds");
     check_shape(dL_dx, {x.rows(), x.width()}, "token_gate_backward", "dL_dx");
@@ -46,7 +47,8 @@ void token_gate_backward(Exec& ex, const_matrix<statistic<T>> dL_ds, const_matri
 }
 
 template <executor Exec, class T>
-void sigmoid_gate_forward(Exec& ex, deduced_matrix<T> pooled, const_matrix<T> u, const_vector<T> b, vector_view<statistic<T>> gate) {
+void sigmoid_gate_forward(Exec& ex, deduced_matrix<T> pooled, const_matrix<T> u, const_vector<T> b,
+                          vector_view<statistic<T>> gate) {
     check_shape(u, {1, pooled.width()}, "sigmoid_gate_forward", "u");
     check_shape(b, {1}, "sigmoid_gate_forward", "b");
     check_shape(gate, {pooled.rows()}, "sigmoid_gate_forward", "gate");
@@ -55,8 +57,9 @@ void sigmoid_gate_forward(Exec& ex, deduced_matrix<T> pooled, const_matrix<T> u,
 
 // dL_dz = dL_dgate g (1 − g);  dL_dpooled = dL_dz u (overwritten);  dL_du += Σ dL_dz p;  dL_db += Σ dL_dz
 template <executor Exec, class T>
-void sigmoid_gate_backward(Exec& ex, const_vector<statistic<T>> dL_dgate, const_vector<statistic<T>> gate, const_matrix<T> pooled,
-                           const_matrix<T> u, matrix_view<T> dL_dpooled, matrix_view<statistic<T>> dL_du, out_vector<statistic<T>> dL_db) {
+void sigmoid_gate_backward(Exec& ex, const_vector<statistic<T>> dL_dgate, const_vector<statistic<T>> gate,
+                           const_matrix<T> pooled, const_matrix<T> u, matrix_view<T> dL_dpooled,
+                           matrix_view<statistic<T>> dL_du, out_vector<statistic<T>> dL_db) {
     check_shape(dL_dgate, {pooled.rows()}, "sigmoid_gate_backward", "dL_dgate");
     check_shape(dL_dpooled, {pooled.rows(), pooled.width()}, "sigmoid_gate_backward", "dL_dpooled");
     check_shape(gate, {pooled.rows()}, "sigmoid_gate_backward", "gate");
@@ -78,9 +81,9 @@ void blend_forward(Exec& ex, const_matrix<T> a, const_matrix<T> x, const_vector<
 
 // dL_da = g dL_dy, dL_dx = (1 − g) dL_dy, dL_dgate = Σ over its rows of dL_dy·(a − x): all overwritten
 template <executor Exec, class T>
-void blend_backward(Exec& ex, const_matrix<T> dL_dy, const_matrix<T> a, const_matrix<T> x, const_vector<statistic<T>> gate,
-                    const row_map& map, pool_scope scope, matrix_view<T> dL_da, matrix_view<T> dL_dx,
-                    out_vector<statistic<T>> dL_dgate) {
+void blend_backward(Exec& ex, const_matrix<T> dL_dy, const_matrix<T> a, const_matrix<T> x,
+                    const_vector<statistic<T>> gate, const row_map& map, pool_scope scope, matrix_view<T> dL_da,
+                    matrix_view<T> dL_dx, out_vector<statistic<T>> dL_dgate) {
     check_shape(dL_dy, {x.rows(), x.width()}, "blend_backward", "dL_dy");
     check_shape(a, {x.rows(), x.width()}, "blend_backward", "a");
     check_shape(dL_da, {x.rows(), x.width()}, "blend_backward", "dL_da");
@@ -92,7 +95,8 @@ void blend_backward(Exec& ex, const_matrix<T> dL_dy, const_matrix<T> a, const_ma
 
 // c is a column of a (N, K) matrix: element n at c.row(n)
 template <executor Exec, class T>
-void scale_rows(Exec& ex, const_matrix<T> x, const_matrix<statistic<T>> c, matrix_view<T> y, write mode = write::overwrite) {
+void scale_rows(Exec& ex, const_matrix<T> x, const_matrix<statistic<T>> c, matrix_view<T> y,
+                write mode = write::overwrite) {
     check_shape(c, {x.rows(), 1}, "scale_rows", "c");
     check_shape(y, {x.rows(), x.width()}, "scale_rows", "y");
     SPECTRAL_CALL_KERNEL(scale_rows_kernel, ex, x, c, y, mode);

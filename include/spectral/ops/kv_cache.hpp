@@ -11,9 +11,9 @@ namespace spectral {
 
 template <class T>
 struct kv_cache {
-    matrix_view<T> k, v;                // (S·capacity, width)
+    matrix_view<T> k, v;  // (S·capacity, width)
     vector_view<row_index> begin, end;  // (S)
-    vector_view<row_index> position;    // (S·capacity)
+    vector_view<row_index> position;  // (S·capacity)
     index capacity = 0;
 
     // the cached rows as attention reads them

@@ -27,16 +27,16 @@ namespace spectral {
 
 // double: exact up to 9e15, and sums over a whole run may be larger
 struct mac_counts {
-    double attention_query = 0;    // q projection
+    double attention_query = 0;  // q projection
     double attention_key_value = 0;
     double attention_output = 0;
-    double attention_scores = 0;   // q·k of visible pairs
-    double attention_values = 0;   // weights times v
+    double attention_scores = 0;  // q·k of visible pairs
+    double attention_values = 0;  // weights times v
     double feed_forward = 0;
-    double dct = 0;                // two transforms and the filter
+    double dct = 0;  // two transforms and the filter
     double rbf = 0;
-    double router = 0;             // entropies and gates
-    double adapter = 0;            // low-rank adapters
+    double router = 0;  // entropies and gates
+    double adapter = 0;  // low-rank adapters
     double head = 0;
 
     static constexpr std::array<std::pair<std::string_view, double mac_counts::*>, 11> fields();
@@ -118,7 +118,7 @@ inline mac_counts attention_macs(index selected, index key_rows, double visible_
     mac_counts m;
     m.attention_query = m.attention_output = linear_macs(selected, d, d);
     m.attention_key_value = 2 * linear_macs(key_rows, d, kv_width);
-    m.attention_scores = m.attention_values = visible_pairs * static_cast<double>(d);   // h heads of width d / h
+    m.attention_scores = m.attention_values = visible_pairs * static_cast<double>(d);  // h heads of width d / h
     return m;
 }
 // The same with as many key/value heads as heads.
@@ -168,7 +168,7 @@ inline mac_counts head_macs(index rows, index d, index vocabulary) {
 // The sizes that a layer's work depends on.
 struct chiar_widths {
     index d = 256, feed_forward = 1024, vocabulary = 0, rbf_features = 64;
-    bool mixers_have_feed_forward = false;   // v1: DCT and RBF mixing keep one of their own
+    bool mixers_have_feed_forward = false;  // v1: DCT and RBF mixing keep one of their own
 };
 
 // One layer, from what a trace counted; throws error where an operator ran on more rows than the layer has.
@@ -208,7 +208,8 @@ inline std::string mac_table(const mac_counts& counts, const mac_counts* dense =
         out += text;
         if (dense && reference > 0)
             std::snprintf(text, sizeof text, "  %10.4g %6.1f%%", reference, 100 * macs / reference);
-        else if (dense) std::snprintf(text, sizeof text, "  %10s %7s", "0", "-");
+        else if (dense)
+            std::snprintf(text, sizeof text, "  %10s %7s", "0", "-");
         if (dense) out += text;
         out += '\n';
     };

@@ -19,9 +19,9 @@ namespace spectral {
 //   metrics_writer metrics("run/metrics.jsonl", resumed_step);   metrics.write({{"step", 10}, {"loss", 5.2}});
 class metrics_writer {
 public:
-    using line = nlohmann::ordered_json;   // keeps the order of the fields
+    using line = nlohmann::ordered_json;  // keeps the order of the fields
 
-    metrics_writer() = default;   // writes nothing
+    metrics_writer() = default;  // writes nothing
 
     // Appends to the file (made if missing), once it ends with the last line whose step is at most `last_step`; 0 for a
     // run from the start, which keeps lines of step 0 and those without a step.
@@ -68,7 +68,7 @@ private:
         std::size_t at = 0;
         for (std::int64_t number = 1; at < text.size(); ++number) {
             const std::size_t end = text.find('\n', at);
-            if (end == std::string::npos) return at;   // torn
+            if (end == std::string::npos) return at;  // torn
             const line values = parse_json<line>(std::string_view(text).substr(at, end - at),
                                                  where_ + ": line " + std::to_string(number));
             check(values.is_object(), where_ + ": line " + std::to_string(number), "expected a JSON object, found ",

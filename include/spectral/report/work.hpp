@@ -23,8 +23,11 @@ inline layer_work dense_work(const std::vector<index>& lengths) {
 
 // The sizes of a configured model.
 inline chiar_widths widths_of(const chiar_config& c) {
-    return {.d = c.d_model, .feed_forward = 4 * c.d_model, .vocabulary = c.vocab_size,
-            .rbf_features = c.n_random_features, .mixers_have_feed_forward = c.architecture == architecture::v1};
+    return {.d = c.d_model,
+            .feed_forward = 4 * c.d_model,
+            .vocabulary = c.vocab_size,
+            .rbf_features = c.n_random_features,
+            .mixers_have_feed_forward = c.architecture == architecture::v1};
 }
 // What a trace counted, and the head on `head_rows` rows.
 inline mac_counts executed_macs(const chiar_config& c, const route_trace& trace, index head_rows) {

@@ -32,8 +32,8 @@ struct bpe_training {
     index vocab_size = 8192;  // bytes, merges and special tokens together
     std::vector<std::string> special_tokens = {"<|endoftext|>"};
     std::string pattern = std::string(gpt2_pattern);
-    bool nfc = false;               // normalise first, as Qwen2 does
-    std::int64_t least_count = 2;   // a pair seen less often is not merged: the vocabulary then stays smaller
+    bool nfc = false;  // normalise first, as Qwen2 does
+    std::int64_t least_count = 2;  // a pair seen less often is not merged: the vocabulary then stays smaller
 };
 
 //   bpe_trainer trainer({.vocab_size = 8192});
@@ -61,13 +61,18 @@ public:
     // Counts the words of a text. Special tokens in it are cut out and not learnt from.
     void add(std::string_view text) {
         check_utf8(text, "bpe_trainer");
-        special_.split(text, [&](std::string_view piece) {
-            const std::string normal = options_.nfc ? to_nfc(piece) : std::string();
-            splitter_.split(options_.nfc ? std::string_view(normal) : piece, [&](std::string_view word) {
-                if (const auto found = counts_.find(word); found != counts_.end()) ++found->second;
-                else counts_.emplace(word, 1);
-            });
-        }, [](row_index) {});
+        special_.split(
+            text,
+            [&](std::string_view piece) {
+                const std::string normal = options_.nfc ? to_nfc(piece) : std::string();
+                splitter_.split(options_.nfc ? std::string_view(normal) : piece, [&](std::string_view word) {
+                    if (const auto found = counts_.find(word); found != counts_.end())
+                        ++found->second;
+                    else
+                        counts_.emplace(word, 1);
+                });
+            },
+            [](row_index) {});
     }
 
     // The tokenizer.json, on one line.
@@ -93,7 +98,7 @@ private:
     struct pair_state {
         std::int64_t count = 0;
         std::vector<std::uint32_t> words;  // that hold it, or held it: checked when they are visited
-        bool done = false;                 // merged, or never to be; stays so, since a file may list a merge only once
+        bool done = false;  // merged, or never to be; stays so, since a file may list a merge only once
     };
     struct candidate {
         std::int64_t count;
@@ -148,8 +153,8 @@ private:
                 continue;
             }
             if (best.count < options_.least_count) break;
-            const std::string bytes = tokens[static_cast<std::size_t>(best.which.left)] +
-                                      tokens[static_cast<std::size_t>(best.which.right)];
+            const std::string bytes =
+                tokens[static_cast<std::size_t>(best.which.left)] + tokens[static_cast<std::size_t>(best.which.right)];
             const auto [spelt, is_new] = known.emplace(bytes, static_cast<row_index>(tokens.size()));
             state.done = true;
             const std::vector<std::uint32_t> holders = std::exchange(state.words, {});
@@ -214,7 +219,8 @@ private:
                    (use_regex ? "true}" : "false}");
         };
         out += R"(,"pre_tokenizer":)";
-        if (options_.pattern == gpt2_pattern) out += byte_level(true);
+        if (options_.pattern == gpt2_pattern)
+            out += byte_level(true);
         else
             out += R"({"type":"Sequence","pretokenizers":[{"type":"Split","pattern":{"Regex":)" +
                    quoted(options_.pattern) + R"(},"behavior":"Isolated","invert":false},)" + byte_level(false) + "]}";

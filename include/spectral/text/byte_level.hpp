@@ -17,8 +17,8 @@ namespace spectral {
 namespace detail {
 struct byte_alphabet {
     std::array<std::uint16_t, 256> code_point{};  // of each byte
-    std::array<std::int16_t, 324> byte{};         // of each code point, or -1
-    std::array<std::uint8_t, 256> order{};        // bytes by the ids GPT-2 gives them: printable ones first
+    std::array<std::int16_t, 324> byte{};  // of each code point, or -1
+    std::array<std::uint8_t, 256> order{};  // bytes by the ids GPT-2 gives them: printable ones first
 
     constexpr byte_alphabet() {
         for (auto& b : byte) b = -1;

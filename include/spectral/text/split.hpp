@@ -64,15 +64,15 @@ std::size_t contraction(std::string_view text, std::size_t i) {
         return any_case && c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c;
     };
     switch (letter(1)) {
-    case 's':
-    case 't':
-    case 'm':
-    case 'd': return 2;
-    case 'r':
-    case 'v': return letter(2) == 'e' ? 3 : 0;
-    case 'l': return letter(2) == 'l' ? 3 : 0;
-    case '\xc5': return any_case && letter(2) == '\xbf' ? 3 : 0;  // U+017F, long s, is an s without regard to case
-    default: return 0;
+        case 's':
+        case 't':
+        case 'm':
+        case 'd': return 2;
+        case 'r':
+        case 'v': return letter(2) == 'e' ? 3 : 0;
+        case 'l': return letter(2) == 'l' ? 3 : 0;
+        case '\xc5': return any_case && letter(2) == '\xbf' ? 3 : 0;  // U+017F, long s, is an s without regard to case
+        default: return 0;
     }
 }
 
@@ -170,18 +170,21 @@ private:
 class splitter {
 public:
     splitter(std::string_view pattern, std::string_view where) : pattern_(pattern), where_(where) {
-        if (pattern == gpt2_pattern) kind_ = kind::gpt2;
-        else if (pattern == qwen2_pattern) kind_ = kind::qwen2;
-        else regex_ = std::make_shared<const detail::regex>(pattern, where);
+        if (pattern == gpt2_pattern)
+            kind_ = kind::gpt2;
+        else if (pattern == qwen2_pattern)
+            kind_ = kind::qwen2;
+        else
+            regex_ = std::make_shared<const detail::regex>(pattern, where);
     }
     const std::string& pattern() const { return pattern_; }
 
     template <class Emit>
     void split(std::string_view text, Emit&& emit) const {
         switch (kind_) {
-        case kind::gpt2: return cut(text, detail::gpt2_word_end, emit);
-        case kind::qwen2: return cut(text, detail::qwen2_word_end, emit);
-        case kind::regex: return regex_->split(text, where_, emit);
+            case kind::gpt2: return cut(text, detail::gpt2_word_end, emit);
+            case kind::qwen2: return cut(text, detail::qwen2_word_end, emit);
+            case kind::regex: return regex_->split(text, where_, emit);
         }
     }
 

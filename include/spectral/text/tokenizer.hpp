@@ -37,8 +37,8 @@ using id_map = std::unordered_map<std::string, row_index, text_hash, std::equal_
 // What a tokenizer.json says, checked.
 struct tokenizer_model {
     std::string where;
-    id_map ids;                       // by the token as the file writes it; added tokens too
-    std::vector<std::string> bytes;   // by id; holes in the numbering are empty
+    id_map ids;  // by the token as the file writes it; added tokens too
+    std::vector<std::string> bytes;  // by id; holes in the numbering are empty
     std::vector<bool> known, special;
     std::array<row_index, 256> byte_ids{};  // -1 where the vocabulary lacks the byte
     merge_table merges;
@@ -246,8 +246,10 @@ private:
             out_.ids.emplace(content, id);
             out_.special[static_cast<std::size_t>(id)] = flag(token, "special", false, "added_tokens");
             const bool normalized = flag(token, "normalized", true, "added_tokens");
-            if (normalized) out_.normalized_tokens.add(out_.nfc ? to_nfc(content) : content, id);
-            else out_.raw_tokens.add(content, id);
+            if (normalized)
+                out_.normalized_tokens.add(out_.nfc ? to_nfc(content) : content, id);
+            else
+                out_.raw_tokens.add(content, id);
         }
     }
 
@@ -274,19 +276,24 @@ public:
     std::vector<row_index> encode(std::string_view text) const {
         return encode_with(text, [&](std::vector<row_index>& out, workspace& space) {
             const auto token = [&](row_index id) { out.push_back(id); };
-            model().raw_tokens.split(text, [&](std::string_view piece) {
-                const std::string normal = model().nfc ? to_nfc(piece) : std::string();
-                const auto words = [&](std::string_view rest) { encode_words(rest, out, space); };
-                model().normalized_tokens.split(model().nfc ? std::string_view(normal) : piece, words, token);
-            }, token);
+            model().raw_tokens.split(
+                text,
+                [&](std::string_view piece) {
+                    const std::string normal = model().nfc ? to_nfc(piece) : std::string();
+                    const auto words = [&](std::string_view rest) { encode_words(rest, out, space); };
+                    model().normalized_tokens.split(model().nfc ? std::string_view(normal) : piece, words, token);
+                },
+                token);
         });
     }
     // As text only: "<|im_end|>" in it becomes ordinary tokens. For words of users inside a chat template.
     std::vector<row_index> encode_ordinary(std::string_view text) const {
         return encode_with(text, [&](std::vector<row_index>& out, workspace& space) {
             if (text.empty()) return;
-            if (model().nfc) encode_words(to_nfc(text), out, space);
-            else encode_words(text, out, space);
+            if (model().nfc)
+                encode_words(to_nfc(text), out, space);
+            else
+                encode_words(text, out, space);
         });
     }
 
@@ -354,15 +361,19 @@ private:
     }
 
     void encode_words(std::string_view text, std::vector<row_index>& out, workspace& space) const {
-        if (model().prefix_space && text[0] != ' ') split_words(0, " " + std::string(text), out, space);
-        else split_words(0, text, out, space);
+        if (model().prefix_space && text[0] != ' ')
+            split_words(0, " " + std::string(text), out, space);
+        else
+            split_words(0, text, out, space);
     }
     void split_words(std::size_t level, std::string_view text, std::vector<row_index>& out, workspace& space) const {
         if (level == model().splitters.size()) return encode_word(text, out, space);
         const bool innermost = level + 1 == model().splitters.size();
         model().splitters[level].split(text, [&](std::string_view word) {
-            if (innermost) encode_word(word, out, space);
-            else split_words(level + 1, word, out, space);
+            if (innermost)
+                encode_word(word, out, space);
+            else
+                split_words(level + 1, word, out, space);
         });
     }
     void encode_word(std::string_view word, std::vector<row_index>& out, workspace& space) const {

@@ -20,26 +20,26 @@ enum class char_class : std::uint8_t { letter, number, space, other };
 namespace detail {
 inline char_class classify_any(char32_t c) {
     switch (utf8proc_category(static_cast<utf8proc_int32_t>(c))) {
-    case UTF8PROC_CATEGORY_LU:
-    case UTF8PROC_CATEGORY_LL:
-    case UTF8PROC_CATEGORY_LT:
-    case UTF8PROC_CATEGORY_LM:
-    case UTF8PROC_CATEGORY_LO: return char_class::letter;
-    case UTF8PROC_CATEGORY_ND:
-    case UTF8PROC_CATEGORY_NL:
-    case UTF8PROC_CATEGORY_NO: return char_class::number;
-    case UTF8PROC_CATEGORY_ZS:
-    case UTF8PROC_CATEGORY_ZL:
-    case UTF8PROC_CATEGORY_ZP: return char_class::space;
-    default: return (c >= 9 && c <= 13) || c == 0x85 ? char_class::space : char_class::other;
+        case UTF8PROC_CATEGORY_LU:
+        case UTF8PROC_CATEGORY_LL:
+        case UTF8PROC_CATEGORY_LT:
+        case UTF8PROC_CATEGORY_LM:
+        case UTF8PROC_CATEGORY_LO: return char_class::letter;
+        case UTF8PROC_CATEGORY_ND:
+        case UTF8PROC_CATEGORY_NL:
+        case UTF8PROC_CATEGORY_NO: return char_class::number;
+        case UTF8PROC_CATEGORY_ZS:
+        case UTF8PROC_CATEGORY_ZL:
+        case UTF8PROC_CATEGORY_ZP: return char_class::space;
+        default: return (c >= 9 && c <= 13) || c == 0x85 ? char_class::space : char_class::other;
     }
 }
 constexpr std::array<char_class, 128> ascii_classes() {
     std::array<char_class, 128> out{};
     for (int c = 0; c < 128; ++c) {
         const int lower = c | 0x20;
-        out[static_cast<std::size_t>(c)] = lower >= 'a' && lower <= 'z' ? char_class::letter
-                                           : c >= '0' && c <= '9'       ? char_class::number
+        out[static_cast<std::size_t>(c)] = lower >= 'a' && lower <= 'z'      ? char_class::letter
+                                           : c >= '0' && c <= '9'            ? char_class::number
                                            : c == ' ' || (c >= 9 && c <= 13) ? char_class::space
                                                                              : char_class::other;
     }
@@ -99,8 +99,10 @@ inline std::string to_nfc(std::string_view text) {
         for (; end < text.size() && static_cast<unsigned char>(text[end]) >= 0x80; ++end)
             may_change |= static_cast<unsigned char>(text[end]) >= 0xcc;
         const std::string_view piece = text.substr(begin, end - begin);
-        if (may_change) detail::append_nfc(out, piece, codes);
-        else out.append(piece);
+        if (may_change)
+            detail::append_nfc(out, piece, codes);
+        else
+            out.append(piece);
         i = end;
     }
     return out;

@@ -95,8 +95,10 @@ inline std::size_t append_repaired(std::string& out, std::string_view bytes, boo
         if (i == bytes.size()) break;
         const utf8_step step = read_utf8(bytes.substr(i));
         if (step.kind == utf8_step::kind::incomplete && !last) return i;
-        if (step.kind == utf8_step::kind::valid) out.append(bytes.substr(i, step.length));
-        else out += "\xef\xbf\xbd";
+        if (step.kind == utf8_step::kind::valid)
+            out.append(bytes.substr(i, step.length));
+        else
+            out += "\xef\xbf\xbd";
         i += step.length;
     }
     return i;

@@ -17,11 +17,11 @@ namespace spectral {
 
 // What a resumed run must know besides weights and moments.
 struct trainer_state {
-    index step = 0;                      // optimizer steps done
+    index step = 0;  // optimizer steps done
     double best_loss = 0;
     index best_step = -1;
-    double tokens = 0;                   // trained on so far
-    nlohmann::json options;              // of the run: a resume with other numbers is refused
+    double tokens = 0;  // trained on so far
+    nlohmann::json options;  // of the run: a resume with other numbers is refused
 };
 
 namespace detail {
@@ -38,9 +38,11 @@ inline void point_link(const std::filesystem::path& link, const std::filesystem:
     std::filesystem::create_symlink(target, next);
     std::filesystem::rename(next, link);
 }
-inline index step_of(const std::filesystem::path& directory) {   // step-300 -> 300, anything else -> -1
+inline index step_of(const std::filesystem::path& directory) {  // step-300 -> 300, anything else -> -1
     const std::string name = directory.filename().string();
-    if (!name.starts_with("step-") || name.size() == 5 || name.find_first_not_of("0123456789", 5) != std::string::npos || name.size() > 20) return -1;
+    if (!name.starts_with("step-") || name.size() == 5 ||
+        name.find_first_not_of("0123456789", 5) != std::string::npos || name.size() > 20)
+        return -1;
     return std::stoll(name.substr(5));
 }
 }  // namespace detail
@@ -59,9 +61,10 @@ inline void save_checkpoint(const std::filesystem::path& run, runner& r, const t
         save_model(r, unfinished, metadata);
         r.save_optimizer(unfinished / "optimizer.safetensors", metadata);
         if (!tokenizer.empty()) write_file_atomically(unfinished / "tokenizer.json", read_text_file(tokenizer));
-        nlohmann::ordered_json json{{"step", state.step}, {"best_loss", state.best_loss}, {"best_step", state.best_step},
-                                    {"tokens", state.tokens},
-                                    {"executor", r.executor_name()}, {"dtype", r.scalar_name()}, {"options", state.options}};
+        nlohmann::ordered_json json{
+            {"step", state.step},      {"best_loss", state.best_loss},  {"best_step", state.best_step},
+            {"tokens", state.tokens},  {"executor", r.executor_name()}, {"dtype", r.scalar_name()},
+            {"options", state.options}};
         write_file_atomically(unfinished / "trainer.json", json.dump(2) + "\n");
         detail::sync_directory(unfinished);
         fs::remove_all(finished);
@@ -71,17 +74,20 @@ inline void save_checkpoint(const std::filesystem::path& run, runner& r, const t
         if (is_best) detail::point_link(run / "best", name);
     } catch (const fs::filesystem_error& problem) {
         fs::remove_all(unfinished, ignored);
-        fail(finished.string(), "the checkpoint cannot be written: ", problem.code().message(), "; earlier checkpoints are untouched");
+        fail(finished.string(), "the checkpoint cannot be written: ", problem.code().message(),
+             "; earlier checkpoints are untouched");
     } catch (const error& problem) {
         fs::remove_all(unfinished, ignored);
-        fail(finished.string(), "the checkpoint cannot be written: ", problem.what(), "; earlier checkpoints are untouched");
+        fail(finished.string(), "the checkpoint cannot be written: ", problem.what(),
+             "; earlier checkpoints are untouched");
     }
     std::vector<index> steps;
     for (const auto& entry : fs::directory_iterator(run))
         if (entry.is_directory() && !entry.is_symlink()) steps.push_back(detail::step_of(entry.path()));
     std::sort(steps.rbegin(), steps.rend());
     for (std::size_t i = static_cast<std::size_t>(keep); keep > 0 && i < steps.size(); ++i)
-        if (steps[i] >= 0 && steps[i] != state.best_step) fs::remove_all(run / ("step-" + std::to_string(steps[i])), ignored);
+        if (steps[i] >= 0 && steps[i] != state.best_step)
+            fs::remove_all(run / ("step-" + std::to_string(steps[i])), ignored);
 }
 
 // A checkpoint directory: step-N itself, or a run directory, which means its `last`.
@@ -102,8 +108,10 @@ inline trainer_state read_trainer_state(const std::filesystem::path& checkpoint)
         check(json.is_object() && json.contains(key) && json[key].is_number(), file, key, ": expected a number");
         return json[key];
     };
-    trainer_state s{.step = number("step").get<index>(), .best_loss = number("best_loss").get<double>(),
-                    .best_step = number("best_step").get<index>(), .tokens = number("tokens").get<double>(),
+    trainer_state s{.step = number("step").get<index>(),
+                    .best_loss = number("best_loss").get<double>(),
+                    .best_step = number("best_step").get<index>(),
+                    .tokens = number("tokens").get<double>(),
                     .options = json.value("options", nlohmann::json())};
     check(s.step >= 0, file, "step: expected at least 0, found ", s.step);
     return s;
@@ -114,8 +122,8 @@ inline trainer_state load_checkpoint(const std::filesystem::path& checkpoint, ru
     const trainer_state s = read_trainer_state(checkpoint);
     const auto check_step = [&](const auto& file) {
         const auto said = file.metadata().find("step");
-        check(said != file.metadata().end() && said->second == std::to_string(s.step), file.name(), "step: expected ", s.step,
-              " as in trainer.json, found ", said == file.metadata().end() ? "none" : said->second);
+        check(said != file.metadata().end() && said->second == std::to_string(s.step), file.name(), "step: expected ",
+              s.step, " as in trainer.json, found ", said == file.metadata().end() ? "none" : said->second);
     };
     for (const auto& part : r.files().parts) {
         const auto file = weight_files::of_file(checkpoint / part.file);

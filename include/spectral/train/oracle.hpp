@@ -34,7 +34,8 @@ inline std::vector<double> oracle_openness(const std::vector<double>& increase, 
     check(share >= 0 && share <= 1, "oracle_openness", "share of closed blocks: expected 0 to 1, found ", share);
     std::vector<std::size_t> order(increase.size());
     std::iota(order.begin(), order.end(), std::size_t{0});
-    std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return increase[a] < increase[b]; });
+    std::stable_sort(order.begin(), order.end(),
+                     [&](std::size_t a, std::size_t b) { return increase[a] < increase[b]; });
     std::vector<double> openness(increase.size(), 1.0);
     const auto closed = static_cast<std::size_t>(share * static_cast<double>(increase.size()) + 0.5);
     for (std::size_t i = 0; i < closed; ++i) openness[order[i]] = 0;

@@ -21,7 +21,7 @@ struct learning_rate_schedule {
     index warmup = 0, steps = 1;
     spectral::decay decay = decay::cosine;
 
-    double at(index step) const {   // step counts from 0
+    double at(index step) const {  // step counts from 0
         if (step < warmup) return peak * static_cast<double>(step + 1) / static_cast<double>(warmup);
         if (decay == decay::constant || steps <= warmup) return peak;
         const double f = std::min(1.0, static_cast<double>(step - warmup) / static_cast<double>(steps - warmup));

@@ -27,7 +27,8 @@ public:
     bool asked() const { return stop_signal != 0; }
 
 private:
-    struct sigaction old_int_ {}, old_term_ {};
+    struct sigaction old_int_ {
+    }, old_term_{};
 };
 }  // namespace detail
 

@@ -8,7 +8,7 @@
 namespace spectral::cpu {
 
 namespace detail {
-constexpr index exp_cost = 8;   // an exponential against an addition, for the size of work worth a thread
+constexpr index exp_cost = 8;  // an exponential against an addition, for the size of work worth a thread
 }
 
 template <class T>
@@ -16,7 +16,7 @@ void gelu_forward_kernel(executor& ex, const_matrix<T> x, matrix_view<T> y) {
     detail::for_each_row(ex, y.rows(), detail::exp_cost * y.width(), [&](index n) {
         const T* in = x.row(n);
         T* out = y.row(n);
-#pragma omp simd if(simd : detail::straight_line<T>)
+#pragma omp simd if (simd : detail::straight_line <T>)
         for (index c = 0; c < y.width(); ++c) out[c] = detail::gelu(in[c]);
     });
 }
@@ -26,7 +26,7 @@ void gelu_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> x
     detail::for_each_row(ex, x.rows(), detail::exp_cost * x.width(), [&](index n) {
         const T *in = x.row(n), *dy = dL_dy.row(n);
         T* out = dL_dx.row(n);
-#pragma omp simd if(simd : detail::straight_line<T>)
+#pragma omp simd if (simd : detail::straight_line <T>)
         for (index c = 0; c < x.width(); ++c) out[c] = dy[c] * detail::gelu_derivative(in[c]);
     });
 }
@@ -36,7 +36,7 @@ void silu_gate_forward_kernel(executor& ex, const_matrix<T> gate, const_matrix<T
     detail::for_each_row(ex, y.rows(), detail::exp_cost * y.width(), [&](index n) {
         const T *g = gate.row(n), *u = up.row(n);
         T* out = y.row(n);
-#pragma omp simd if(simd : detail::straight_line<T>)
+#pragma omp simd if (simd : detail::straight_line <T>)
         for (index c = 0; c < y.width(); ++c) out[c] = detail::silu(g[c]) * u[c];
     });
 }
@@ -47,7 +47,7 @@ void silu_gate_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix
     detail::for_each_row(ex, gate.rows(), detail::exp_cost * gate.width(), [&](index n) {
         const T *g = gate.row(n), *u = up.row(n), *dy = dL_dy.row(n);
         T *dg = dL_dgate.row(n), *du = dL_dup.row(n);
-#pragma omp simd if(simd : detail::straight_line<T>)
+#pragma omp simd if (simd : detail::straight_line <T>)
         for (index c = 0; c < gate.width(); ++c) {
             const T x = g[c], d = dy[c], through = d * u[c] * detail::silu_derivative(x);
             du[c] = d * detail::silu(x);

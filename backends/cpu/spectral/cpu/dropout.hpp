@@ -51,7 +51,7 @@ void dropout_kernel(executor& ex, const_matrix<T> x, double p, random_stream dra
         T* to = y.row(n);
         for (index c = 0; c < C;) {
             const auto element = static_cast<std::uint64_t>(n * C + c);
-            const auto skip = static_cast<index>(element % 4);   // a row may begin inside a block
+            const auto skip = static_cast<index>(element % 4);  // a row may begin inside a block
             const index count = std::min(C - c, 4 * blocks - skip);
             detail::philox_blocks(draw, element / 4, (skip + count + 3) / 4, words);
             const std::uint32_t* word = words + skip;
@@ -59,7 +59,7 @@ void dropout_kernel(executor& ex, const_matrix<T> x, double p, random_stream dra
             T* out = to + c;
 #pragma omp simd
             for (index i = 0; i < count; ++i) {
-                const T kept = in[i] * scale;   // loaded either way: a load under a condition is not vectorised
+                const T kept = in[i] * scale;  // loaded either way: a load under a condition is not vectorised
                 out[i] = word[i] >= threshold ? kept : T(0);
             }
             c += count;

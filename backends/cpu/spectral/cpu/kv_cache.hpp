@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // backends/cpu/spectral/cpu/kv_cache.hpp: append to a key/value cache
 #pragma once
-#include <spectral/ops/kv_cache.hpp>
 #include <spectral/cpu/executor.hpp>
+#include <spectral/ops/kv_cache.hpp>
 
 namespace spectral::cpu {
 

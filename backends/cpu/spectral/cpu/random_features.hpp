@@ -15,7 +15,7 @@ void random_features_forward_kernel(executor& ex, const_matrix<T> x, const_matri
     const T scale = static_cast<T>(1 / std::sqrt(static_cast<double>(R)));
     detail::gemm<T>(ex, detail::transpose::no, detail::transpose::no, scale, x, omega, write::overwrite,
                     phi.columns(0, R));
-    detail::for_each_row(ex, phi.rows(), 64 * R, [&](index n) {   // 64: a sine costs tens of additions
+    detail::for_each_row(ex, phi.rows(), 64 * R, [&](index n) {  // 64: a sine costs tens of additions
         T *cosine = phi.row(n), *sine = cosine + R;
         for (index r = 0; r < R; ++r) {
             const T p = cosine[r];
@@ -34,7 +34,7 @@ void random_features_backward_kernel(executor& ex, matrix_view<T> dL_dphi, const
         const T *cosine = phi.row(n), *sine = cosine + R;
         T *dcosine = dL_dphi.row(n), *dsine = dcosine + R;
 #pragma omp simd
-        for (index r = 0; r < R; ++r) dcosine[r] = cosine[r] * dsine[r] - sine[r] * dcosine[r];   // dL_dp
+        for (index r = 0; r < R; ++r) dcosine[r] = cosine[r] * dsine[r] - sine[r] * dcosine[r];  // dL_dp
     });
     detail::gemm<T>(ex, detail::transpose::no, detail::transpose::yes, scale, dL_dphi.columns(0, R), omega,
                     write::accumulate, dL_dx);

@@ -38,13 +38,14 @@ namespace spectral::cpu::detail {
 
 // Raw storage on a cache line. Every tile, workspace and filter table below must start on one.
 struct aligned_delete {
-    void operator()(void* p) const { ::operator delete(p, std::align_val_t{64}); }
+    void operator()(void* p) const { ::operator delete (p, std::align_val_t{64}); }
 };
-template <class T> using aligned_array = std::unique_ptr<T[], aligned_delete>;
+template <class T>
+using aligned_array = std::unique_ptr<T[], aligned_delete>;
 template <class T>
 aligned_array<T> make_aligned(index count) {
     const std::size_t bytes = static_cast<std::size_t>(count) * sizeof(T);
-    return aligned_array<T>(static_cast<T*>(::operator new(bytes, std::align_val_t{64})));
+    return aligned_array<T>(static_cast<T*>(::operator new (bytes, std::align_val_t{64})));
 }
 // a multiple of a cache line, so that what follows in the same array is aligned too
 template <class T>
@@ -57,8 +58,10 @@ constexpr index align_up(index count) {
 
 #if !defined(SPECTRAL_NO_FFTW)
 
-template <class T> struct fftw;
-template <> struct fftw<float> {
+template <class T>
+struct fftw;
+template <>
+struct fftw<float> {
     using plan = fftwf_plan;
     static plan r2c(int n, float* in, float* out) {
         return fftwf_plan_dft_r2c_1d(n, in, reinterpret_cast<fftwf_complex*>(out), FFTW_ESTIMATE);
@@ -74,7 +77,8 @@ template <> struct fftw<float> {
     }
     static void destroy(plan p) { fftwf_destroy_plan(p); }
 };
-template <> struct fftw<double> {
+template <>
+struct fftw<double> {
     using plan = fftw_plan;
     static plan r2c(int n, double* in, double* out) {
         return fftw_plan_dft_r2c_1d(n, in, reinterpret_cast<fftw_complex*>(out), FFTW_ESTIMATE);
@@ -142,7 +146,7 @@ public:
         for (index l = 0; l < L; ++l) {
             V[0] = X[l] * static_cast<T>(1 / std::sqrt(static_cast<double>(n_)));
             V[1] = 0;
-            for (index k = 1; k < half_; ++k) {   // conj(t_k) (X_k - i X_(n-k)) / (n c_k)
+            for (index k = 1; k < half_; ++k) {  // conj(t_k) (X_k - i X_(n-k)) / (n c_k)
                 const std::complex<T> t = rotation(k) * T(0.5);
                 const T a = X[k * L + l], b = -X[(n_ - k) * L + l];
                 V[2 * k] = t.real() * a + t.imag() * b;
@@ -189,7 +193,7 @@ private:
 
     index n_, half_;
     typename fftw<T>::plan forward_ = nullptr, inverse_ = nullptr;
-    std::vector<std::complex<T>> rotations_ = [this] {   // c_k t_k
+    std::vector<std::complex<T>> rotations_ = [this] {  // c_k t_k
         std::vector<std::complex<T>> t;
         const double c = std::sqrt(2.0 / static_cast<double>(n_));
         for (index k = 0; k < half_; ++k) {
@@ -270,7 +274,7 @@ public:
     }
 
     index width() const { return n_; }
-    index tile_size() const { return n_ * lanes; }                           // elements of a time or spectrum tile
+    index tile_size() const { return n_ * lanes; }  // elements of a time or spectrum tile
     index scratch_size() const { return rows_ ? rows_->scratch_size() : 0; }
     index filter_size() const { return head + (rows_ ? rows_->filter_size() : 9 * static_cast<index>(pairs_.size())); }
 
@@ -376,7 +380,7 @@ public:
     // Made once per change of w; about 50 operations per element.
     void filter_table(const T* w, double gain, double identity, bool centred, T* table) const {
         const auto weight = [&](index k) { return identity + gain * static_cast<double>(w[k]); };
-        table[0] = static_cast<T>(weight(0) / static_cast<double>(n_));   // sum of x -> mean of the result
+        table[0] = static_cast<T>(weight(0) / static_cast<double>(n_));  // sum of x -> mean of the result
         const auto kept = [&](index k) { return k == 0 && centred ? 0.0 : weight(k); };
         T* c = table + head;
         if (rows_) return rows_->filter_table(kept, c);
@@ -387,9 +391,9 @@ public:
             // p and r of the bin k, and of its partner m - k; the bins 0 and m are their own mirror images
             const double a = kept(k), b = k == 0 ? a : kept(n_ - k), d = kept(m - k), e = k == 0 ? d : kept(m + k);
             const double over = 1.0 / static_cast<double>(m), p = (a + b) / 2 * over, p2 = (d + e) / 2 * over;
-            const complex turn = turns_[static_cast<std::size_t>(&at - pairs_.data())];   // exp(i pi k / n)
+            const complex turn = turns_[static_cast<std::size_t>(&at - pairs_.data())];  // exp(i pi k / n)
             const complex r = (a - b) / 2 * over * turn;
-            const complex r2 = (d - e) / 2 * over * complex(turn.imag(), turn.real());    // exp(i pi (m - k) / n)
+            const complex r2 = (d - e) / 2 * over * complex(turn.imag(), turn.real());  // exp(i pi (m - k) / n)
             const complex alpha = complex(0, -1) * std::conj(turn * turn);
             const complex A = (1.0 + alpha) / 2.0, B = (1.0 - alpha) / 2.0;
             const complex Ac = std::conj(A), Bc = std::conj(B), r2c = std::conj(r2);
@@ -397,7 +401,7 @@ public:
             const double c1 = p * std::norm(A) + p2 * std::norm(B), c5 = p * std::norm(B) + p2 * std::norm(A);
             const double c2 = (p - p2) * (Ac * B).imag();
             const complex c3 = r * Ac * Ac + r2c * Bc * Bc, c4 = (r + r2c) * Ac * Bc, c6 = r * Bc * Bc + r2c * Ac * Ac;
-            const double nine[9] = {c1 + c3.real(), c1 - c3.real(), c3.imag(), c4.real(), c4.imag() - c2,
+            const double nine[9] = {c1 + c3.real(), c1 - c3.real(), c3.imag(),      c4.real(), c4.imag() - c2,
                                     c4.imag() + c2, c5 + c6.real(), c5 - c6.real(), c6.imag()};
             for (double x : nine) *c++ = static_cast<T>(x);
         }
@@ -425,7 +429,7 @@ public:
                 const lane_vec<T> fr = z[at.f], fi = z[at.f + 1], gr = z[at.g], gi = -z[at.g + 1];
                 z[at.g] = c[3] * fr + c[5] * fi + c[6] * gr + c[8] * gi;
                 z[at.g + 1] = -(c[4] * fr - c[3] * fi + c[8] * gr + c[7] * gi);
-                z[at.f] = c[0] * fr + c[2] * fi + c[3] * gr + c[4] * gi;   // after g: where both are one bin, f holds
+                z[at.f] = c[0] * fr + c[2] * fi + c[3] * gr + c[4] * gi;  // after g: where both are one bin, f holds
                 z[at.f + 1] = c[2] * fr + c[1] * fi + c[5] * gr - c[3] * gi;
             }
             inverse_blocks(time, static_cast<index>(g));
@@ -434,9 +438,9 @@ public:
     }
 
 private:
-    static constexpr index head = 16;   // table[0] and room up to a cache line
+    static constexpr index head = 16;  // table[0] and room up to a cache line
     struct bin_pair {
-        std::int32_t f, g, k;   // vector offsets of Z_k and Z_(m-k)
+        std::int32_t f, g, k;  // vector offsets of Z_k and Z_(m-k)
     };
 
     // where x_i lies in the time tile
@@ -481,10 +485,10 @@ private:
 
     index n_;
     std::optional<lane_fft<T>> fft_;
-    std::unique_ptr<row_engine<T>> rows_;   // set exactly when fft_ is not
+    std::unique_ptr<row_engine<T>> rows_;  // set exactly when fft_ is not
     std::vector<bin_pair> pairs_;
-    std::vector<index> groups_;             // pairs_[groups_[g] .. groups_[g + 1]) lie in blocks g and -g
-    std::vector<T> rotations_;              // 8 per pair
+    std::vector<index> groups_;  // pairs_[groups_[g] .. groups_[g + 1]) lie in blocks g and -g
+    std::vector<T> rotations_;  // 8 per pair
     std::vector<std::complex<double>> turns_;
     T dc_scale_ = 0;
 };

@@ -12,8 +12,8 @@
 
 namespace spectral::cpu::detail {
 
-inline constexpr index few_rows = vector_bytes == 64 ? 8 : 4;   // their sums fit into the registers
-inline constexpr index few_rows_ahead = 4096;                    // bytes: the hardware's prefetching stops at pages
+inline constexpr index few_rows = vector_bytes == 64 ? 8 : 4;  // their sums fit into the registers
+inline constexpr index few_rows_ahead = 4096;  // bytes: the hardware's prefetching stops at pages
 
 // Σ of the lanes, by halves
 template <class T, int Half, int... I>
@@ -22,8 +22,10 @@ SPECTRAL_LANE_INLINE lane_vec<T> fold_lanes(lane_vec<T> v, std::integer_sequence
 }
 template <class T, int Half = lane_count<T> / 2>
 SPECTRAL_LANE_INLINE T sum_lanes(lane_vec<T> v) {
-    if constexpr (Half == 0) return v[0];
-    else return sum_lanes<T, Half / 2>(fold_lanes<T, Half>(v, std::make_integer_sequence<int, lane_count<T>>{}));
+    if constexpr (Half == 0)
+        return v[0];
+    else
+        return sum_lanes<T, Half / 2>(fold_lanes<T, Half>(v, std::make_integer_sequence<int, lane_count<T>>{}));
 }
 
 // sum[r] = w · x[r] over the width
@@ -74,10 +76,14 @@ void few_rows_forward(executor& ex, const_matrix<T> x, matrix_view<const W> w, c
         const auto run = [&]<int Rows>(std::integral_constant<int, Rows>) {
             few_rows_range<Rows, T, W>(first, last, x, w, b, y, mode);
         };
-        if (x.rows() == 1) run(std::integral_constant<int, 1>{});
-        else if (x.rows() == 2) run(std::integral_constant<int, 2>{});
-        else if (x.rows() <= 4) run(std::integral_constant<int, 4>{});
-        else run(std::integral_constant<int, few_rows>{});
+        if (x.rows() == 1)
+            run(std::integral_constant<int, 1>{});
+        else if (x.rows() == 2)
+            run(std::integral_constant<int, 2>{});
+        else if (x.rows() <= 4)
+            run(std::integral_constant<int, 4>{});
+        else
+            run(std::integral_constant<int, few_rows>{});
     });
 }
 

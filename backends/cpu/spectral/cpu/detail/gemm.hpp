@@ -64,9 +64,12 @@ void for_each_panel(index width, F&& f) {
     constexpr index lanes = lane_count<T>;
     for (index j = 0; j < width; j += 3 * lanes) {
         const index count = std::min(3 * lanes, width - j), vectors = (count + lanes - 1) / lanes;
-        if (vectors == 3) f(j, count, std::integral_constant<int, 3>{});
-        else if (vectors == 2) f(j, count, std::integral_constant<int, 2>{});
-        else f(j, count, std::integral_constant<int, 1>{});
+        if (vectors == 3)
+            f(j, count, std::integral_constant<int, 3>{});
+        else if (vectors == 2)
+            f(j, count, std::integral_constant<int, 2>{});
+        else
+            f(j, count, std::integral_constant<int, 1>{});
     }
 }
 
@@ -89,7 +92,7 @@ void gemm_tile(index depth, T alpha, const T* a, index a_stride, const B* b, ind
 
     for (index p = 0; p < n; p += most_columns) {
         const index columns = std::min(most_columns, n - p);
-        for (index k = 0; k == 0 || k < depth; k += depth_block) {   // at least once: a depth of 0 still writes C
+        for (index k = 0; k == 0 || k < depth; k += depth_block) {  // at least once: a depth of 0 still writes C
             const index kc = std::min(depth_block, depth - k);
             for_each_panel<T>(columns, [&]<int Vectors>(index j, index width, std::integral_constant<int, Vectors>) {
                 if constexpr (TransposeB == transpose::no)
@@ -99,13 +102,13 @@ void gemm_tile(index depth, T alpha, const T* a, index a_stride, const B* b, ind
             });
             for (index i = 0; i < m; i += row_block) {
                 const index rows = std::min(row_block, m - i);
-                const T* left = a + i * a_stride + k;   // row r of the block begins at left + r * stride
+                const T* left = a + i * a_stride + k;  // row r of the block begins at left + r * stride
                 index stride = a_stride;
                 if constexpr (panels_of_a) {
                     for (index r = 0; r < rows; r += R)
                         pack_along<R>(a + k * a_stride + i + r, a_stride, kc, std::min(R, rows - r), block + r * kc);
                     left = block;
-                    stride = kc;   // between panels: R kc for R rows
+                    stride = kc;  // between panels: R kc for R rows
                 } else if (moved) {
                     for (index r = 0; r < rows; ++r) std::copy_n(left + r * a_stride, kc, block + r * row_stride);
                     left = block;
@@ -132,7 +135,8 @@ void gemm_here(transpose ta, transpose tb, T alpha, const_matrix<T> a, matrix_vi
     if (c.rows() == 0 || c.width() == 0) return;
     const index depth = ta == transpose::no ? a.width() : a.rows();
     const auto run = [&]<transpose TransposeA, transpose TransposeB>() {
-        gemm_tile<TransposeA, TransposeB, T>(depth, alpha, a.data, a.row_stride, b.data, b.row_stride, mode, c, bias.data);
+        gemm_tile<TransposeA, TransposeB, T>(depth, alpha, a.data, a.row_stride, b.data, b.row_stride, mode, c,
+                                             bias.data);
     };
     using enum transpose;
     if (ta == no) return tb == no ? run.template operator()<no, no>() : run.template operator()<no, yes>();
@@ -146,10 +150,10 @@ void gemm(executor& ex, transpose ta, transpose tb, T alpha, const_matrix<T> a, 
           matrix_view<T> c, const_vector<T> bias = {}) {
     const index m = c.rows(), n = c.width(), depth = ta == transpose::no ? a.width() : a.rows();
     if (m == 0 || n == 0) return;
-    constexpr index row_unit = 16, column_unit = 3 * lane_count<T>;   // whole register tiles
+    constexpr index row_unit = 16, column_unit = 3 * lane_count<T>;  // whole register tiles
     const double work =
         static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(std::max<index>(depth, 1));
-    const index threads = std::min<index>(ex.threads(), static_cast<index>(work / 65536) + 1);   // 2^17 FLOP: ~1 µs
+    const index threads = std::min<index>(ex.threads(), static_cast<index>(work / 65536) + 1);  // 2^17 FLOP: ~1 µs
     index grid_rows = 1, grid_columns = 1;
     double best = -1;
     for (index r = 1; r <= threads; ++r) {

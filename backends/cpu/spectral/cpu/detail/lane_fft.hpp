@@ -34,25 +34,38 @@ inline constexpr int vector_bytes = 16;
 #endif
 
 // One vector register of T. may_alias: tiles are handed around as plain arrays of T.
-template <class T> struct lane_vector;
-template <> struct lane_vector<float> {
+template <class T>
+struct lane_vector;
+template <>
+struct lane_vector<float> {
     typedef float type __attribute__((vector_size(vector_bytes), may_alias));
     typedef float unaligned __attribute__((vector_size(vector_bytes), may_alias, aligned(alignof(float))));
 };
-template <> struct lane_vector<double> {
+template <>
+struct lane_vector<double> {
     typedef double type __attribute__((vector_size(vector_bytes), may_alias));
     typedef double unaligned __attribute__((vector_size(vector_bytes), may_alias, aligned(alignof(double))));
 };
 
-template <class T> using lane_vec = typename lane_vector<T>::type;
-template <class T> inline constexpr int lane_count = vector_bytes / static_cast<int>(sizeof(T));
+template <class T>
+using lane_vec = typename lane_vector<T>::type;
+template <class T>
+inline constexpr int lane_count = vector_bytes / static_cast<int>(sizeof(T));
 
-template <class T> lane_vec<T>* as_lanes(T* p) { return reinterpret_cast<lane_vec<T>*>(p); }
-template <class T> const lane_vec<T>* as_lanes(const T* p) { return reinterpret_cast<const lane_vec<T>*>(p); }
-template <class T> lane_vec<T> load_unaligned(const T* p) {
+template <class T>
+lane_vec<T>* as_lanes(T* p) {
+    return reinterpret_cast<lane_vec<T>*>(p);
+}
+template <class T>
+const lane_vec<T>* as_lanes(const T* p) {
+    return reinterpret_cast<const lane_vec<T>*>(p);
+}
+template <class T>
+lane_vec<T> load_unaligned(const T* p) {
     return *reinterpret_cast<const typename lane_vector<T>::unaligned*>(p);
 }
-template <class T> void store_unaligned(T* p, lane_vec<T> v) {
+template <class T>
+void store_unaligned(T* p, lane_vec<T> v) {
     *reinterpret_cast<typename lane_vector<T>::unaligned*>(p) = v;
 }
 
@@ -71,8 +84,9 @@ template <class T, int Group, bool High, int... I>
 SPECTRAL_LANE_INLINE lane_vec<T> unpack_lanes(lane_vec<T> a, lane_vec<T> b, std::integer_sequence<int, I...>) {
     constexpr int block = 16 / static_cast<int>(sizeof(T)), n = lane_count<T>;
     // position I: block I / block; inside it groups alternate between a and b, taken from the low or high half
-    return __builtin_shufflevector(a, b, (I / block * block + (High ? block / 2 : 0) + I % block / (2 * Group) * Group +
-                                          I % Group + (I / Group % 2 ? n : 0))...);
+    return __builtin_shufflevector(a, b,
+                                   (I / block * block + (High ? block / 2 : 0) + I % block / (2 * Group) * Group +
+                                    I % Group + (I / Group % 2 ? n : 0))...);
 }
 template <class T, bool Odd, int... I>
 SPECTRAL_LANE_INLINE lane_vec<T> pick_blocks(lane_vec<T> a, lane_vec<T> b, std::integer_sequence<int, I...>) {
@@ -85,7 +99,7 @@ SPECTRAL_LANE_INLINE void transpose_lanes(lane_vec<T>* r) {
     constexpr int n = lane_count<T>, block = 16 / static_cast<int>(sizeof(T)), blocks = n / block;
     constexpr auto all = std::make_integer_sequence<int, n>{};
     lane_vec<T> t[n];
-    SPECTRAL_LANE_UNROLL for (int g = 0; g < n; g += block) {   // block x block inside the 128-bit blocks
+    SPECTRAL_LANE_UNROLL for (int g = 0; g < n; g += block) {  // block x block inside the 128-bit blocks
         if constexpr (block == 4) {
             const lane_vec<T> a = unpack_lanes<T, 1, false>(r[g], r[g + 1], all);
             const lane_vec<T> b = unpack_lanes<T, 1, true>(r[g], r[g + 1], all);
@@ -100,7 +114,7 @@ SPECTRAL_LANE_INLINE void transpose_lanes(lane_vec<T>* r) {
             t[g + 1] = unpack_lanes<T, 1, true>(r[g], r[g + 1], all);
         }
     }
-    SPECTRAL_LANE_UNROLL for (int c = 0; c < block; ++c) {      // then the blocks themselves
+    SPECTRAL_LANE_UNROLL for (int c = 0; c < block; ++c) {  // then the blocks themselves
         if constexpr (blocks == 4) {
             const lane_vec<T> e0 = pick_blocks<T, false>(t[c], t[block + c], all);
             const lane_vec<T> o0 = pick_blocks<T, true>(t[c], t[block + c], all);
@@ -121,15 +135,19 @@ SPECTRAL_LANE_INLINE void transpose_lanes(lane_vec<T>* r) {
 
 // ---- short transforms in registers ---------------------------------------------------------------------------------
 
-template <int R> struct odd_roots;   // cos and sin of 2 pi j / R, j = 1 .. R / 2
-template <> struct odd_roots<3> {
+template <int R>
+struct odd_roots;  // cos and sin of 2 pi j / R, j = 1 .. R / 2
+template <>
+struct odd_roots<3> {
     static constexpr double c[] = {1, -0.5}, s[] = {0, 0.86602540378443864676};
 };
-template <> struct odd_roots<5> {
+template <>
+struct odd_roots<5> {
     static constexpr double c[] = {1, 0.30901699437494742410, -0.80901699437494742410};
     static constexpr double s[] = {0, 0.95105651629515357212, 0.58778525229247312917};
 };
-template <> struct odd_roots<7> {
+template <>
+struct odd_roots<7> {
     static constexpr double c[] = {1, 0.62348980185873353053, -0.22252093395631440429, -0.90096886790241912624};
     static constexpr double s[] = {0, 0.78183148246802980871, 0.97492791218182360702, 0.43388373911755812048};
 };
@@ -162,7 +180,7 @@ SPECTRAL_LANE_INLINE void dft(lane_vec<T>* re, lane_vec<T>* im) {
         SPECTRAL_LANE_UNROLL for (int k = 1; k <= h; ++k) {
             V cr = r0, ci = i0, ur = V{}, ui = V{};
             SPECTRAL_LANE_UNROLL for (int j = 1; j <= h; ++j) {
-                const int p = j * k % R, f = p <= h ? p : R - p;   // cos is even, sin odd around R / 2
+                const int p = j * k % R, f = p <= h ? p : R - p;  // cos is even, sin odd around R / 2
                 const T c = static_cast<T>(odd_roots<R>::c[f]);
                 const T s = static_cast<T>(p <= h ? odd_roots<R>::s[f] : -odd_roots<R>::s[f]);
                 cr += c * tr[j];
@@ -186,7 +204,7 @@ SPECTRAL_LANE_INLINE void dft(lane_vec<T>* re, lane_vec<T>* im) {
         im[2] = ai - ci;
         re[3] = br - di;
         im[3] = bi + dr;
-    } else {   // R = 2 H: even and odd samples, then one butterfly (6, 8)
+    } else {  // R = 2 H: even and odd samples, then one butterfly (6, 8)
         constexpr int H = R / 2;
         V er[H], ei[H], qr[H], qi[H];
         SPECTRAL_LANE_UNROLL for (int j = 0; j < H; ++j) {

@@ -15,13 +15,16 @@
 namespace spectral::cpu::detail {
 
 // One register of T from where the values are stored: as they are, or as bfloat16, the upper halves of floats.
-template <class T> struct narrow_lanes;
-template <> struct narrow_lanes<float> {
+template <class T>
+struct narrow_lanes;
+template <>
+struct narrow_lanes<float> {
     typedef std::uint16_t stored __attribute__((vector_size(vector_bytes / 2), may_alias, aligned(2)));
     typedef std::uint32_t bits __attribute__((vector_size(vector_bytes)));
     typedef float wide __attribute__((vector_size(vector_bytes)));
 };
-template <> struct narrow_lanes<double> {
+template <>
+struct narrow_lanes<double> {
     typedef std::uint16_t stored __attribute__((vector_size(vector_bytes / 4), may_alias, aligned(2)));
     typedef std::uint32_t bits __attribute__((vector_size(vector_bytes / 2)));
     typedef float wide __attribute__((vector_size(vector_bytes / 2)));
@@ -32,7 +35,8 @@ lane_vec<T> load_widened(const Stored* p) {
         return load_unaligned(p);
     } else {
         using lanes = narrow_lanes<T>;
-        const auto bits = __builtin_convertvector(*reinterpret_cast<const typename lanes::stored*>(p), typename lanes::bits) << 16;
+        const auto bits =
+            __builtin_convertvector(*reinterpret_cast<const typename lanes::stored*>(p), typename lanes::bits) << 16;
         return __builtin_convertvector(reinterpret_cast<typename lanes::wide>(bits), lane_vec<T>);
     }
 }

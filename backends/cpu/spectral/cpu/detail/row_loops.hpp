@@ -7,7 +7,8 @@ namespace spectral::cpu::detail {
 
 // Whether exp, square_root and their like are code without calls for T (float), so that a loop around them can be asked
 // to be vectorised. In double they are the library's; clang would warn at every such loop.
-template <class T> inline constexpr bool straight_line = sizeof(T) == 4;
+template <class T>
+inline constexpr bool straight_line = sizeof(T) == 4;
 
 // Rows that one thread should have at least: less work than this costs less than waking a thread.
 constexpr index rows_grain(index width) { return std::max<index>(1, 16384 / std::max<index>(width, 1)); }
@@ -42,7 +43,7 @@ T row_sum(index n, F&& term) {
 template <class T, class F>
 vector_view<T> column_sums(executor& ex, index rows, index width, F&& add) {
     constexpr index unit = 64 / static_cast<index>(sizeof(T));
-    const index stride = (width + unit - 1) / unit * unit, threads = ex.threads();   // no two threads in a cache line
+    const index stride = (width + unit - 1) / unit * unit, threads = ex.threads();  // no two threads in a cache line
     auto total = ex.memory().template matrix<T>(threads, stride),
          block = ex.memory().template matrix<T>(threads, stride);
     std::fill_n(total.data, total.size(), T(0));
