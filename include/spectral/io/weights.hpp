@@ -25,7 +25,7 @@ inline bool optional_tensor(std::string_view name) { return name.ends_with("rout
 template <executor Exec, class T, class File>
 bool share_weight(Exec&, parameter_store<Exec, T>& store, const File& file, const std::string& stored, parameter<T>& p) {
     if constexpr (requires { requires Exec::reads_host_memory; }) {
-        const tensor_entry entry = file.at(stored);
+        const tensor_entry& entry = file.at(stored);
         const auto owner = file.owner(stored);
         const std::byte* data = entry.data.data();
         if (!owner || entry.dtype != dtype::bf16 || reinterpret_cast<std::uintptr_t>(data) % alignof(bfloat16) != 0) return false;
