@@ -4,6 +4,7 @@
 #include "generation.hpp"
 
 #include <iostream>
+#include <utility>
 
 namespace spectral::cli {
 namespace {
@@ -36,21 +37,30 @@ void run_generate(generate_options& o) {
     const bool streams = prompts.size() == 1 && !o.jsonl;
     std::vector<answer> answers;
     for (std::size_t s = 0; s < prompts.size(); ++s) answers.emplace_back(tok, o.generation.stop);
-    if (streams && !o.only_new) std::cout << o.prompts[0] << std::flush;
+    bool shown = !streams || o.only_new;
+    const auto show_prompt = [&] {  // not before the model has taken it
+        if (!std::exchange(shown, true)) std::cout << o.prompts[0];
+    };
     generation_cost cost;
-    const auto ids = generate_measured(*r, prompts, o.generation, [&](index s, row_index id) {
-        answer& a = answers[static_cast<std::size_t>(s)];
-        const std::string piece = a.push(id);
-        if (streams) std::cout << piece << std::flush;
-        return !a.stopped();
-    }, cost);
+    const auto ids = generate_measured(
+        *r, prompts, o.generation,
+        [&](index s, row_index id) {
+            answer& a = answers[static_cast<std::size_t>(s)];
+            show_prompt();
+            const std::string piece = a.push(id);
+            if (streams) std::cout << piece << std::flush;
+            return !a.stopped();
+        },
+        cost);
+    show_prompt();
     for (std::size_t s = 0; s < prompts.size(); ++s) {
         const std::string rest = answers[s].finish();
         if (o.jsonl) {
             const bool full = static_cast<index>(prompts[s].size() + ids[s].size()) >= model.longest();
-            const char* finish = answers[s].stopped()                                                ? "stop"
-                                 : full || static_cast<index>(ids[s].size()) >= o.generation.how.max_new_tokens ? "length"
-                                                                                                     : "end";
+            const char* finish = answers[s].stopped() ? "stop"
+                                 : full || static_cast<index>(ids[s].size()) >= o.generation.how.max_new_tokens
+                                     ? "length"
+                                     : "end";
             std::cout << nlohmann::ordered_json{{"prompt", o.prompts[s]},
                                                 {"text", answers[s].text()},
                                                 {"ids", ids[s]},

@@ -24,6 +24,14 @@ void check_sizes(const std::filesystem::path& path, const std::vector<parameter_
           files.name(), " holds ", stored, " values");
 }
 
+// without their dropout: what is loaded is looked at, not trained
+std::map<std::string, lora_options> adapters_of(const route_files& route, const std::vector<std::string>& modules) {
+    const auto file = find_checkpoint(route.adapter) / "adapter_config.json";
+    auto adapters = parse_peft_config(read_json_file(file), file.string(), modules);
+    for (auto& [path, o] : adapters) o.dropout = 0;
+    return adapters;
+}
+
 weight_storage storage_of(const runner_choice& c) {
     if (c.storage == "bf16") return weight_storage::bf16;
     check(c.storage.empty() || c.storage == c.dtype, "--storage " + c.storage, "--dtype is ", c.dtype,
@@ -48,7 +56,7 @@ void add_runner_options(CLI::App& app, runner_choice& choice_) {
         ->check(CLI::Range(0, 4096).description(""));
 }
 void add_route_options(CLI::App& app, route_files& files) {
-    option(app, "--adapter", files.adapter, "DIR", "low-rank adapter over a Qwen2 model, as PEFT writes it, or a run")
+    option(app, "--adapter", files.adapter, "DIR", "low-rank adapter, as PEFT writes it, or a run")
         ->group("LayerRoute");
     option(app, "--router", files.router, "DIR", "skip gates (router_config.json, router.safetensors), or a run")
         ->group("LayerRoute");
@@ -106,10 +114,7 @@ std::filesystem::path model_directory::run() const {
 
 layer_route_model with_route(const qwen2_config& backbone, const route_files& route) {
     layer_route_model m{backbone, {}};
-    if (!route.adapter.empty()) {
-        const auto file = find_checkpoint(route.adapter) / "adapter_config.json";
-        m.route.lora_by_module = parse_peft_config(read_json_file(file), file.string(), backbone);
-    }
+    if (!route.adapter.empty()) m.route.lora_by_module = adapters_of(route, linear_modules(backbone));
     if (!route.router.empty()) {
         const auto file = find_checkpoint(route.router) / "router_config.json";
         const auto json = read_json_file(file);
@@ -137,14 +142,16 @@ std::unique_ptr<runner> model_directory::load(const runner_choice& choice, const
         load_route(*r, route);
         return r;
     }
-    check(route.adapter.empty() && route.router.empty(), path.string(),
-          "--adapter and --router: expected a qwen2 model, found a CHIAR model");
+    check(route.router.empty(), path.string(), "--router: expected a qwen2 model, found a CHIAR model");
     check(storage_of(choice) == weight_storage::as_computed, path.string(),
           "--storage bf16: expected a qwen2 model, found a CHIAR model");
     const weight_files weights = weight_files::of_file(weights_file(path));
     check_sizes(path, parameters_of(chiar()), weights);
-    auto r = choice.make(chiar(), for_training);
-    r->load_weights(weights);
+    chiar_config c = chiar();
+    if (!route.adapter.empty()) c.adapters = adapters_of(route, linear_modules(c));
+    auto r = choice.make(c, for_training);
+    r->load_weights(weights, backbone_weights);
+    load_route(*r, route);
     return r;
 }
 

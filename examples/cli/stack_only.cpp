@@ -41,6 +41,18 @@ std::vector<parameter_size> parameters_of(const chiar_config& config) {
     return out;
 }
 
+std::vector<std::string> linear_modules(const chiar_config& config) {
+    chiar_config c = config;
+    if (!c.has_positions()) c.max_seq_len = 1;
+    std::vector<std::string> out;
+    with_chiar_stack<exec, float>(c, [&]<class Stack>(std::type_identity<Stack>) {
+        exec ex;
+        Stack stack(ex, c);
+        for_each_linear(stack, [&](const std::string& path, auto&) { out.push_back(path); });
+    });
+    return out;
+}
+
 std::vector<parameter_size> parameters_of(const layer_route_model& m) {
     layer_route_model small = m;
     small.backbone.max_position_embeddings = 1;  // no rotary table

@@ -15,5 +15,7 @@ struct parameter_size {
 };
 std::vector<parameter_size> parameters_of(const chiar_config& c);
 std::vector<parameter_size> parameters_of(const layer_route_model& m);
+// Paths of a CHIAR model's linear maps: what adapters may sit on.
+std::vector<std::string> linear_modules(const chiar_config& c);
 
 }  // namespace spectral::cli

@@ -265,7 +265,7 @@ TEST_CASE("layer_route: training runs every block, whatever evaluation is forced
 TEMPLATE_LIST_TEST_CASE("layer_route: adapters switched off are no adapters", "[models][layer_route]", targets) {
     made<TestType> plain(tiny()), m(adapted());
     const auto adapters = [&](bool on) {
-        m.stack().for_each_linear([on](const std::string&, auto& l) { l.adapter_on = on; });
+        for_each_linear(m.stack(), [on](const std::string&, auto& l) { l.adapter_on = on; });
     };
     const auto want = plain.logits(), with = m.logits();
     CHECK(with != want);
@@ -281,8 +281,7 @@ TEMPLATE_LIST_TEST_CASE("layer_route: adapters switched off are no adapters", "[
     adapters(true);
     CHECK(m.logits() == with);
     // one map's adapter alone makes a difference
-    m.stack().for_each_linear(
-        [&](const std::string& path, auto& l) { l.adapter_on = path != "model.layers.1.self_attn.v_proj"; });
+    for_each_linear(m.stack(), [&](const std::string& path, auto& l) { l.adapter_on = path != "model.layers.1.self_attn.v_proj"; });
     CHECK(m.logits() != with);
 }
 

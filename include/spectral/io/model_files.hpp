@@ -2,6 +2,7 @@
 // include/spectral/io/model_files.hpp: what the directory of a model holds, by kind of model
 //
 //   CHIAR-Former, baseline, classifier, Qwen2    config.json            model.safetensors
+//   adapters on a frozen CHIAR-Former            adapter_config.json    adapter_model.safetensors     (PEFT's)
 //   LayerRoute on a frozen backbone              adapter_config.json    adapter_model.safetensors     (PEFT's)
 //                                                router_config.json     router.safetensors
 #pragma once
@@ -30,6 +31,7 @@ inline const model_part router_part{"router.safetensors", {.holds = is_router}};
 
 // What the directory of this model holds.
 inline model_files files_of(const chiar_config& c) {
+    if (!c.adapters.empty()) return {{{"adapter_config.json", write_peft_config(c.adapters, {}, "")}}, {adapter_part}};
     return {{{"config.json", write_chiar_config(c)}}, {{"model.safetensors", {}}}};
 }
 // The same for Qwen2 and LayerRoute: a frozen backbone is not among the files.

@@ -10,8 +10,10 @@
 
 #include <array>
 #include <cmath>
+#include <cstdlib>
 #include <iterator>
 #include <regex>
+#include <set>
 
 namespace spectral {
 
@@ -32,6 +34,11 @@ inline std::regex module_pattern(const std::string& pattern, std::string_view wh
         fail(where, key, ": expected a regular expression, found ", in_quotes(pattern));
     }
 }
+// N of a path with "layers.N."; -1 of another
+inline index layer_of(const std::string& path) {
+    const std::size_t at = path.find("layers.");
+    return at == path.npos ? -1 : std::atol(path.c_str() + at + 7);
+}
 // rank_pattern and alpha_pattern: the first key that matches the end of the path as a regular expression
 inline double pattern_value(const nlohmann::json& patterns, const std::string& path, double otherwise, std::string_view where, const char* key) {
     if (!patterns.is_object()) return otherwise;
@@ -43,8 +50,17 @@ inline double pattern_value(const nlohmann::json& patterns, const std::string& p
 }
 }  // namespace detail
 
-// adapter_config.json -> options of every adapted module of the backbone
-inline std::map<std::string, lora_options> parse_peft_config(const nlohmann::json& json, std::string_view where, const qwen2_config& backbone) {
+// The linear maps of a backbone's blocks, by path.
+inline std::vector<std::string> linear_modules(const qwen2_config& backbone) {
+    std::vector<std::string> out;
+    for (index l = 0; l < backbone.num_hidden_layers; ++l)
+        for (const char* module : lora_modules) out.push_back("model.layers." + std::to_string(l) + "." + module);
+    return out;
+}
+
+// adapter_config.json -> options of every adapted module among these
+inline std::map<std::string, lora_options> parse_peft_config(const nlohmann::json& json, std::string_view where,
+                                                             const std::vector<std::string>& modules) {
     check(json.is_object(), where, "expected a JSON object");
     const auto get = [&](const char* key) { return json.contains(key) ? json[key] : nlohmann::json(); };
     check(get("peft_type") == "LORA", where, "peft_type: expected \"LORA\", found ", get("peft_type").dump().substr(0, 60));
@@ -74,46 +90,43 @@ inline std::map<std::string, lora_options> parse_peft_config(const nlohmann::jso
     };
     check(!target.is_null(), where, "target_modules: expected a list, a regular expression or \"all-linear\", found none");
     std::map<std::string, lora_options> out;
-    for (index l = 0; l < backbone.num_hidden_layers; ++l) {
+    for (const std::string& path : modules) {
+        const index l = detail::layer_of(path);
         if (layers.is_array() && std::find(layers.begin(), layers.end(), l) == layers.end()) continue;
         if (layers.is_number_integer() && layers != l) continue;
-        for (const char* module : lora_modules) {
-            const std::string path = "model.layers." + std::to_string(l) + "." + module;
-            if (!matches(target, path, "target_modules") || (!exclude.is_null() && matches(exclude, path, "exclude_modules"))) continue;
-            lora_options o;
-            const double own_rank = detail::pattern_value(get("rank_pattern"), path, rank, where, "rank_pattern");
-            check(own_rank >= 1 && own_rank <= 1 << 20 && own_rank == std::floor(own_rank), where,
-                  "r: expected a whole number from 1 to ", 1 << 20, ", found ", own_rank);
-            o.rank = static_cast<index>(own_rank);
-            o.alpha = detail::pattern_value(get("alpha_pattern"), path, alpha, where, "alpha_pattern");
-            o.dropout = dropout;
-            o.rank_stabilized = get("use_rslora") == true;
-            out.emplace(path, o);
-        }
+        if (!matches(target, path, "target_modules") || (!exclude.is_null() && matches(exclude, path, "exclude_modules"))) continue;
+        lora_options o;
+        const double own_rank = detail::pattern_value(get("rank_pattern"), path, rank, where, "rank_pattern");
+        check(own_rank >= 1 && own_rank <= 1 << 20 && own_rank == std::floor(own_rank), where, "r: expected a whole number from 1 to ",
+              1 << 20, ", found ", own_rank);
+        o.rank = static_cast<index>(own_rank);
+        o.alpha = detail::pattern_value(get("alpha_pattern"), path, alpha, where, "alpha_pattern");
+        o.dropout = dropout;
+        o.rank_stabilized = get("use_rslora") == true;
+        out.emplace(path, o);
     }
     check(!out.empty(), where, "target_modules: none of the backbone's modules match ", target.dump().substr(0, 120));
     return out;
 }
 
+inline std::map<std::string, lora_options> parse_peft_config(const nlohmann::json& json, std::string_view where,
+                                                             const qwen2_config& backbone) {
+    return parse_peft_config(json, where, linear_modules(backbone));
+}
+
 // The adapters of a configuration, as PEFT writes them: keys sorted, two spaces. Modules are listed by name where every
 // block has them, else by path; ranks and alphas that differ from the first adapter's become patterns.
-inline std::string write_peft_config(const layer_route_config& r, const qwen2_config& backbone) {
-    std::map<std::string, lora_options> adapters;
-    std::map<std::string, index> blocks;   // how many have the module
-    for (index l = 0; l < backbone.num_hidden_layers; ++l)
-        for (const std::string module : lora_modules) {
-            const std::string path = "model.layers." + std::to_string(l) + "." + module;
-            const auto options = r.adapter_of(path);
-            if (!options) continue;
-            adapters.emplace(path, *options);
-            ++blocks[module];
-        }
+inline std::string write_peft_config(const std::map<std::string, lora_options>& adapters, const std::vector<std::string>& modules,
+                                     const std::string& base_model) {
     check(!adapters.empty(), "adapter_config.json", "target_modules: none of the backbone's modules is named");
     const lora_options& first = adapters.begin()->second;
-    const bool everywhere = std::all_of(blocks.begin(), blocks.end(), [&](const auto& m) { return m.second == backbone.num_hidden_layers; });
+    std::set<std::string> names;
+    for (const auto& [path, o] : adapters) names.insert(path.substr(path.rfind('.') + 1));
+    const bool everywhere = !modules.empty() && std::all_of(modules.begin(), modules.end(), [&](const std::string& path) {
+        return adapters.count(path) || !names.count(path.substr(path.rfind('.') + 1));
+    });
     std::vector<std::string> targets;
-    if (everywhere)
-        for (const auto& [module, count] : blocks) targets.push_back(module.substr(module.find('.') + 1));
+    if (everywhere) targets.assign(names.begin(), names.end());
     nlohmann::json ranks = nlohmann::json::object(), alphas = nlohmann::json::object();
     for (const auto& [path, o] : adapters) {
         if (!everywhere) targets.push_back(path);
@@ -123,11 +136,18 @@ inline std::string write_peft_config(const layer_route_config& r, const qwen2_co
               "dropout and rank stabilisation of an adapter: expected those of the others, which is all the file can say");
     }
     std::sort(targets.begin(), targets.end());
-    const nlohmann::json json{{"peft_type", "LORA"}, {"task_type", "CAUSAL_LM"}, {"base_model_name_or_path", r.base_model}, {"r", first.rank},
+    const nlohmann::json json{{"peft_type", "LORA"}, {"task_type", "CAUSAL_LM"}, {"base_model_name_or_path", base_model}, {"r", first.rank},
         {"lora_alpha", first.alpha}, {"lora_dropout", first.dropout}, {"target_modules", targets}, {"bias", "none"}, {"fan_in_fan_out", false},
         {"inference_mode", true}, {"use_rslora", first.rank_stabilized}, {"use_dora", false}, {"modules_to_save", nullptr},
         {"rank_pattern", ranks}, {"alpha_pattern", alphas}, {"init_lora_weights", true}, {"revision", nullptr}};
     return json.dump(2) + "\n";
+}
+
+inline std::string write_peft_config(const layer_route_config& r, const qwen2_config& backbone) {
+    std::map<std::string, lora_options> adapters;
+    for (const std::string& path : linear_modules(backbone))
+        if (const auto options = r.adapter_of(path)) adapters.emplace(path, *options);
+    return write_peft_config(adapters, linear_modules(backbone), r.base_model);
 }
 
 // how a parameter of the stack is named in adapter_model.safetensors

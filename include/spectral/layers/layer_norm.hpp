@@ -34,8 +34,8 @@ struct layer_norm {
     // dL_ds: gradient of what was normalised, so of x and of r alike
     void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, matrix_view<T> dL_ds, saved& s,
                   write mode = write::overwrite) {
-        layer_norm_backward(p.ex, dL_dy, s.s, weight.vector(), s.mean, s.rstd, dL_ds, weight.grad_vector(),
-                            bias.grad_vector(), mode);
+        layer_norm_backward(p.ex, dL_dy, s.s, weight.vector(), s.mean, s.rstd, dL_ds, p.gradient_vector_of(weight),
+                            p.gradient_vector_of(bias), mode);
     }
 
     template <class F>

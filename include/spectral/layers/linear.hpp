@@ -57,10 +57,31 @@ struct linear {
 
     template <class F>
     void visit_parameters(F&& f, const std::string& prefix) {
+        if constexpr (requires { f.visit_linear(prefix, *this); }) f.visit_linear(prefix, *this);
         f(prefix + "weight", weight);
         f(prefix + "bias", bias);
         if (adapter) adapter->visit_parameters(f, prefix);
     }
 };
+
+namespace detail {
+// A visitor of parameters that stops at linear maps.
+template <class F>
+struct linear_visitor {
+    F& f;
+    template <class Parameter>
+    void operator()(const std::string&, Parameter&) const {}
+    template <class Linear>
+    void visit_linear(const std::string& prefix, Linear& map) const {
+        if (map.weight.used()) f(prefix.substr(0, prefix.size() - 1), map);
+    }
+};
+}  // namespace detail
+
+// f(path, linear) for every linear map of a model or layer: what an adapter may sit on
+template <class Model, class F>
+void for_each_linear(Model& model, F&& f) {
+    model.visit_parameters(detail::linear_visitor<F>{f}, std::string{});
+}
 
 }  // namespace spectral

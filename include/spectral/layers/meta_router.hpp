@@ -65,8 +65,8 @@ struct meta_router {
         add(p.ex, direct, dL_dx);
         if (options.pool != meta_pool::fixed) {
             auto dL_dpooled = p.matrix(s.pooled.rows(), s.pooled.width());
-            sigmoid_gate_backward(p.ex, dL_dgate, s.gate, s.pooled, weight.matrix(), dL_dpooled, weight.grad,
-                                  bias.grad_vector());
+            sigmoid_gate_backward(p.ex, dL_dgate, s.gate, s.pooled, weight.matrix(), dL_dpooled, p.gradient_of(weight),
+                                  p.gradient_vector_of(bias));
             mean_pool_backward(p.ex, dL_dpooled, p.rows, scope(), dL_dx);
         }
         first.backward(p, dL_dinner, dL_dx, s.layer);

@@ -84,6 +84,13 @@ struct pass {
         return ex.memory().template matrix<statistic<T>>(n, c);
     }
     vector_view<row_index> row_indices(index n) const { return ex.memory().template vector<row_index>(n); }
+    // where backward writes a parameter's gradient: scratch memory if the parameter is frozen
+    matrix_view<statistic<T>> gradient_of(const parameter<T>& w) const {
+        return w.grad.data ? w.grad : statistics(w.value.rows(), w.value.width());
+    }
+    vector_view<statistic<T>> gradient_vector_of(const parameter<T>& w) const {
+        return w.grad.data ? w.grad_vector() : statistics(w.size());
+    }
     matrix_view<T> zeros(index n, index c) const { return ex.memory().template zeros<T, 2>({n, c}); }
 };
 

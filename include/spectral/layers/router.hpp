@@ -223,8 +223,8 @@ struct learned_gate {
         if (options.mode == routing_mode::budget && n > 0)
             add_constant(p.ex, dL_ds.columns(K - 1, 1), p.loss_weight * s.pressure / static_cast<double>(n));
         auto dL_dentropy = p.statistics(n);
-        token_gate_backward(p.ex, dL_ds, s.s, s.x, s.entropy, weight.matrix(), dL_dx, dL_dentropy, weight.grad,
-                            bias.grad_vector());
+        token_gate_backward(p.ex, dL_ds, s.s, s.x, s.entropy, weight.matrix(), dL_dx, dL_dentropy, p.gradient_of(weight),
+                            p.gradient_vector_of(bias));
         spectral_entropy_backward(p.ex, dL_dentropy, s.x, config.dct_norm, dL_dx);
     }
 

@@ -27,8 +27,8 @@ struct token_embedding {
     // dL_dx is used as scratch
     void backward(pass<Exec, T>& p, const_vector<row_index> ids, matrix_view<T> dL_dx) {
         dropout(p.ex, dL_dx, drop, p.draw(-1, 0), dL_dx);
-        if (positions.used()) embedding_backward(p.ex, p.rows.position, dL_dx, positions.grad);
-        embedding_backward(p.ex, ids, dL_dx, tokens.grad);
+        if (positions.grad.data) embedding_backward(p.ex, p.rows.position, dL_dx, positions.grad);
+        if (tokens.grad.data) embedding_backward(p.ex, ids, dL_dx, tokens.grad);
     }
     template <class F>
     void visit_parameters(F&& f, const std::string& prefix) {

@@ -3,9 +3,11 @@
 //
 // Field names are the keys of config.json (io/chiar_config_json.hpp reads and writes it).
 #pragma once
+#include <spectral/layers/lora.hpp>
 #include <spectral/layers/meta_router.hpp>
 #include <spectral/layers/router.hpp>
 
+#include <map>
 #include <optional>
 
 namespace spectral {
@@ -47,6 +49,9 @@ struct chiar_config {
     bool rbf_causal = true;
     index num_classes = 0;  // chiar_classifier
     std::vector<std::pair<std::string, index>> task_classes;  // mixed training: further heads, (task, classes)
+
+    // low-rank adapters by path of a linear map ("layers.1.attn.qkv"): the rest of the stack is frozen; not in config.json
+    std::map<std::string, lora_options> adapters;
 
     // the published small and 400M shapes (d 256, 4 layers; d 1024, 28 layers)
     static chiar_config small() { return {}; }

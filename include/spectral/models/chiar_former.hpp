@@ -65,6 +65,7 @@ struct chiar_stack {
         if (c.has_meta_router())
             gate.emplace(c.d_model, meta_options{c.meta_pool, c.meta_gate_value.value_or(1), c.meta_gate_threshold});
         for (index l = 1; l + 1 < c.n_layers; ++l) middle.emplace_back(at(l), ex, at(l), router_at(l));
+        adapt_stack(*this, c.adapters);
     }
 
     struct saved {

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // include/spectral/models/chiar_parts.hpp: what chiar_former and full_attention make of a chiar_config
 #pragma once
+#include <spectral/layers/linear.hpp>
 #include <spectral/layers/token_operator.hpp>
 #include <spectral/models/chiar_config.hpp>
+
+#include <set>
 
 namespace spectral {
 
@@ -32,6 +35,20 @@ operator_config<Exec, T> make_operator_config(const chiar_config& c,
             .rbf_causal = c.rbf_causal,
             .rbf_gamma = c.rbf_gamma,
             .n_random_features = c.n_random_features};
+}
+
+// The adapters of the configuration, on a stack that they freeze.
+template <class Stack>
+void adapt_stack(Stack& stack, const std::map<std::string, lora_options>& adapters) {
+    if (adapters.empty()) return;
+    stack.visit_parameters([](const std::string&, auto& p) { p.trainable = false; }, std::string{});
+    std::set<std::string> known;
+    for_each_linear(stack, [&](const std::string& path, auto& map) {
+        known.insert(path);
+        if (const auto own = adapters.find(path); own != adapters.end()) map.adapt(own->second, path);
+    });
+    for (const auto& [path, options] : adapters)
+        check(known.count(path) != 0, "adapters", "expected linear maps of the model, found \"", path, "\"");
 }
 
 // heads of a classifier (one, without a name) and of mixed training (one a task): (task, classes)

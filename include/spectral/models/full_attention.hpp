@@ -32,6 +32,7 @@ struct attention_stack {
             const auto at = make_operator_config<Exec, T>(c, rotary, l);
             blocks.emplace_back(at, at);
         }
+        adapt_stack(*this, c.adapters);
     }
 
     struct saved {

@@ -139,22 +139,6 @@ struct qwen2_stack {
     }
     parameter<T>& head() { return lm_head.used() ? lm_head : embedding; }
 
-    // f(path, linear) for every linear map of every block: what an adapter may sit on
-    template <class F>
-    void for_each_linear(F&& f) {
-        for (std::size_t l = 0; l < blocks.size(); ++l) {
-            const std::string at = "model.layers." + std::to_string(l) + ".";
-            auto& [attention, mlp] = blocks[l];
-            f(at + "self_attn.q_proj", attention.q_proj);
-            f(at + "self_attn.k_proj", attention.k_proj);
-            f(at + "self_attn.v_proj", attention.v_proj);
-            f(at + "self_attn.o_proj", attention.o_proj);
-            f(at + "mlp.gate_proj", mlp.gate_proj);
-            f(at + "mlp.up_proj", mlp.up_proj);
-            f(at + "mlp.down_proj", mlp.down_proj);
-        }
-    }
-
     // Key/value room of a block is made when its first open sequence writes: a block that stays closed has none.
     decode_state<Exec, T> make_decode_state(Exec&, index sequences, index capacity) {
         decode_state<Exec, T> state;
@@ -185,7 +169,7 @@ private:
                 p.narrow = narrow && !gate && p.shape.size() == 2;
             },
             "");
-        for_each_linear([&](const std::string& path, linear<Exec, T>& target) {
+        spectral::for_each_linear(*this, [&](const std::string& path, linear<Exec, T>& target) {
             const auto options = r.adapter_of(path);
             if (!options) return;
             target.adapt(*options, path);

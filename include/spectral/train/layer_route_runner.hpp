@@ -15,7 +15,7 @@ public:
     const layer_route_model& config() const override { return this->model_.config; }
     void set_objective(gate_objective objective) override { stack().objective = std::move(objective); }
     void use_adapters(bool on) override {
-        stack().for_each_linear([on](const std::string&, linear<Exec, T>& l) { l.adapter_on = on; });
+        for_each_linear(stack(), [on](const std::string&, linear<Exec, T>& l) { l.adapter_on = on; });
     }
     void force_open(std::vector<char> blocks) override {
         check(blocks.empty() || blocks.size() == stack().blocks.size(), "force_open", "blocks: expected ", stack().blocks.size(),
@@ -34,7 +34,7 @@ public:
         return shares;
     }
     void merge_adapters() override {
-        stack().for_each_linear([this](const std::string&, linear<Exec, T>& l) { l.merge(*this->ex_); });
+        for_each_linear(stack(), [this](const std::string&, linear<Exec, T>& l) { l.merge(*this->ex_); });
     }
 
 private:
