@@ -281,7 +281,8 @@ TEMPLATE_LIST_TEST_CASE("layer_route: adapters switched off are no adapters", "[
     adapters(true);
     CHECK(m.logits() == with);
     // one map's adapter alone makes a difference
-    for_each_linear(m.stack(), [&](const std::string& path, auto& l) { l.adapter_on = path != "model.layers.1.self_attn.v_proj"; });
+    for_each_linear(
+        m.stack(), [&](const std::string& path, auto& l) { l.adapter_on = path != "model.layers.1.self_attn.v_proj"; });
     CHECK(m.logits() != with);
 }
 

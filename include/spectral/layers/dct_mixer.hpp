@@ -62,7 +62,8 @@ struct dct_mixer {
     void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s) {
         if (ffn.used()) return backward_with_feed_forward(p, dL_dy, dL_dx, s);
         spectral_mix_backward(p.ex, dL_dy, s.x, s.rows, w.vector(), dct_norm, norm.weight.vector(), s.stats, dL_dx,
-                              p.gradient_vector_of(w), p.gradient_vector_of(norm.weight), p.gradient_vector_of(norm.bias));
+                              p.gradient_vector_of(w), p.gradient_vector_of(norm.weight),
+                              p.gradient_vector_of(norm.bias));
     }
 
     template <class F>
@@ -93,7 +94,8 @@ private:
         norm.backward(p, dL_ds, dL_dpacked, s.norm);
         copy(p.ex, dL_dpacked, dL_ds);
         ffn.backward(p, dL_ds, dL_dfiltered, s.ffn, write::overwrite);
-        spectral_filter_backward(p.ex, dL_dfiltered, s.packed, w.vector(), dct_norm, dL_dpacked, p.gradient_vector_of(w));
+        spectral_filter_backward(p.ex, dL_dfiltered, s.packed, w.vector(), dct_norm, dL_dpacked,
+                                 p.gradient_vector_of(w));
         scatter_rows<Exec, T>(p.ex, dL_dpacked, s.rows, dL_dx, write::accumulate);
     }
 };

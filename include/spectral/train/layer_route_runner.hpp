@@ -18,8 +18,8 @@ public:
         for_each_linear(stack(), [on](const std::string&, linear<Exec, T>& l) { l.adapter_on = on; });
     }
     void force_open(std::vector<char> blocks) override {
-        check(blocks.empty() || blocks.size() == stack().blocks.size(), "force_open", "blocks: expected ", stack().blocks.size(),
-              " or none, found ", blocks.size());
+        check(blocks.empty() || blocks.size() == stack().blocks.size(), "force_open", "blocks: expected ",
+              stack().blocks.size(), " or none, found ", blocks.size());
         stack().forced_open = std::move(blocks);
     }
     gate_values gates() const override { return this->model_.gates(); }
