@@ -87,8 +87,8 @@ TEST_CASE("LayerRoute from a backbone to its evaluation", "[cli]") {
                     std::string("run") + seed,
                     "--seed " + std::string(seed) +
                         " --gate-bias 0 --gate-lr 20 --lr 1e-2 --objective budget:tool_call=0.4 budget:planning=0.1"));
-    const auto evaluated = run("eval --json --by step_type --side all --resamples 50" + t.model + " --data " +
-                               quoted(t.dir / "data.jsonl") + " --runs" + runs);
+    const auto evaluated = run("eval --json --by step_type --side all --max-length 256 --resamples 50" + t.model +
+                               " --data " + quoted(t.dir / "data.jsonl") + " --runs" + runs);
     INFO(evaluated.err);
     REQUIRE(evaluated.code == 0);
     const auto json = nlohmann::json::parse(evaluated.out);
@@ -108,8 +108,8 @@ TEST_CASE("LayerRoute from a backbone to its evaluation", "[cli]") {
         CHECK(r["correlation"].contains("tool_call_given_length"));
     }
     for (const char* key : {"differential", "skip_share", "log_cost"}) CHECK(json["over_runs"].contains(key));
-    CHECK(run("eval --by step_type --side all --resamples 50" + t.model + " --data " + quoted(t.dir / "data.jsonl") +
-              " --runs" + runs)
+    CHECK(run("eval --by step_type --side all --max-length 256 --resamples 50" + t.model + " --data " +
+              quoted(t.dir / "data.jsonl") + " --runs" + runs)
               .out.find("2 runs") != std::string::npos);
 }
 
@@ -215,7 +215,9 @@ TEST_CASE("bad adapters, gates and conversations are refused with one sentence",
     const std::string words = "'" + std::string(4000, 'x') + "'";
     check_refused(run("generate --prompt " + words + t.model), {"prompt 0", "at most 256"});
     check_refused(run("chat --prompt " + words + t.model), {"less than 256"});
-    check_refused(t.finetune("long", "--max-length 300"), {"--max-length", "256"});
+    check_refused(run("finetune --max-length 300" + t.model + " --train " + quoted(t.dir / "data.jsonl") + " --out " +
+                      quoted(t.dir / "long")),
+                  {"--max-length", "256"});
 }
 
 TEST_CASE("dumps of Qwen2, adapter and gates agree with golden numbers", "[cli]") {
