@@ -40,13 +40,13 @@ struct tiny_backbone {
         ok(run("tokenizer train --train " + quoted(dir / "text.txt") + " --vocab 300 --pattern qwen2 --out " +
                quoted(dir / "tokenizer.json") + " --special '<|endoftext|>' '<|im_start|>' '<|im_end|>'"));
         ok(run(
-            "train --quiet --model qwen2 --d-model 16 --heads 2 --layers 3 --set intermediate_size=24 num_key_value_heads=1 max_position_embeddings=256"
+            "train --quiet --model qwen2 --d-model 16 --heads 2 --layers 3 --set intermediate_size=24 num_key_value_heads=1 max_position_embeddings=1536"
             " --batch 2 --time 16 --steps 3 --threads 1 --train " +
             quoted(dir / "text.txt") + " --tokenizer " + quoted(dir / "tokenizer.json") + " --out " +
             quoted(dir / "backbone")));
     }
     outcome finetune(const std::string& name, const std::string& options) const {
-        return run("finetune --quiet --steps 2 --batch 2 --max-length 256 --threads 1" + model + " --train " +
+        return run("finetune --quiet --steps 2 --batch 2 --max-length 1536 --threads 1" + model + " --train " +
                    quoted(dir / "data.jsonl") + " --out " + quoted(dir / name) + " " + options);
     }
     // with gates that close some blocks: the authors' band at a place where it closes something
@@ -87,7 +87,7 @@ TEST_CASE("LayerRoute from a backbone to its evaluation", "[cli]") {
                     std::string("run") + seed,
                     "--seed " + std::string(seed) +
                         " --gate-bias 0 --gate-lr 20 --lr 1e-2 --objective budget:tool_call=0.4 budget:planning=0.1"));
-    const auto evaluated = run("eval --json --by step_type --side all --max-length 256 --resamples 50" + t.model +
+    const auto evaluated = run("eval --json --by step_type --side all --max-length 1536 --resamples 50" + t.model +
                                " --data " + quoted(t.dir / "data.jsonl") + " --runs" + runs);
     INFO(evaluated.err);
     REQUIRE(evaluated.code == 0);
@@ -108,7 +108,7 @@ TEST_CASE("LayerRoute from a backbone to its evaluation", "[cli]") {
         CHECK(r["correlation"].contains("tool_call_given_length"));
     }
     for (const char* key : {"differential", "skip_share", "log_cost"}) CHECK(json["over_runs"].contains(key));
-    CHECK(run("eval --by step_type --side all --max-length 256 --resamples 50" + t.model + " --data " +
+    CHECK(run("eval --by step_type --side all --max-length 1536 --resamples 50" + t.model + " --data " +
               quoted(t.dir / "data.jsonl") + " --runs" + runs)
               .out.find("2 runs") != std::string::npos);
 }
@@ -203,7 +203,7 @@ TEST_CASE("bad adapters, gates and conversations are refused with one sentence",
     const auto with_line = [&](const std::string& line) {
         write_text(t.dir / "bad.jsonl", conversation(1, true) + conversation(2, false) + line + "\n");
         fs::remove_all(t.dir / "none");
-        return run("finetune --quiet --steps 1" + t.model + " --max-length 256 --train " + quoted(t.dir / "bad.jsonl") +
+        return run("finetune --quiet --steps 1" + t.model + " --max-length 1536 --train " + quoted(t.dir / "bad.jsonl") +
                    " --out " + quoted(t.dir / "none"));
     };
     check_refused(with_line(R"({"messages": [)"), {"bad.jsonl: line 3"});
@@ -213,11 +213,11 @@ TEST_CASE("bad adapters, gates and conversations are refused with one sentence",
     check_refused(with_line("{\"messages\": [{\"role\": \"user\", \"content\": \"\xff\"}]}"), {"bad.jsonl: line 3"});
     // longer than the context
     const std::string words = "'" + std::string(4000, 'x') + "'";
-    check_refused(run("generate --prompt " + words + t.model), {"prompt 0", "at most 256"});
-    check_refused(run("chat --prompt " + words + t.model), {"less than 256"});
-    check_refused(run("finetune --max-length 300" + t.model + " --train " + quoted(t.dir / "data.jsonl") + " --out " +
+    check_refused(run("generate --prompt " + words + t.model), {"prompt 0", "at most 1536"});
+    check_refused(run("chat --prompt " + words + t.model), {"less than 1536"});
+    check_refused(run("finetune --max-length 1600" + t.model + " --train " + quoted(t.dir / "data.jsonl") + " --out " +
                       quoted(t.dir / "long")),
-                  {"--max-length", "256"});
+                  {"--max-length", "1536"});
 }
 
 TEST_CASE("dumps of Qwen2, adapter and gates agree with golden numbers", "[cli]") {
