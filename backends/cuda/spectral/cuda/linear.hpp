@@ -32,12 +32,8 @@ void linear_backward_weight_kernel(executor& ex, view<const T, 2> dL_dy, const_m
     if (x.rows() == 0) return;
     detail::gemm<T, A>(ex, "linear_backward_weight", {dL_dy, true}, {x}, 1, 1, dL_dw);
     if (!dL_db.data) return;
-    const auto dy = detail::rows_in(dL_dy);
     A* db = dL_db.data;
-    detail::column_sums<1, A>(
-        ex, "linear_backward_weight", dL_dy.rows(), dL_dy.width(),
-        [=] __device__(index n, index o, A(&sum)[1]) { sum[0] += detail::widen(dy(n)[o]); },
-        [=] __device__(index o, const A(&total)[1]) { db[o] += total[0]; });
+    detail::matrix_column_sums<T>(ex, "linear_backward_weight", dL_dy, [=] __device__(index o, const A(&total)[1]) { db[o] += total[0]; });
 }
 
 // ---- a weight kept as bfloat16 while the model computes in another type: widened a part at a time ----------------------

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // backends/cuda/spectral/cuda/norm.hpp: layer norm, root-mean-square norm, layer norm of a residual sum
 //
-// One block a row. A thread meets the same columns in every pass, so the second and third pass find the row in the first
-// level cache, and what a thread wrote (the residual sum) it may read back.
+// One block a row, the row in registers: every value is read once and written once. A thread has the same columns in every
+// row, so backward sums the parameters' gradients in registers too and leaves one part a block, which are added in order.
 #pragma once
 #include <spectral/cuda/detail/reduce.hpp>
 #include <spectral/ops/norm.hpp>
@@ -11,55 +11,54 @@ namespace spectral::cuda {
 
 namespace detail {
 
-// f(c, values of the packs at c) over a row
-template <int V, class F>
-__device__ inline void each_pack(index width, F&& f) {
-    for (index c = index{V} * threadIdx.x; c < width; c += index{V} * blockDim.x) f(c);
-}
-
 enum class norm_kind { layer, rms };
 
+// f(pack number, column) for the packs of a thread: P of V values, a block's width apart
+template <int V, int P, class F>
+__device__ inline void each_pack(index width, F&& f) {
+#pragma unroll
+    for (int p = 0; p < P; ++p)
+        if (const index c = index{V} * (threadIdx.x + p * blockDim.x); c < width) f(p, c);
+}
+
 // s = x (+ r, kept in s);  y = (s − mean) rstd γ + β, or s rstd γ
-template <norm_kind Kind, bool Residual, int V, class T>
+template <norm_kind Kind, bool Residual, int V, int P, class T>
 __global__ void norm_forward_rows(index rows, index width, rows_of<const T> x, rows_of<const T> r, const T* gamma, const T* beta,
                                   compute<T> eps, rows_of<T> s, rows_of<T> y, compute<T>* mean, compute<T>* rstd) {
     using A = compute<T>;
     for (index n = blockIdx.x; n < rows; n += gridDim.x) {
-        const T* in = Residual ? s(n) : x(n);
+        A a[P][V] = {};
         A sum = 0;
-        each_pack<V>(width, [&](index c) {
-            A a[V], b[V];
-            load<V>(x(n) + c, a);
+        each_pack<V, P>(width, [&](int p, index c) {
+            load<V>(x(n) + c, a[p]);
             if constexpr (Residual) {
+                A b[V];
                 load<V>(r(n) + c, b);
 #pragma unroll
-                for (int i = 0; i < V; ++i) a[i] += b[i];
-                store<V>(s(n) + c, a);
+                for (int i = 0; i < V; ++i) a[p][i] = widen(narrow<T>(a[p][i] + b[i]));   // what backward will read
+                store<V>(s(n) + c, a[p]);
             }
 #pragma unroll
-            for (int i = 0; i < V; ++i) sum += Kind == norm_kind::layer ? a[i] : a[i] * a[i];
+            for (int i = 0; i < V; ++i) sum += Kind == norm_kind::layer ? a[p][i] : a[p][i] * a[p][i];
         });
-        const A m = Kind == norm_kind::layer ? block_reduce(sum) / static_cast<A>(width) : A(0);
-        A square = 0;
+        sum = block_reduce(sum);
+        A m = 0, square = sum;
         if constexpr (Kind == norm_kind::layer) {
-            each_pack<V>(width, [&](index c) {
-                A a[V];
-                load<V>(in + c, a);
+            m = sum / static_cast<A>(width), square = 0;
+            each_pack<V, P>(width, [&](int p, index) {
 #pragma unroll
-                for (int i = 0; i < V; ++i) square += (a[i] - m) * (a[i] - m);
+                for (int i = 0; i < V; ++i) square += (a[p][i] - m) * (a[p][i] - m);
             });
-        } else {
-            square = sum;
+            square = block_reduce(square);
         }
-        const A factor = 1 / sqrt(block_reduce(square) / static_cast<A>(width) + eps);
-        each_pack<V>(width, [&](index c) {
-            A a[V], g[V], b[V] = {};
-            load<V>(in + c, a);
+        const A factor = 1 / sqrt(square / static_cast<A>(width) + eps);
+        each_pack<V, P>(width, [&](int p, index c) {
+            A g[V], b[V] = {};
             load<V>(gamma + c, g);
             if constexpr (Kind == norm_kind::layer) load<V>(beta + c, b);
 #pragma unroll
-            for (int i = 0; i < V; ++i) a[i] = (a[i] - m) * factor * g[i] + b[i];
-            store<V>(y(n) + c, a);
+            for (int i = 0; i < V; ++i) g[i] = (a[p][i] - m) * factor * g[i] + b[i];
+            store<V>(y(n) + c, g);
         });
         if (threadIdx.x == 0) {
             if constexpr (Kind == norm_kind::layer) mean[n] = m;
@@ -68,38 +67,48 @@ __global__ void norm_forward_rows(index rows, index width, rows_of<const T> x, r
     }
 }
 
-// dL_ds (= or +=) rstd (g − mean(g) − ŝ mean(g ŝ)); without mean(g) for rms
-template <norm_kind Kind, int V, class T>
+// dL_ds (= or +=) rstd (g − mean(g) − ŝ mean(g ŝ)), without mean(g) for rms; parts: Σ dL_dy ŝ and Σ dL_dy of the block's
+// rows, if asked for. dL_ds may be the memory of dL_dy.
+template <norm_kind Kind, int V, int P, class T>
 __global__ void norm_backward_rows(index rows, index width, rows_of<const T> dL_dy, rows_of<const T> s, const T* gamma,
-                                   const compute<T>* mean, const compute<T>* rstd, rows_of<T> dL_ds, bool accumulate) {
+                                   const compute<T>* mean, const compute<T>* rstd, rows_of<T> dL_ds, bool accumulate, compute<T>* parts) {
     using A = compute<T>;
+    A dgamma[P][V] = {}, dbeta[P][V] = {};
     for (index n = blockIdx.x; n < rows; n += gridDim.x) {
         const A m = Kind == norm_kind::layer ? mean[n] : A(0), factor = rstd[n];
+        A g[P][V] = {}, hat[P][V] = {};
         A sum_g = 0, sum_gs = 0;
-        each_pack<V>(width, [&](index c) {
-            A dy[V], a[V], g[V];
+        each_pack<V, P>(width, [&](int p, index c) {
+            A dy[V], scale[V];
             load<V>(dL_dy(n) + c, dy);
-            load<V>(s(n) + c, a);
-            load<V>(gamma + c, g);
+            load<V>(s(n) + c, hat[p]);
+            load<V>(gamma + c, scale);
 #pragma unroll
             for (int i = 0; i < V; ++i) {
-                sum_g += dy[i] * g[i];
-                sum_gs += dy[i] * g[i] * (a[i] - m) * factor;
+                hat[p][i] = (hat[p][i] - m) * factor;
+                g[p][i] = dy[i] * scale[i];
+                dgamma[p][i] += dy[i] * hat[p][i];
+                dbeta[p][i] += dy[i];
+                sum_g += g[p][i];
+                sum_gs += g[p][i] * hat[p][i];
             }
         });
         const A mean_g = Kind == norm_kind::layer ? block_reduce(sum_g) / static_cast<A>(width) : A(0);
         const A mean_gs = block_reduce(sum_gs) / static_cast<A>(width);
-        each_pack<V>(width, [&](index c) {
-            A dy[V], a[V], g[V], before[V] = {};
-            load<V>(dL_dy(n) + c, dy);
-            load<V>(s(n) + c, a);
-            load<V>(gamma + c, g);
+        each_pack<V, P>(width, [&](int p, index c) {
+            A before[V] = {};
             if (accumulate) load<V>(dL_ds(n) + c, before);
 #pragma unroll
-            for (int i = 0; i < V; ++i) a[i] = factor * (dy[i] * g[i] - mean_g - (a[i] - m) * factor * mean_gs) + before[i];
-            store<V>(dL_ds(n) + c, a);
+            for (int i = 0; i < V; ++i) before[i] += factor * (g[p][i] - mean_g - hat[p][i] * mean_gs);
+            store<V>(dL_ds(n) + c, before);
         });
     }
+    if (!parts) return;
+    A* mine = parts + index{blockIdx.x} * 2 * width;
+    each_pack<V, P>(width, [&](int p, index c) {
+#pragma unroll
+        for (int i = 0; i < V; ++i) mine[c + i] = dgamma[p][i], mine[width + c + i] = dbeta[p][i];
+    });
 }
 
 template <class T>
@@ -107,38 +116,54 @@ bool vectors_take_packs(index width, const T* a, const T* b) {
     return takes_packs(view<const T, 1>{a, {width}}, view<const T, 1>{b, {width}});
 }
 
+// f(values to an access, packs to a thread, threads): a row in the registers of one block
+template <class T, class F>
+void with_row_in_block(const char* what, bool packs, index width, F&& f) {
+    with_packs<T>(packs, [&](auto v) {
+        const index units = divide_up(width, v());
+        const auto threads = [&](int each) { return static_cast<unsigned>(divide_up(divide_up(units, each), 32) * 32); };
+        if (units <= 512) f(v, std::integral_constant<int, 1>{}, std::max(threads(1), 32u));
+        else if (units <= 2048) f(v, std::integral_constant<int, 4>{}, threads(4));
+        else {
+            check(units <= 16384, what, "rows of up to ", 16384 * v(), " values are supported on cuda, found ", width);
+            f(v, std::integral_constant<int, 16>{}, threads(16));
+        }
+    });
+}
+
 template <norm_kind Kind, bool Residual, class T>
 void norm_forward(executor& ex, const char* what, const_matrix<T> x, const_matrix<T> r, const T* gamma, const T* beta, double eps,
                   matrix_view<T> s, matrix_view<T> y, compute<T>* mean, compute<T>* rstd) {
     if (x.rows() == 0) return;
-    with_packs<T>(takes_packs(x, r, s, y) && vectors_take_packs(x.width(), gamma, beta), [&](auto v) {
-        launch(ex, what, blocks_for(ex, x.rows()), threads_for(divide_up(x.width(), v())), 0, norm_forward_rows<Kind, Residual, v(), T>,
-               x.rows(), x.width(), rows_in(x), rows_in(r), gamma, beta, static_cast<compute<T>>(eps), rows_in(s), rows_in(y), mean, rstd);
+    with_row_in_block<T>(what, takes_packs(x, r, s, y) && vectors_take_packs(x.width(), gamma, beta), x.width(), [&](auto v, auto p, unsigned threads) {
+        launch(ex, what, blocks_for(ex, x.rows()), threads, 0, norm_forward_rows<Kind, Residual, v(), p(), T>, x.rows(), x.width(),
+               rows_in(x), rows_in(r), gamma, beta, static_cast<compute<T>>(eps), rows_in(s), rows_in(y), mean, rstd);
     });
 }
 
+template <class A>
+struct add_norm_gradients {   // a struct: nvcc takes no __device__ lambda inside a generic one
+    A *dL_dgamma, *dL_dbeta;
+    __device__ void operator()(index c, const A (&total)[2]) const {
+        dL_dgamma[c] += total[0];
+        if (dL_dbeta) dL_dbeta[c] += total[1];
+    }
+};
+
 template <norm_kind Kind, class T>
-void norm_backward(executor& ex, const char* what, const_matrix<T> dL_dy, const_matrix<T> s, const T* gamma,
-                   const compute<T>* mean, const compute<T>* rstd, matrix_view<T> dL_ds, compute<T>* dL_dgamma, compute<T>* dL_dbeta,
-                   write mode) {
+void norm_backward(executor& ex, const char* what, const_matrix<T> dL_dy, const_matrix<T> s, const T* gamma, const compute<T>* mean,
+                   const compute<T>* rstd, matrix_view<T> dL_ds, compute<T>* dL_dgamma, compute<T>* dL_dbeta, write mode) {
     using A = compute<T>;
     if (s.rows() == 0) return;
-    const auto dy = rows_in(dL_dy), in = rows_in(s);
-    if (dL_dgamma)   // before dL_ds is written, which may be the memory of dL_dy
-        column_sums<2, A>(
-            ex, what, s.rows(), s.width(),
-            [=] __device__(index n, index c, A(&sum)[2]) {
-                const A g = widen(dy(n)[c]);
-                sum[0] += g * (widen(in(n)[c]) - (mean ? mean[n] : A(0))) * rstd[n];
-                sum[1] += g;
-            },
-            [=] __device__(index c, const A(&total)[2]) {
-                dL_dgamma[c] += total[0];
-                if (dL_dbeta) dL_dbeta[c] += total[1];
-            });
-    with_packs<T>(takes_packs(dL_dy, s, dL_ds) && vectors_take_packs(s.width(), gamma, gamma), [&](auto v) {
-        launch(ex, what, blocks_for(ex, s.rows()), threads_for(divide_up(s.width(), v())), 0, norm_backward_rows<Kind, v(), T>, s.rows(),
-               s.width(), dy, in, gamma, mean, rstd, rows_in(dL_ds), mode == write::accumulate);
+    const index width = s.width();
+    with_row_in_block<T>(what, takes_packs(dL_dy, s, dL_ds) && vectors_take_packs(width, gamma, gamma), width, [&](auto v, auto p, unsigned threads) {
+        const index blocks = std::min<index>(s.rows(), index{4} * ex.multiprocessors());
+        arena_scope scratch(ex);
+        A* parts = dL_dgamma ? ex.memory().template vector<A>(blocks * 2 * width).data : nullptr;
+        launch(ex, what, static_cast<unsigned>(blocks), threads, 0, norm_backward_rows<Kind, v(), p(), T>, s.rows(), width, rows_in(dL_dy),
+               rows_in(s), gamma, mean, rstd, rows_in(dL_ds), mode == write::accumulate, parts);
+        if (!parts) return;
+        column_totals<2, A>(ex, what, width, blocks, static_cast<const A*>(parts), add_norm_gradients<A>{dL_dgamma, dL_dbeta});
     });
 }
 

@@ -60,20 +60,36 @@ __global__ void column_parts_kernel(index rows, index width, index rows_each, A*
     }
 }
 
-template <int K, class A>
-struct column_totals {
-    A value[K];
-};
+inline constexpr int total_lines = 16;
 
+// finish(c, K totals of the chunks): 16 lines of threads share a column's chunks, then are added in order
 template <int K, class A, class F>
 __global__ void column_totals_kernel(index width, index chunks, const A* parts, F finish) {
-    for (index c = index{blockIdx.x} * blockDim.x + threadIdx.x; c < width; c += index{gridDim.x} * blockDim.x) {
+    __shared__ A shared[K][total_lines][33];
+    for (index base = index{32} * blockIdx.x; base < width; base += index{32} * gridDim.x) {
+        const index c = base + threadIdx.x;
         A total[K] = {};
-        for (index i = 0; i < chunks; ++i)
+        if (c < width)
+            for (index i = threadIdx.y; i < chunks; i += total_lines)
 #pragma unroll
-            for (int k = 0; k < K; ++k) total[k] += parts[(i * K + k) * width + c];
-        finish(c, total);
+                for (int k = 0; k < K; ++k) total[k] += parts[(i * K + k) * width + c];
+#pragma unroll
+        for (int k = 0; k < K; ++k) shared[k][threadIdx.y][threadIdx.x] = total[k];
+        __syncthreads();
+        if (threadIdx.y == 0 && c < width) {
+#pragma unroll
+            for (int k = 0; k < K; ++k)
+                for (int l = 1; l < total_lines; ++l) total[k] += shared[k][l][threadIdx.x];
+            finish(c, total);
+        }
+        __syncthreads();
     }
+}
+
+// parts (chunks, K, width)
+template <int K, class A, class F>
+void column_totals(executor& ex, const char* what, index width, index chunks, const A* parts, F finish) {
+    launch(ex, what, blocks_for(ex, width, 32), dim3(32, total_lines), 0, column_totals_kernel<K, A, F>, width, chunks, parts, finish);
 }
 
 // K sums for every column: f(n, c, A (&sum)[K]) adds what row n gives, finish(c, total) takes the results.
@@ -88,8 +104,51 @@ void column_sums(executor& ex, const char* what, index rows, index width, F f, F
     if (chunks > 0)
         launch(ex, what, dim3(static_cast<unsigned>(divide_up(width, 32)), static_cast<unsigned>(chunks)), dim3(32, 8), 0,
                column_parts_kernel<K, A, F>, rows, width, rows_each, parts.data, f);
-    launch(ex, what, blocks_for(ex, width, 64), 64, 0, column_totals_kernel<K, A, Finish>, width, chunks,
-           static_cast<const A*>(parts.data), finish);
+    column_totals<K, A>(ex, what, width, chunks, static_cast<const A*>(parts.data), finish);
+}
+
+// Sums of a matrix's columns, read in packs: finish(c, total).
+template <int V, class T>
+__global__ void matrix_column_parts(index rows, index width, index rows_each, rows_of<const T> x, compute<T>* parts) {
+    using A = compute<T>;
+    constexpr int lines = 8;
+    __shared__ A shared[lines][32 * V];
+    const index c = index{V} * (index{blockIdx.x} * 32 + threadIdx.x);
+    const index first = index{blockIdx.y} * rows_each, last = min(first + rows_each, rows);
+    A sum[V] = {};
+    if (c < width)
+        for (index n = first + threadIdx.y; n < last; n += lines) {
+            A value[V];
+            load<V>(x(n) + c, value);
+#pragma unroll
+            for (int i = 0; i < V; ++i) sum[i] += value[i];
+        }
+#pragma unroll
+    for (int i = 0; i < V; ++i) shared[threadIdx.y][threadIdx.x + 32 * i] = sum[i];   // lanes side by side: no bank twice
+    __syncthreads();
+    if (threadIdx.y == 0 && c < width)
+#pragma unroll
+        for (int i = 0; i < V; ++i) {
+            for (int l = 1; l < lines; ++l) sum[i] += shared[l][threadIdx.x + 32 * i];
+            parts[index{blockIdx.y} * width + c + i] = sum[i];
+        }
+}
+
+template <class T, class Finish>
+void matrix_column_sums(executor& ex, const char* what, view<const T, 2> x, Finish finish) {
+    using A = compute<T>;
+    if (x.width() == 0) return;
+    with_packs<T>(takes_packs(x), [&](auto v) {
+        const index columns = divide_up(x.width(), 32 * v());
+        const index wanted = std::max<index>(1, 4 * ex.multiprocessors() / columns);   // chunks that fill the device
+        const index rows_each = std::max<index>(32, divide_up(x.rows(), wanted)), chunks = divide_up(x.rows(), rows_each);
+        arena_scope scratch(ex);
+        A* parts = ex.memory().template vector<A>(std::max<index>(chunks * x.width(), 1)).data;
+        if (chunks > 0)
+            launch(ex, what, dim3(static_cast<unsigned>(columns), static_cast<unsigned>(chunks)), dim3(32, 8), 0,
+                   matrix_column_parts<v(), T>, x.rows(), x.width(), rows_each, rows_in(x), parts);
+        column_totals<1, A>(ex, what, x.width(), chunks, static_cast<const A*>(parts), finish);
+    });
 }
 
 }  // namespace spectral::cuda::detail
