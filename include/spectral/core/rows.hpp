@@ -57,12 +57,23 @@ row_map uniform_rows(Exec& ex, index batch, index time) {
     return pack_rows(ex, std::vector<index>(static_cast<std::size_t>(batch), time));
 }
 
+// Counts that an executor sends to the host while further work is queued: ex.send_counts(from, n) -> ticket,
+// ex.receive_count(ticket, &count) waits for them; false if they are no longer kept.
+struct count_ticket {
+    std::int64_t number = -1;
+    int which = 0;
+};
+template <class Exec>
+inline constexpr bool sends_counts =
+    requires(Exec& ex, const row_index* from, row_index& to) { ex.receive_count(ex.send_counts(from, 1), to); };
+
 // Which rows an operator runs on. `rows` null: all of 0 .. capacity-1 (the dense model). Otherwise the first *count
 // entries of rows are the ascending row numbers; capacity bounds the count.
 struct selection {
     const row_index* rows = nullptr;
     const row_index* count = nullptr;
     index capacity = 0;
+    count_ticket sent = {};   // the count is on its way to the host, on executors that queue work
 
     static selection all(index n) { return {nullptr, nullptr, n}; }
     bool is_all() const { return rows == nullptr; }
@@ -85,6 +96,8 @@ template <executor Exec>
 index selected_rows(Exec& ex, const selection& s) {
     if (s.is_all()) return s.capacity;
     row_index n = 0;
+    if constexpr (sends_counts<Exec>)
+        if (ex.receive_count(s.sent, n)) return n;
     ex.copy_to_host(&n, s.count, sizeof n);
     return n;
 }

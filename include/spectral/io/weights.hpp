@@ -83,7 +83,7 @@ void load_weights(Exec& ex, parameter_store<Exec, T>& store, const File& file, c
     say("of another shape", shapes);
     check(problem.empty(), file.name(), "the tensors do not fit the model: ", problem);
 
-    std::vector<T> host;
+    std::vector<statistic<T>> host;
     std::vector<bfloat16> narrow;
     for (const auto& [name, p] : store.named()) {
         const std::string stored = which.stored_as(name);
@@ -96,19 +96,19 @@ void load_weights(Exec& ex, parameter_store<Exec, T>& store, const File& file, c
             continue;
         }
         host.resize(static_cast<std::size_t>(p->size()));
-        file.read(stored, std::span<T>(host));
+        file.read(stored, std::span<statistic<T>>(host));
         store.assign(*p, host);
     }
 }
 
 // Adds the selected parameters to a writer. It refers to `hold`, which must live until it has written.
 template <executor Exec, class T>
-void add_weights(Exec& ex, const parameter_store<Exec, T>& store, safetensors_writer& writer, std::vector<std::vector<T>>& hold,
+void add_weights(Exec& ex, const parameter_store<Exec, T>& store, safetensors_writer& writer, std::vector<std::vector<statistic<T>>>& hold,
                  const weight_selection& which = {}) {
     for (const auto& [name, p] : store.named()) {
         if (!which.holds(name)) continue;
         hold.push_back(to_host(ex, *p));
-        writer.add(which.stored_as(name), p->shape, std::span<const T>(hold.back()));
+        writer.add(which.stored_as(name), p->shape, std::span<const statistic<T>>(hold.back()));
     }
 }
 

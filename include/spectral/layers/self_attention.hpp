@@ -38,26 +38,24 @@ struct self_attention {
 
     void forward(pass<Exec, T>& p, const_matrix<T> x, const selection& rows, matrix_view<T> y, saved& s) {
         const operator_clock<Exec, T> clock(p, "attention");
-        const index n = selected_rows(p.ex, rows), C = x.width();
+        const index C = x.width();
         const bool routed_keys = config.kv_scope == kv_scope::routed;
         s = {};  // of an earlier pass: backward must not take its rows for this one's
         s.rows = rows;
+        // where the number of rows is still on its way from a device, the keys of all rows come first
+        const bool keys_first = sends_counts<Exec> && !rows.is_all() && !routed_keys;
+        if (keys_first) make_keys(p, x, p.rows, s);
+        const index n = selected_rows(p.ex, rows);
         // nobody asks, and nobody will: no keys either
         if (n == 0 && (!p.decode || routed_keys)) return count(p, 0, s);
 
         s.q_rows = select_rows(p.ex, p.rows, rows);
-        s.k_rows = routed_keys ? s.q_rows : p.rows;
         s.x_q = packed(p, x, rows, n);
-        s.x_kv = routed_keys ? s.x_q : x;
+        if (!keys_first) make_keys(p, routed_keys ? s.x_q : x, routed_keys ? s.q_rows : p.rows, s);
         s.q = p.matrix(n, C);
-        s.kv = p.matrix(s.x_kv.rows(), 2 * C);
         qkv.forward_part(p, 0, C, s.x_q, s.q);
-        qkv.forward_part(p, C, 2 * C, s.x_kv, s.kv);
+        if (config.rotary) rotary(p.ex, s.q, s.q_rows.position, config.rotary->view(), rotation::forward);
         auto k = s.kv.columns(0, C), v = s.kv.columns(C, C);
-        if (config.rotary) {
-            rotary(p.ex, s.q, s.q_rows.position, config.rotary->view(), rotation::forward);
-            rotary(p.ex, k, s.k_rows.position, config.rotary->view(), rotation::forward);
-        }
         if (p.decode) {  // keys of this call join those of earlier ones
             auto cache = p.decode->layers[static_cast<std::size_t>(config.layer)].view();
             kv_append(p.ex, k, v, s.k_rows, cache);
@@ -109,6 +107,14 @@ struct self_attention {
     static constexpr auto cache = &decode_state<Exec, T>::layers;
 
 private:
+    void make_keys(pass<Exec, T>& p, const_matrix<T> x, const row_map& rows, saved& s) {
+        const index C = x.width();
+        s.x_kv = x;
+        s.k_rows = rows;
+        s.kv = p.matrix(x.rows(), 2 * C);
+        qkv.forward_part(p, C, 2 * C, x, s.kv);
+        if (config.rotary) rotary(p.ex, s.kv.columns(0, C), rows.position, config.rotary->view(), rotation::forward);
+    }
     attention_options options(const pass<Exec, T>& p) const {
         return {config.heads,
                 config.heads,

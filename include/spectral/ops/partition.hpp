@@ -17,8 +17,12 @@ void partition(Exec& ex, const_vector<row_index> op, std::span<selection> select
     auto rows = ex.memory().template matrix<row_index>(operators, op.size());
     auto counts = ex.memory().template vector<row_index>(operators);
     SPECTRAL_CALL_KERNEL(partition_kernel, ex, op, rows, counts);
-    for (index o = 0; o < operators; ++o)
-        selections[static_cast<std::size_t>(o)] = {rows.row(o), counts.data + o, op.size()};
+    count_ticket sent;
+    if constexpr (sends_counts<Exec>) sent = ex.send_counts(counts.data, static_cast<int>(operators));
+    for (index o = 0; o < operators; ++o) {
+        sent.which = static_cast<int>(o);
+        selections[static_cast<std::size_t>(o)] = {rows.row(o), counts.data + o, op.size(), sent};
+    }
 }
 
 // packed[i] = x[rows[i]]

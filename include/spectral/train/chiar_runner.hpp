@@ -20,7 +20,7 @@ public:
         auto device_ids = ex.memory().template vector<row_index>(static_cast<index>(ids.size()));
         ex.copy_from_host(device_ids.data, ids.data(), ids.size_bytes());
         auto x = ex.memory().template matrix<T>(device_ids.size(), this->model_.config.d_model);
-        auto h = ex.memory().template vector<T>(device_ids.size());
+        auto h = ex.memory().template vector<statistic<T>>(device_ids.size());
         embedding_forward<Exec, T>(ex, device_ids, this->model_.stack.head().matrix(), x);
         spectral_entropy_forward(ex, x, this->model_.config.dct_norm, h);
         return this->widened(to_host(ex, h));

@@ -88,7 +88,7 @@ public:
                       const weight_selection& which) override {
         safetensors_writer writer;
         writer.set_metadata(metadata);
-        std::vector<std::vector<T>> hold;
+        std::vector<std::vector<statistic<T>>> hold;
         add_weights(*ex_, model_.parameters, writer, hold, which);
         writer.write(file);
     }
@@ -96,7 +96,7 @@ public:
     void load_optimizer(const safetensors_file& file) override {
         auto& o = optimizer();
         for (auto [name, moments] : {std::pair{"first_moments", &o.first_moments()}, std::pair{"second_moments", &o.second_moments()}})
-            moments->assign(file.read<T>(name));
+            moments->assign(file.read<statistic<T>>(name));
         check(file.at("steps").size() == 1, file.name(), "tensor \"steps\": expected one number, found ", file.at("steps").size());
         o.steps() = file.read<std::int64_t>("steps")[0];
         const auto learnt = objective_state();

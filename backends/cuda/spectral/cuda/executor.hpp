@@ -8,11 +8,12 @@
 #if !defined(__CUDACC__)
 #error "spectral: <spectral/cuda.hpp> holds CUDA kernels: compile this file as CUDA, with nvcc --extended-lambda --expt-relaxed-constexpr (CMake: set_source_files_properties(file.cpp PROPERTIES LANGUAGE CUDA) and link spectral::cuda)"
 #endif
-#include <spectral/core/arena.hpp>
+#include <spectral/core/rows.hpp>
 #include <spectral/cuda/detail/status.hpp>
 
 #include <map>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -23,12 +24,51 @@ struct executor_options {
     int device = 0;
     std::size_t arena_bytes = 0;   // reserved at construction; 0: the first step of a shape asks for what it needs
     bool tf32 = false;             // float matrix products on tensor cores, which read 10 fraction bits of 23
+    bool timings = false;          // time_by_operator(): events around every kernel, which then start a little later
 };
 
 namespace detail {
 
 template <int>   // a template, so that the header may be included anywhere
 __global__ void probe_kernel() {}
+
+// Events around everything that an operator queues, added up by its name when asked.
+class operator_timings {
+public:
+    ~operator_timings() {
+        for (const auto& s : spans_) noted(cudaEventDestroy(s.begin), "cudaEventDestroy"), noted(cudaEventDestroy(s.end), "cudaEventDestroy");
+    }
+    void begin(const char* what, cudaStream_t stream) {
+        if (used_ == spans_.size()) {
+            spans_.push_back({});
+            checked(cudaEventCreate(&spans_.back().begin), "cudaEventCreate");
+            checked(cudaEventCreate(&spans_.back().end), "cudaEventCreate");
+        }
+        spans_[used_].what = what;
+        checked(cudaEventRecord(spans_[used_].begin, stream), "cudaEventRecord");
+    }
+    void end(cudaStream_t stream) { checked(cudaEventRecord(spans_[used_++].end, stream), "cudaEventRecord"); }
+    // (milliseconds, kernels) since the last call; the stream must be idle
+    std::map<std::string, std::pair<double, index>> take() {
+        std::map<std::string, std::pair<double, index>> out;
+        for (std::size_t i = 0; i < used_; ++i) {
+            float ms = 0;
+            checked(cudaEventElapsedTime(&ms, spans_[i].begin, spans_[i].end), "cudaEventElapsedTime");
+            auto& [total, kernels] = out[spans_[i].what];
+            total += static_cast<double>(ms), ++kernels;
+        }
+        used_ = 0;
+        return out;
+    }
+
+private:
+    struct span {
+        const char* what = nullptr;
+        cudaEvent_t begin = nullptr, end = nullptr;
+    };
+    std::vector<span> spans_;
+    std::size_t used_ = 0;
+};
 
 // What a kernel keeps for as long as the executor lives: the matrix products chosen, tables of cosines.
 struct kept {
@@ -68,6 +108,7 @@ public:
               "): build with -DCMAKE_CUDA_ARCHITECTURES=", architecture_);
         detail::checked(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
         memory_ = std::make_unique<arena<executor>>(*this);
+        if (options.timings) timings_ = std::make_unique<detail::operator_timings>();
         if (options.arena_bytes) memory_->reserve(options.arena_bytes);
     }
     executor(const executor&) = delete;
@@ -120,6 +161,39 @@ public:
     int threads() const { return 1; }
     std::size_t allocations() const { return allocations_; }   // calls of allocate since construction
 
+    // Counts on their way to the host: the copy is queued, and receiving waits for it alone, not for what was queued since.
+    count_ticket send_counts(const row_index* from, int count) {
+        check(count <= sent_counts::most, name, "at most ", sent_counts::most, " counts are sent at once, found ", count);
+        if (!sent_) sent_ = std::make_unique<sent_counts>();
+        auto& s = sent_->slot[static_cast<std::size_t>(++sent_->last % sent_counts::slots)];
+        s.number = sent_->last;
+        detail::checked(cudaMemcpyAsync(s.values, from, static_cast<std::size_t>(count) * sizeof *from, cudaMemcpyDeviceToHost, stream_), "counts to the host");
+        detail::checked(cudaEventRecord(s.arrived, stream_), "cudaEventRecord");
+        return {s.number, 0};
+    }
+    bool receive_count(count_ticket t, row_index& count) {
+        if (t.number < 0 || !sent_) return false;
+        auto& s = sent_->slot[static_cast<std::size_t>(t.number % sent_counts::slots)];
+        if (s.number != t.number) return false;   // long ago: its place was used again
+        detail::checked(cudaEventSynchronize(s.arrived), "the work queued on the device");
+        count = s.values[t.which];
+        return true;
+    }
+
+    // Queues one kernel of the operator `what`.
+    template <class F>
+    void queue(const char* what, F&& f) {
+        if (timings_) timings_->begin(what, stream_);
+        f();
+        if (timings_) timings_->end(stream_);
+    }
+    // (milliseconds, kernels) of every operator since the last call, with options().timings; waits for the device
+    std::map<std::string, std::pair<double, index>> time_by_operator() {
+        check(timings_ != nullptr, name, "time_by_operator needs an executor made with options.timings");
+        synchronize();
+        return timings_->take();
+    }
+
     // The kept object of this type and key, made at first use.
     template <class Kept, class... Arguments>
     Kept& keep(index key, Arguments&&... arguments) {
@@ -129,6 +203,29 @@ public:
     }
 
 private:
+    struct sent_counts {
+        static constexpr int most = 8, slots = 256;
+        struct {
+            std::int64_t number = -1;
+            row_index* values = nullptr;
+            cudaEvent_t arrived = nullptr;
+        } slot[slots];
+        row_index* memory = nullptr;   // pinned: copies to other memory would wait
+        std::int64_t last = 0;
+
+        sent_counts() {
+            detail::checked(cudaMallocHost(reinterpret_cast<void**>(&memory), slots * most * sizeof *memory), "cudaMallocHost");
+            for (int i = 0; i < slots; ++i) {
+                slot[i].values = memory + i * most;
+                detail::checked(cudaEventCreateWithFlags(&slot[i].arrived, cudaEventDisableTiming), "cudaEventCreate");
+            }
+        }
+        ~sent_counts() {
+            for (auto& s : slot)
+                if (s.arrived) detail::noted(cudaEventDestroy(s.arrived), "cudaEventDestroy");
+            if (memory) detail::noted(cudaFreeHost(memory), "cudaFreeHost");
+        }
+    };
     template <class Kept> static inline const char type_tag = 0;
     static std::string version(int v) { return spectral::detail::join(v / 1000, '.', v % 1000 / 10); }
 
@@ -138,6 +235,8 @@ private:
     std::size_t shared_limit_ = 0, allocations_ = 0;
     cudaStream_t stream_ = nullptr;
     std::unique_ptr<arena<executor>> memory_;
+    std::unique_ptr<sent_counts> sent_;
+    std::unique_ptr<detail::operator_timings> timings_;
     std::map<std::pair<const void*, index>, std::unique_ptr<detail::kept>> kept_;
 };
 

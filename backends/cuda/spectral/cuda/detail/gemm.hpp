@@ -124,10 +124,12 @@ void gemm(executor& ex, const char* what, factor<T> a, factor<T> b, double alpha
     if (bias)
         checked(cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias),
                 "cublasLtMatmulDescSetAttribute");
-    checked(cublasLtMatmul(products.handle, plan.operation, &alpha_value, b.matrix.data, plan.left, a.matrix.data, plan.right, &beta_value,
-                           c.data, plan.result, c.data, plan.result, &plan.algorithm, products.workspace, matrix_products::workspace_bytes,
-                           ex.stream()),
-            what);
+    ex.queue(what, [&] {
+        checked(cublasLtMatmul(products.handle, plan.operation, &alpha_value, b.matrix.data, plan.left, a.matrix.data, plan.right, &beta_value,
+                               c.data, plan.result, c.data, plan.result, &plan.algorithm, products.workspace,
+                               matrix_products::workspace_bytes, ex.stream()),
+                what);
+    });
 }
 
 }  // namespace spectral::cuda::detail

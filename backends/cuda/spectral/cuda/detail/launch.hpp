@@ -106,7 +106,7 @@ void launch(executor& ex, const char* what, dim3 grid, dim3 block, std::size_t s
     config.blockDim = block;
     config.dynamicSmemBytes = shared;
     config.stream = ex.stream();
-    checked(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...), what);
+    ex.queue(what, [&] { checked(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...), what); });
 }
 
 // Blocks for `work` units, `each` to a block: enough to fill the device some times over, the rest by striding.
