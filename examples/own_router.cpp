@@ -38,7 +38,7 @@ struct band_router {
         threshold_rows(p.ex, balance, zero, route.op);
         replay_choice(p, layer, route.op);
     }
-    void backward(spectral::pass<Exec, T>&, const_matrix<T>, matrix_view<T>, saved&) {}
+    void backward(spectral::pass<Exec, T>&, const_matrix<spectral::statistic<T>>, matrix_view<T>, saved&) {}
     template <class F>
     void visit_parameters(F&&, const std::string&) {}
 };

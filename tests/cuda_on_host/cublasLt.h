@@ -25,7 +25,10 @@ enum cublasLtMatmulPreferenceAttributes_t {
     CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
     CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES
 };
-struct cublasLtMatmulAlgo_t {};
+struct cublasLtMatmulAlgo_t {
+    unsigned char data[64];
+};
+enum cublasLtMatrixLayoutAttribute_t { CUBLASLT_MATRIX_LAYOUT_ROWS, CUBLASLT_MATRIX_LAYOUT_COLS };
 struct cublasLtMatmulHeuristicResult_t {
     cublasLtMatmulAlgo_t algo;
 };
@@ -70,6 +73,11 @@ inline cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t* l, cuda
     *l = new host_layout{t, static_cast<std::int64_t>(rows), static_cast<std::int64_t>(columns), stride};
     return CUBLAS_STATUS_SUCCESS;
 }
+inline cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t l, cublasLtMatrixLayoutAttribute_t a, const void* v, std::size_t n) {
+    std::memcpy(a == CUBLASLT_MATRIX_LAYOUT_ROWS ? &l->rows : &l->columns, v, n);
+    return CUBLAS_STATUS_SUCCESS;
+}
+inline std::size_t cublasLtGetVersion() { return 0; }
 inline cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t l) { return delete l, CUBLAS_STATUS_SUCCESS; }
 inline cublasStatus_t cublasLtMatmulAlgoGetHeuristic(void*, cublasLtMatmulDesc_t, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t,
                                                      cublasLtMatrixLayout_t, void*, int, cublasLtMatmulHeuristicResult_t*, int* n) {

@@ -62,12 +62,12 @@ TEMPLATE_LIST_TEST_CASE("cross_entropy: softmax rows sum to 1; large logits do n
     workbench<TestType> on;
     auto loss = on.output(2);
     auto gradient = on.output(2, 3);
-    // second row = first + 1024 (exact); dL_dlogits + onehot = softmax
-    cross_entropy(on.ex, on.input(2, 3, {1, 3, -2, 1025, 1027, 1022}), on.ids({1, 1}), loss, 1, gradient);
-    const double z = std::exp(-2.0) + 1 + std::exp(-5.0);
+    // second row = first + 1024 (exact, in bfloat16 too); dL_dlogits + onehot = softmax
+    cross_entropy(on.ex, on.input(2, 3, {0, 8, -8, 1024, 1032, 1016}), on.ids({1, 1}), loss, 1, gradient);
+    const double z = std::exp(-8.0) + 1 + std::exp(-16.0);
     const subject s{"cross_entropy", "shifted rows", TestType::executor_name(), scalar_name<T>, "(2, 3)"};
     compare(on.read(loss), {std::log(z), std::log(z)}, allowed<T>(3, 1024), s);
-    const std::vector<double> row{std::exp(-2.0) / z, 1 / z - 1, std::exp(-5.0) / z};
+    const std::vector<double> row{std::exp(-8.0) / z, 1 / z - 1, std::exp(-16.0) / z};
     compare(on.read(gradient), {row[0], row[1], row[2], row[0], row[1], row[2]}, allowed<T>(3, 1), s);
     cross_entropy(on.ex, on.input(2, 3, {1000, -1000, 0, -1000, 1000, 0}), on.ids({0, 0}), loss, 1, gradient);
     compare(on.read(loss), {0, 2000}, allowed<T>(3, 2000), s);

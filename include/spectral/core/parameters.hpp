@@ -12,9 +12,11 @@
 #include <spectral/core/tensor.hpp>
 #include <spectral/core/weight_view.hpp>
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <string>
+#include <thread>
 
 namespace spectral {
 
@@ -27,7 +29,7 @@ struct initializer {
     static initializer ones() { return {kind::constant, 1}; }
     static initializer constant(double v) { return {kind::constant, v}; }
     static initializer normal(double deviation) { return {kind::normal, deviation}; }
-    static initializer uniform(double bound) { return {kind::uniform, bound}; }   // in [-bound, bound)
+    static initializer uniform(double bound) { return {kind::uniform, bound}; }  // in [-bound, bound)
 };
 
 // value and grad are (rows, width) views; a vector has rows 1; `shape` is the tensor's shape in files.
@@ -36,12 +38,12 @@ struct parameter {
     std::vector<index> shape;
     initializer init;
     matrix_view<T> value;
-    matrix_view<statistic<T>> grad;     // empty in a store without gradients and for frozen parameters
-    matrix_view<statistic<T>> master;   // what the optimizer steps; empty for frozen parameters
+    matrix_view<statistic<T>> grad;  // empty in a store without gradients and for frozen parameters
+    matrix_view<statistic<T>> master;  // what the optimizer steps; empty for frozen parameters
     bool trainable = true;
-    double rate = 1;              // its learning rate as a multiple of the run's
-    bool narrow = false;                          // kept as bfloat16, in `stored`: value stays empty
-    matrix_view<const bfloat16> stored;           // (rows, width) once loaded or initialised
+    double rate = 1;  // its learning rate as a multiple of the run's
+    bool narrow = false;  // kept as bfloat16, in `stored`: value stays empty
+    matrix_view<const bfloat16> stored;  // (rows, width) once loaded or initialised
 
     parameter() = default;
     parameter(std::vector<index> shape_, initializer init_) : shape(std::move(shape_)), init(init_) {
@@ -59,7 +61,11 @@ struct parameter {
 // `template <class F> void visit_parameters(F&& f, const std::string& prefix)`.
 template <class Model, class F>
 void for_each_parameter(Model& model, F&& f) {
-    model.visit_parameters([&](const std::string& name, auto& p) { if (p.used()) f(name, p); }, std::string{});
+    model.visit_parameters(
+        [&](const std::string& name, auto& p) {
+            if (p.used()) f(name, p);
+        },
+        std::string{});
 }
 
 // Number of values, without any memory for them.
@@ -113,10 +119,21 @@ public:
             if (trainable_alone && !p->trainable) continue;
             host.resize(static_cast<std::size_t>(p->size()));
             const random_stream draw{seed, stream_of(name)};
-            for (std::size_t i = 0; i < host.size(); ++i)
-                host[i] = static_cast<real>(p->init.how == initializer::kind::constant ? p->init.scale
-                                         : p->init.how == initializer::kind::normal ? p->init.scale * draw.normal(i)
-                                                                                    : p->init.scale * (2 * draw.uniform(i) - 1));
+            const auto fill = [&](std::size_t first, std::size_t last) {
+                for (std::size_t i = first; i < last; ++i)
+                    host[i] = static_cast<real>(p->init.how == initializer::kind::constant ? p->init.scale
+                                                : p->init.how == initializer::kind::normal
+                                                    ? p->init.scale * draw.normal(i)
+                                                    : p->init.scale * (2 * draw.uniform(i) - 1));
+            };
+            // every value is a function of its number: large parameters are shared among threads
+            const std::size_t each = 1u << 20, parts = std::clamp<std::size_t>(host.size() / each, 1, most_threads());
+            {
+                std::vector<std::jthread> helpers;
+                for (std::size_t k = 1; k < parts; ++k)
+                    helpers.emplace_back(fill, host.size() * k / parts, host.size() * (k + 1) / parts);
+                fill(0, host.size() / parts);
+            }
             assign(*p, host);
         }
     }
@@ -152,23 +169,26 @@ public:
     // every trainable parameter, padding included: masters, what layers read, gradients
     vector_view<real> masters() const { return masters_.view(); }
     vector_view<T> rounded() const {
-        if constexpr (rounds) return rounded_.view();
-        else return masters_.view();
+        if constexpr (rounds)
+            return rounded_.view();
+        else
+            return masters_.view();
     }
     vector_view<real> gradients_view() const { return grads_.view(); }
     const std::vector<std::pair<std::string, parameter<T>*>>& named() const { return named_; }
 
 private:
+    static std::size_t most_threads() { return std::max(1u, std::thread::hardware_concurrency()); }
     // each parameter starts on a boundary of 64 bytes or more; the padding is zero and stays zero
     static index padded(index n) {
-        constexpr index unit = 32;   // whatever the scalar: one offset for masters, copies, gradients and saved moments
+        constexpr index unit = 32;  // whatever the scalar: one offset for masters, copies, gradients and saved moments
         return (n + unit - 1) / unit * unit;
     }
     Exec* ex_;
     tensor<Exec, real> masters_, grads_;
-    tensor<Exec, T> rounded_, frozen_;   // rounded_: of a bfloat16 model
+    tensor<Exec, T> rounded_, frozen_;  // rounded_: of a bfloat16 model
     std::vector<std::pair<std::string, parameter<T>*>> named_;
-    std::map<const parameter<T>*, std::shared_ptr<const void>> owners_;   // of narrow parameters' memory
+    std::map<const parameter<T>*, std::shared_ptr<const void>> owners_;  // of narrow parameters' memory
 };
 
 // A parameter's values on the host: its master's, or widened where it has none.

@@ -68,4 +68,13 @@ std::vector<std::remove_const_t<T>> to_host(Exec& ex, view<T, Rank> v) {
     return out;
 }
 
+// The same as numbers to compute with: bfloat16 widened to float.
+template <class Exec, class T, std::size_t Rank>
+std::vector<statistic<T>> to_host_widened(Exec& ex, view<T, Rank> v) {
+    const auto stored = to_host(ex, v);
+    std::vector<statistic<T>> out(stored.size());
+    for (std::size_t i = 0; i < out.size(); ++i) out[i] = widen<statistic<T>>(stored[i]);
+    return out;
+}
+
 }  // namespace spectral

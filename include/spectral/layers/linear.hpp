@@ -41,7 +41,7 @@ struct linear {
         if (dL_dx.data) linear_backward_input(p.ex, dL_dy, weight.matrix().slice(first, count), dL_dx, mode);
         if (weight.grad.data)
             linear_backward_weight(p.ex, dL_dy, x, weight.grad.slice(first, count),
-                                   bias.grad.data ? bias.grad_vector().slice(first, count) : out_vector<T>{});
+                                   bias.grad.data ? bias.grad_vector().slice(first, count) : out_vector<statistic<T>>{});
         if (adapter && adapter_on) adapter->backward(p, first, dL_dy, x, dL_dx);
     }
 

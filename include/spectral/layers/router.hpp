@@ -65,9 +65,9 @@ vector_view<statistic<T>> entropy_of(pass<Exec, T>& p, const_matrix<T> x, dct_no
 // backward takes dL_dweight (not called for combine::select) and adds to dL_dx.
 template <class Router, class Exec, class T>
 concept token_router = requires(Router& r, pass<Exec, T>& p, const_matrix<T> x, routing<T>& route, matrix_view<T> dL_dx,
-                                typename Router::saved& s, void (*visitor)(const std::string&, parameter<T>&)) {
+                                const_matrix<statistic<T>> dL_dweight, typename Router::saved& s, void (*visitor)(const std::string&, parameter<T>&)) {
     r.forward(p, x, route, s);
-    r.backward(p, x, dL_dx, s);
+    r.backward(p, dL_dweight, dL_dx, s);
     r.visit_parameters(visitor, std::string{});
 };
 
@@ -117,7 +117,7 @@ struct entropy_threshold {
         threshold_rows(p.ex, route.entropy, thresholds, route.op);
         replay_choice(p, config.layer, route.op);
     }
-    void backward(pass<Exec, T>&, const_matrix<T>, matrix_view<T>, saved&) {}  // a threshold has no gradient
+    void backward(pass<Exec, T>&, const_matrix<statistic<T>>, matrix_view<T>, saved&) {}  // a threshold has no gradient
     template <class F>
     void visit_parameters(F&&, const std::string&) {}
 };
@@ -143,7 +143,7 @@ struct random_share {
         random_rows(p.ex, p.rows.position, draw, share, route.op);
         replay_choice(p, config.layer, route.op);
     }
-    void backward(pass<Exec, T>&, const_matrix<T>, matrix_view<T>, saved&) {}
+    void backward(pass<Exec, T>&, const_matrix<statistic<T>>, matrix_view<T>, saved&) {}
     template <class F>
     void visit_parameters(F&&, const std::string&) {}
 };
@@ -161,7 +161,7 @@ struct constant_choice {
         const std::vector<row_index> all(static_cast<std::size_t>(x.rows()), static_cast<row_index>(choice));
         p.ex.copy_from_host(route.op.data, all.data(), all.size() * sizeof(row_index));
     }
-    void backward(pass<Exec, T>&, const_matrix<T>, matrix_view<T>, saved&) {}
+    void backward(pass<Exec, T>&, const_matrix<statistic<T>>, matrix_view<T>, saved&) {}
     template <class F>
     void visit_parameters(F&&, const std::string&) {}
 };

@@ -76,7 +76,7 @@ struct attention_stack {
         }
         norm.visit_parameters(f, prefix + "norm.");
     }
-    static std::vector<double> widened(const std::vector<T>& v) { return {v.begin(), v.end()}; }
+    static std::vector<double> widened(const std::vector<statistic<T>>& v) { return {v.begin(), v.end()}; }
     index width() const { return config.d_model; }
     index vocabulary() const { return config.vocab_size; }
     index longest() const { return config.max_seq_len; }

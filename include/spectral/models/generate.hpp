@@ -86,7 +86,7 @@ std::vector<std::vector<row_index>> generate(task_model<Exec, T, Stack>& model,
         model.stack.longest(), model.is_classifier(), prompts, o, on_token,
         [&](index sequences, index capacity) { state = model.stack.make_decode_state(model.ex, sequences, capacity); },
         [&](auto ids, auto lengths) {
-            const auto logits = to_host(model.ex, model.decode(ids, lengths, state));
+            const auto logits = to_host_widened(model.ex, model.decode(ids, lengths, state));
             return std::vector<float>(logits.begin(), logits.end());
         });
 }

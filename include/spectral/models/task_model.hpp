@@ -183,7 +183,7 @@ private:
         head->forward(p, h, logits, s);
         cross_entropy(ex, logits, copy_to_device(b.labels), losses, p.loss_weight / static_cast<double>(sequences),
                       dL_dlogits);
-        const auto z = to_host(ex, logits);
+        const auto z = to_host_widened(ex, logits);
         for (index i = 0; i < sequences; ++i)
             r.correct +=
                 std::max_element(z.begin() + i * classes, z.begin() + (i + 1) * classes) - z.begin() - i * classes ==

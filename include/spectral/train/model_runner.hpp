@@ -66,13 +66,13 @@ public:
         const auto z = model_.forward(ids, batch_size);
         std::vector<index> shape(z.shape.begin(), z.shape.end());
         if (facts_.classifies) shape.pop_back();
-        return {"logits", shape, widened(to_host(*ex_, z))};
+        return {"logits", shape, widened(to_host_widened(*ex_, z))};
     }
     void start_decoding(index sequences, index capacity) override {
         state_ = model_.stack.make_decode_state(*ex_, sequences, std::min(capacity, facts_.longest));
     }
     std::vector<float> decode(std::span<const row_index> ids, std::span<const index> lengths) override {
-        const auto z = to_host(*ex_, model_.decode(ids, lengths, state_));
+        const auto z = to_host_widened(*ex_, model_.decode(ids, lengths, state_));
         return {z.begin(), z.end()};
     }
     std::vector<double> embedding_entropy(std::span<const row_index>) override {
@@ -126,7 +126,7 @@ public:
     task_model<Exec, T, Stack>& model() { return model_; }
 
 protected:
-    static std::vector<double> widened(const std::vector<T>& v) { return {v.begin(), v.end()}; }
+    static std::vector<double> widened(const std::vector<statistic<T>>& v) { return {v.begin(), v.end()}; }
 
     std::unique_ptr<Exec> ex_;
     task_model<Exec, T, Stack> model_;

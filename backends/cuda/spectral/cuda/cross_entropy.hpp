@@ -2,7 +2,7 @@
 // backends/cuda/spectral/cuda/cross_entropy.hpp: softmax cross-entropy, alone and fused with the output projection
 //
 // The fused form takes blocks of rows through all steps: logits in float, their loss, their gradient in place, both
-// products. One block of logits exists at a time, of at most 256 MB.
+// products. One block of logits exists at a time, of at most 1 GB.
 #pragma once
 #include <spectral/cuda/detail/reduce.hpp>
 #include <spectral/cuda/linear.hpp>
@@ -12,11 +12,11 @@ namespace spectral::cuda {
 
 namespace detail {
 
-// Z: type of the logits, T: of loss and gradient. One block a row; the largest logit and the sum of exponentials are kept
-// together, so that the row is read once before it is written.
-template <class Z, class T>
-__global__ void cross_entropy_rows(index rows, index width, rows_of<const Z> logits, const row_index* target, compute<T>* loss, compute<T> dL_dloss,
-                                   rows_of<T> dL_dlogits) {
+// Z: type of the logits, T: of the gradient; V values of Z to an access. One block a row; the largest logit and the sum of
+// exponentials are kept together, so that the row is read once before it is written.
+template <int V, class Z, class T>
+__global__ void cross_entropy_rows(index rows, index width, rows_of<const Z> logits, const row_index* target, compute<T>* loss,
+                                   compute<T> dL_dloss, rows_of<T> dL_dlogits) {
     using A = compute<T>;
     for (index n = blockIdx.x; n < rows; n += gridDim.x) {
         const Z* z = logits(n);
@@ -28,31 +28,55 @@ __global__ void cross_entropy_rows(index rows, index width, rows_of<const Z> log
             continue;
         }
         A largest = widen(z[0]), total = 0;
-        for (index v = threadIdx.x; v < width; v += blockDim.x) {
-            const A value = widen(z[v]);
-            if (value == -INFINITY) continue;   // adds nothing; -inf − -inf would be NaN
-            if (value > largest) total *= exp(largest - value), largest = value;
-            total += exp(value - largest);
+        for (index v = index{V} * threadIdx.x; v < width; v += index{V} * blockDim.x) {
+            A value[V];
+            load<V>(z + v, value);
+#pragma unroll
+            for (int i = 1; i < V; ++i) value[i] = v + i < width ? value[i] : -INFINITY;   // behind the last column, see below
+            A most = value[0];
+#pragma unroll
+            for (int i = 1; i < V; ++i) most = greater{}(most, value[i]);
+            if (!(most <= largest)) total *= exp(largest - most), largest = most;   // also where it is NaN
+#pragma unroll
+            for (int i = 0; i < V; ++i) total += value[i] == -INFINITY ? A(0) : exp(value[i] - largest);   // -inf − -inf would be NaN
         }
         const A most = block_reduce(largest, greater{});
-        total = block_reduce(total * exp(largest - most));
+        total = block_reduce(total == 0 ? A(0) : total * exp(largest - most));
         const A chosen = widen(z[t]);
         __syncthreads();   // everyone has read the chosen logit before its place is written
         if (threadIdx.x == 0) loss[n] = most + log(total) - chosen;
         if (!dL_dlogits.data) continue;
         const A scale = dL_dloss / total;
-        for (index v = threadIdx.x; v < width; v += blockDim.x)
-            dL_dlogits(n)[v] = narrow<T>(exp(widen(z[v]) - most) * scale - (v == t ? dL_dloss : A(0)));
+        for (index v = index{V} * threadIdx.x; v < width; v += index{V} * blockDim.x) {
+            A value[V];
+            load<V>(z + v, value);
+#pragma unroll
+            for (int i = 0; i < V; ++i) value[i] = exp(value[i] - most) * scale - (v + i == t ? dL_dloss : A(0));
+            store<V>(dL_dlogits(n) + v, value);
+        }
     }
 }
 
 template <class Z, class T>
 void cross_entropy_of(executor& ex, view<const Z, 2> logits, const_vector<row_index> target, vector_view<statistic<T>> loss, double dL_dloss,
-                      matrix_view<T> dL_dlogits) {
+                      matrix_view<T> dL_dlogits, bool padded = false) {
     if (logits.empty()) return;
-    launch(ex, "cross_entropy", blocks_for(ex, logits.rows()), logits.width() > 4096 ? 512 : threads_for(logits.width()), 0,
-           cross_entropy_rows<Z, T>, logits.rows(), logits.width(), rows_in(logits), target.data, loss.data,
-           static_cast<compute<T>>(dL_dloss), rows_in(dL_dlogits));
+    // padded: rows go on to a multiple of 16 values, so packs may reach behind the last column
+    const auto whole = [&](auto m) {
+        if (padded && m.data) m.shape[1] = divide_up(m.width(), 16) * 16;
+        return m;
+    };
+    with_packs<Z>(takes_packs(whole(logits)) && takes_packs(whole(dL_dlogits)), [&](auto v) {
+        launch(ex, "cross_entropy", blocks_for(ex, logits.rows()), logits.width() > 4096 ? 512 : threads_for(divide_up(logits.width(), v())), 0,
+               cross_entropy_rows<v(), Z, T>, logits.rows(), logits.width(), rows_in(logits), target.data, loss.data,
+               static_cast<compute<T>>(dL_dloss), rows_in(dL_dlogits));
+    });
+}
+
+// Rows to a block of logits: equal blocks of at most 1 GB. Each block adds to the whole gradient of the head, so few are better.
+inline index rows_of_logits(index rows, index row_bytes) {
+    const index most = std::clamp<index>((index{1} << 30) / row_bytes, 64, std::max<index>(rows, 64));
+    return std::max<index>(1, divide_up(rows, std::max<index>(1, divide_up(rows, most))));
 }
 
 }  // namespace detail
@@ -68,7 +92,7 @@ void linear_cross_entropy_kernel(executor& ex, view<const T, 2> x, const_matrix<
                                  vector_view<statistic<T>> loss, double dL_dloss, out_matrix<T> dL_dx, out_matrix<statistic<T>> dL_dw) {
     using A = detail::compute<T>;
     const index V = w.rows(), N = x.rows(), stride = detail::divide_up(V, 16) * 16;   // aligned rows: an unaligned head is 8 times slower
-    const index block = std::min(N, std::clamp<index>((index{256} << 20) / (stride * static_cast<index>(sizeof(A))), 64, 8192));
+    const index block = detail::rows_of_logits(N, stride * static_cast<index>(sizeof(A)));
     const bool backward = dL_dx.data || dL_dw.data;
     arena_scope scratch(ex);
     const auto padded = [&](auto matrix) { return matrix.columns(0, V); };
@@ -82,7 +106,7 @@ void linear_cross_entropy_kernel(executor& ex, view<const T, 2> x, const_matrix<
         const auto z = logits.slice(0, count);
         const auto dz = backward ? gradient.slice(0, count) : matrix_view<T>{};
         detail::gemm<T, A>(ex, "linear_cross_entropy", {rows}, {w, true}, 1, 0, z);
-        detail::cross_entropy_of<A, T>(ex, z, target.slice(first, count), loss.slice(first, count), dL_dloss, dz);
+        detail::cross_entropy_of<A, T>(ex, z, target.slice(first, count), loss.slice(first, count), dL_dloss, dz, true);
         if (dL_dx.data) detail::gemm<T>(ex, "linear_cross_entropy", {dz}, {w}, 1, 0, dL_dx.slice(first, count));
         if (dL_dw.data) detail::gemm<T, A>(ex, "linear_cross_entropy", {dz, true}, {rows}, 1, 1, dL_dw);
     }
@@ -94,7 +118,7 @@ template <class T>
 void linear_cross_entropy_kernel(executor& ex, view<const T, 2> x, view<const bfloat16, 2> w, const_vector<row_index> target,
                                  vector_view<statistic<T>> loss, double dL_dloss, out_matrix<T> dL_dx, out_matrix<statistic<T>> dL_dw) {
     const index V = w.rows(), N = x.rows(), stride = detail::divide_up(V, 16) * 16;
-    const index block = std::min(N, std::clamp<index>((index{256} << 20) / (stride * static_cast<index>(sizeof(T))), 64, 8192));
+    const index block = detail::rows_of_logits(N, stride * static_cast<index>(sizeof(T)));
     arena_scope scratch(ex);
     const auto logits = ex.memory().template matrix<T>(block, stride).columns(0, V);
     for (index first = 0; first < N; first += block) {
@@ -103,7 +127,7 @@ void linear_cross_entropy_kernel(executor& ex, view<const T, 2> x, view<const bf
         const auto z = logits.slice(0, count);
         linear_forward_kernel<T>(ex, rows, w, {}, z, write::overwrite);
         detail::cross_entropy_of<T, T>(ex, z, target.slice(first, count), loss.slice(first, count), dL_dloss,
-                                       dL_dx.data || dL_dw.data ? z : matrix_view<T>{});
+                                       dL_dx.data || dL_dw.data ? z : matrix_view<T>{}, true);
         if (dL_dx.data) linear_backward_input_kernel<T>(ex, z, w, dL_dx.slice(first, count), write::overwrite);
         if (dL_dw.data) linear_backward_weight_kernel<T>(ex, z, rows, dL_dw, {});
     }

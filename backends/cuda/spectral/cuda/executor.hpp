@@ -24,6 +24,7 @@ struct executor_options {
     int device = 0;
     std::size_t arena_bytes = 0;   // reserved at construction; 0: the first step of a shape asks for what it needs
     bool tf32 = false;             // float matrix products on tensor cores, which read 10 fraction bits of 23
+    bool tune = false;             // matrix products: time what cuBLASLt proposes, once for a class of shapes, and keep the fastest
     bool timings = false;          // time_by_operator(): events around every kernel, which then start a little later
 };
 

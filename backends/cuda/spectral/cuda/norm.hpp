@@ -93,8 +93,8 @@ __global__ void norm_backward_rows(index rows, index width, rows_of<const T> dL_
                 sum_gs += g[p][i] * hat[p][i];
             }
         });
-        const A mean_g = Kind == norm_kind::layer ? block_reduce(sum_g) / static_cast<A>(width) : A(0);
-        const A mean_gs = block_reduce(sum_gs) / static_cast<A>(width);
+        const pair_of<A> sums = block_reduce(pair_of<A>{sum_g, sum_gs}, plus{});
+        const A mean_g = Kind == norm_kind::layer ? sums.a / static_cast<A>(width) : A(0), mean_gs = sums.b / static_cast<A>(width);
         each_pack<V, P>(width, [&](int p, index c) {
             A before[V] = {};
             if (accumulate) load<V>(dL_ds(n) + c, before);
@@ -157,7 +157,7 @@ void norm_backward(executor& ex, const char* what, const_matrix<T> dL_dy, const_
     if (s.rows() == 0) return;
     const index width = s.width();
     with_row_in_block<T>(what, takes_packs(dL_dy, s, dL_ds) && vectors_take_packs(width, gamma, gamma), width, [&](auto v, auto p, unsigned threads) {
-        const index blocks = std::min<index>(s.rows(), index{4} * ex.multiprocessors());
+        const index blocks = std::min<index>(s.rows(), index{8} * ex.multiprocessors());
         arena_scope scratch(ex);
         A* parts = dL_dgamma ? ex.memory().template vector<A>(blocks * 2 * width).data : nullptr;
         launch(ex, what, static_cast<unsigned>(blocks), threads, 0, norm_backward_rows<Kind, v(), p(), T>, s.rows(), width, rows_in(dL_dy),

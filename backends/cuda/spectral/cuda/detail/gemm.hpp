@@ -3,18 +3,40 @@
 //
 //   detail::gemm<T>(ex, what, {a, transposed}, {b, transposed}, alpha, beta, c, bias)       C = α op(A) op(B) + β C (+ bias)
 // All row-major with their strides. cuBLASLt counts columns first, so the product asked of it is Cᵀ = op(B)ᵀ op(A)ᵀ.
-// The algorithm of a shape is asked for once and kept. Float is computed in float, not in TF32, unless the executor's
-// options say so; bfloat16 accumulates in float.
+// An algorithm is chosen once for a class of shapes (sizes rounded up: a routed layer has another number of rows in every
+// step) and kept: cuBLASLt's first proposal, or with options().tune the fastest of its proposals. Choices are written out and
+// read back (products_chosen, choose_products), so that a later process repeats this one's bits.
+// Float is computed in float, not in TF32, unless the executor's options say so; bfloat16 accumulates in float.
 #pragma once
 #include <spectral/cuda/detail/launch.hpp>
 
 #include <array>
+#include <cstring>
+#include <sstream>
 
-namespace spectral::cuda::detail {
+namespace spectral::cuda {
+
+namespace detail {
 
 template <class T> inline constexpr cudaDataType_t cuda_type = CUDA_R_32F;
 template <> inline constexpr cudaDataType_t cuda_type<double> = CUDA_R_64F;
 template <> inline constexpr cudaDataType_t cuda_type<bfloat16> = CUDA_R_16BF;
+
+// What an algorithm is chosen for.
+struct product_class {
+    static constexpr int numbers = 18;
+    std::array<index, numbers> value{};
+    bool operator<(const product_class& o) const { return value < o.value; }
+};
+
+// A size as algorithms see it: small ones exactly, large ones rounded up, and whether 16-byte accesses divide it.
+inline index size_class(index n) { return n <= 16 ? n : n <= 512 ? (n + 31) / 32 * 32 : (n + 127) / 128 * 128; }
+// 64, 32, 16, …: what the address is a multiple of
+inline std::uint32_t alignment(const void* p) {
+    std::uint32_t bytes = 64;
+    while (reinterpret_cast<std::uintptr_t>(p) % bytes) bytes /= 2;
+    return bytes;
+}
 
 struct matrix_products : kept {
     static constexpr std::size_t workspace_bytes = std::size_t{32} << 20;   // what NVIDIA suggests for Hopper
@@ -29,8 +51,8 @@ struct matrix_products : kept {
         cublasLtMatmulAlgo_t algorithm{};
         bool usable = false;
     };
-    using key = std::array<index, 16>;
-    std::map<key, plan> plans;
+    std::map<product_class, plan> plans;
+    std::map<product_class, cublasLtMatmulAlgo_t> given;   // choices of an earlier process
 
     explicit matrix_products(executor& ex_) : ex(ex_) {
         checked(cublasLtCreate(&handle), "cublasLtCreate");
@@ -50,14 +72,46 @@ struct matrix_products : kept {
         if (handle) noted(cublasLtDestroy(handle), "cublasLtDestroy");
         ex.deallocate(workspace, workspace_bytes);
     }
-};
 
-// 16, 8, 4, …: what the address is a multiple of
-inline std::uint32_t alignment(const void* p) {
-    std::uint32_t bytes = 256;
-    while (reinterpret_cast<std::uintptr_t>(p) % bytes) bytes /= 2;
-    return bytes;
-}
+    cublasStatus_t run(const plan& p, const cublasLtMatmulAlgo_t& algorithm, const void* alpha, const void* left, const void* right,
+                       const void* beta, void* result) {
+        return cublasLtMatmul(handle, p.operation, alpha, left, p.left, right, p.right, beta, result, p.result, result, p.result, &algorithm,
+                              workspace, workspace_bytes, ex.stream());
+    }
+
+    // The first of cuBLASLt's proposals, or the fastest: `scratch` takes what the trials write.
+    template <class F>
+    void choose(plan& p, bool timed, F&& trial) {
+        constexpr int most = 12;
+        cublasLtMatmulHeuristicResult_t found[most] = {};
+        int count = 0;
+        const auto status = cublasLtMatmulAlgoGetHeuristic(handle, p.operation, p.left, p.right, p.result, p.result, preference,
+                                                           timed ? most : 1, found, &count);
+        p.usable = status == CUBLAS_STATUS_SUCCESS && count > 0;
+        if (!p.usable) return;
+        p.algorithm = found[0].algo;
+        if (!timed || count < 2) return;
+        cudaEvent_t begin = nullptr, end = nullptr;
+        checked(cudaEventCreate(&begin), "cudaEventCreate");
+        checked(cudaEventCreate(&end), "cudaEventCreate");
+        float best = INFINITY;
+        for (int i = 0; i < count; ++i) {
+            float fastest = INFINITY;
+            for (int repeat = 0; repeat < 4; ++repeat) {   // the first loads the kernel
+                checked(cudaEventRecord(begin, ex.stream()), "cudaEventRecord");
+                if (trial(found[i].algo) != CUBLAS_STATUS_SUCCESS) break;
+                checked(cudaEventRecord(end, ex.stream()), "cudaEventRecord");
+                checked(cudaEventSynchronize(end), "a matrix product on trial");
+                float ms = 0;
+                checked(cudaEventElapsedTime(&ms, begin, end), "cudaEventElapsedTime");
+                if (repeat > 0) fastest = std::min(fastest, ms);
+            }
+            if (fastest < best) best = fastest, p.algorithm = found[i].algo;
+        }
+        noted(cudaEventDestroy(begin), "cudaEventDestroy");
+        noted(cudaEventDestroy(end), "cudaEventDestroy");
+    }
+};
 
 template <class T>
 struct factor {
@@ -78,11 +132,18 @@ void gemm(executor& ex, const char* what, factor<T> a, factor<T> b, double alpha
     // a stride is only meaningful with more than one row, but cuBLASLt wants it large enough
     const auto stride = [](const auto& v) { return std::max(v.row_stride, std::max<index>(v.width(), 1)); };
     const index tf32 = std::is_same_v<T, float> && ex.options().tf32;
-    const typename matrix_products::key key{m, n, k, stride(a.matrix), stride(b.matrix), stride(c), a.transposed, b.transposed,
-                                            cuda_type<T>, cuda_type<U>, bias != nullptr, beta != 0, alignment(a.matrix.data),
-                                            alignment(b.matrix.data), alignment(c.data), bias ? alignment(bias) : 0};
+    const product_class key{{size_class(m), size_class(n), size_class(k), index{m % 8 == 0} + 2 * (n % 8 == 0) + 4 * (k % 8 == 0),
+                             stride(a.matrix), stride(b.matrix), stride(c), a.transposed, b.transposed, cuda_type<T>, cuda_type<U>,
+                             bias != nullptr, beta != 0, alignment(a.matrix.data), alignment(b.matrix.data), alignment(c.data),
+                             bias ? alignment(bias) : 0, tf32}};
     auto& plan = products.plans[key];
-    if (!plan.operation) {
+    const auto sizes = [&](auto&& f) {   // f(layout, matrix) of the three
+        f(plan.left, b.matrix);
+        f(plan.right, a.matrix);
+        f(plan.result, c);
+    };
+    const bool fresh = !plan.operation;
+    if (fresh) {
         const cublasComputeType_t how = std::is_same_v<A, double> ? CUBLAS_COMPUTE_64F
                                         : tf32                    ? CUBLAS_COMPUTE_32F_FAST_TF32
                                                                   : CUBLAS_COMPUTE_32F;
@@ -94,16 +155,25 @@ void gemm(executor& ex, const char* what, factor<T> a, factor<T> b, double alpha
         set(CUBLASLT_MATMUL_DESC_TRANSB, a.transposed ? CUBLAS_OP_T : CUBLAS_OP_N);
         if (bias) {
             set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
-            set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
             set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, cuda_type<U>);
         }
-        const auto layout = [&](cublasLtMatrixLayout_t& to, cudaDataType_t type, const auto& v) {
-            checked(cublasLtMatrixLayoutCreate(&to, type, static_cast<std::uint64_t>(v.width()), static_cast<std::uint64_t>(v.rows()), stride(v)),
+        sizes([&](cublasLtMatrixLayout_t& layout, const auto& v) {
+            using S = std::remove_const_t<std::remove_pointer_t<decltype(v.data)>>;
+            checked(cublasLtMatrixLayoutCreate(&layout, cuda_type<S>, static_cast<std::uint64_t>(v.width()), static_cast<std::uint64_t>(v.rows()),
+                                               stride(v)),
                     "cublasLtMatrixLayoutCreate");
-        };
-        layout(plan.left, cuda_type<T>, b.matrix);
-        layout(plan.right, cuda_type<T>, a.matrix);
-        layout(plan.result, cuda_type<U>, c);
+        });
+    } else {   // another shape of the same class
+        sizes([&](cublasLtMatrixLayout_t layout, const auto& v) {
+            const std::uint64_t rows = static_cast<std::uint64_t>(v.width()), columns = static_cast<std::uint64_t>(v.rows());
+            checked(cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_ROWS, &rows, sizeof rows), "cublasLtMatrixLayout");
+            checked(cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_COLS, &columns, sizeof columns), "cublasLtMatrixLayout");
+        });
+    }
+    if (bias)
+        checked(cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias),
+                "cublasLtMatmulDescSetAttribute");
+    const auto choose = [&](bool timed) {
         const auto aligned = [&](cublasLtMatmulPreferenceAttributes_t attribute, const void* p) {
             const std::uint32_t bytes = alignment(p);
             checked(cublasLtMatmulPreferenceSetAttribute(products.preference, attribute, &bytes, sizeof bytes), "cublasLt alignment");
@@ -112,24 +182,69 @@ void gemm(executor& ex, const char* what, factor<T> a, factor<T> b, double alpha
         aligned(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, a.matrix.data);
         aligned(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, c.data);
         aligned(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, c.data);
-        cublasLtMatmulHeuristicResult_t found{};
-        int count = 0;
-        const auto status = cublasLtMatmulAlgoGetHeuristic(products.handle, plan.operation, plan.left, plan.right, plan.result, plan.result,
-                                                           products.preference, 1, &found, &count);
-        plan.usable = status == CUBLAS_STATUS_SUCCESS && count > 0;
-        plan.algorithm = found.algo;
+        const std::size_t bytes = static_cast<std::size_t>(m * stride(c)) * sizeof(U);
+        void* scratch = timed ? ex.allocate(bytes) : nullptr;
+        products.choose(plan, timed, [&](const cublasLtMatmulAlgo_t& algorithm) {
+            return products.run(plan, algorithm, &alpha_value, b.matrix.data, a.matrix.data, &beta_value, scratch);
+        });
+        if (timed) ex.deallocate(scratch, bytes);
+    };
+    if (fresh) {
+        if (const auto known = products.given.find(key); known != products.given.end()) plan.algorithm = known->second, plan.usable = true;
+        else choose(ex.options().tune);
     }
-    check(plan.usable, what, "cuBLASLt has no matrix product for (", m, ", ", k, ") times (", k, ", ", n, ") of strides ", stride(a.matrix), ", ",
-          stride(b.matrix), ", ", stride(c), " on ", ex.device_name());
-    if (bias)
-        checked(cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias),
-                "cublasLtMatmulDescSetAttribute");
+    const auto run = [&] { return products.run(plan, plan.algorithm, &alpha_value, b.matrix.data, a.matrix.data, &beta_value, c.data); };
     ex.queue(what, [&] {
-        checked(cublasLtMatmul(products.handle, plan.operation, &alpha_value, b.matrix.data, plan.left, a.matrix.data, plan.right, &beta_value,
-                               c.data, plan.result, c.data, plan.result, &plan.algorithm, products.workspace,
-                               matrix_products::workspace_bytes, ex.stream()),
-                what);
+        if (plan.usable && good(run())) return;
+        choose(false);   // the class's algorithm does not take this shape: one that does
+        check(plan.usable, what, "cuBLASLt has no matrix product for (", m, ", ", k, ") times (", k, ", ", n, ") of strides ", stride(a.matrix),
+              ", ", stride(b.matrix), ", ", stride(c), " on ", ex.device_name());
+        checked(run(), what);
     });
 }
 
-}  // namespace spectral::cuda::detail
+}  // namespace detail
+
+// ---- choices that outlive a process -------------------------------------------------------------------------------------
+
+// The algorithm of every class of products so far, as text: to be kept beside a checkpoint.
+inline std::map<std::string, std::string> products_chosen(executor& ex) {
+    std::map<std::string, std::string> out;
+    for (const auto& [key, plan] : ex.keep<detail::matrix_products>(0).plans) {
+        if (!plan.usable) continue;
+        std::ostringstream name, bytes;
+        for (index v : key.value) name << (name.tellp() > 0 ? " " : "") << v;
+        const auto* b = reinterpret_cast<const unsigned char*>(&plan.algorithm);
+        for (std::size_t i = 0; i < sizeof plan.algorithm; ++i) bytes << "0123456789abcdef"[b[i] / 16] << "0123456789abcdef"[b[i] % 16];
+        out[name.str()] = bytes.str();
+    }
+    return out;
+}
+
+// Uses these from now on, for classes that have none yet. They hold for one device and version of cuBLASLt: see products_made_by.
+inline void choose_products(executor& ex, const std::map<std::string, std::string>& chosen) {
+    auto& products = ex.keep<detail::matrix_products>(0);
+    for (const auto& [name, bytes] : chosen) {
+        detail::product_class key;
+        std::istringstream in(name);
+        for (index& v : key.value) in >> v;
+        cublasLtMatmulAlgo_t algorithm{};
+        const auto digit = [](char c) { return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1; };
+        bool good = !in.fail() && bytes.size() == 2 * sizeof algorithm;
+        for (std::size_t i = 0; good && i < sizeof algorithm; ++i) {
+            const int high = digit(bytes[2 * i]), low = digit(bytes[2 * i + 1]);
+            good = high >= 0 && low >= 0;
+            reinterpret_cast<unsigned char*>(&algorithm)[i] = static_cast<unsigned char>(16 * high + low);
+        }
+        check(good, "plans", "\"", name, "\": expected ", detail::product_class::numbers, " numbers and ", 2 * sizeof algorithm,
+              " hexadecimal digits, found \"", bytes, "\"");
+        products.given[key] = algorithm;
+    }
+}
+
+// What choices belong to: "NVIDIA H200, cuBLASLt 130001"
+inline std::string products_made_by(const executor& ex) {
+    return spectral::detail::join(ex.device_name(), ", cuBLASLt ", cublasLtGetVersion());
+}
+
+}  // namespace spectral::cuda

@@ -16,11 +16,21 @@ struct greater {   // a NaN wins, so that it is not lost
     template <class A> __device__ A operator()(A a, A b) const { return a > b || a != a ? a : b; }
 };
 
+template <class A>
+struct pair_of {   // two sums in one reduction
+    A a, b;
+    __device__ friend pair_of operator+(pair_of x, pair_of y) { return {x.a + y.a, x.b + y.b}; }
+};
+template <class A>
+__device__ inline A from_lane_xor(A value, int lane) { return __shfl_xor_sync(full_warp, value, lane); }
+template <class A>
+__device__ inline pair_of<A> from_lane_xor(pair_of<A> value, int lane) { return {from_lane_xor(value.a, lane), from_lane_xor(value.b, lane)}; }
+
 // Over groups of `Lanes` consecutive lanes; every lane gets the result.
 template <int Lanes = 32, class A, class Op = plus>
 __device__ inline A warp_reduce(A value, Op op = {}) {
 #pragma unroll
-    for (int lane = Lanes / 2; lane > 0; lane /= 2) value = op(value, __shfl_xor_sync(full_warp, value, lane));
+    for (int lane = Lanes / 2; lane > 0; lane /= 2) value = op(value, from_lane_xor(value, lane));
     return value;
 }
 
