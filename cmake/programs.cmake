@@ -3,9 +3,9 @@
 #
 # spectral_own_flags carries what no user of the library gets: warnings, -march=native, sanitizers.
 add_library(spectral_own_flags INTERFACE)
-target_compile_options(spectral_own_flags INTERFACE -Wall -Wextra)
+target_compile_options(spectral_own_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wall> $<$<COMPILE_LANGUAGE:CXX>:-Wextra>)
 if(SPECTRAL_NATIVE)
-    target_compile_options(spectral_own_flags INTERFACE -march=native)
+    target_compile_options(spectral_own_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-march=native>)
 endif()
 if(SPECTRAL_SANITIZE)
     target_compile_options(spectral_own_flags INTERFACE

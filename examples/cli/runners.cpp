@@ -9,9 +9,13 @@ namespace spectral::cli {
 namespace {
 
 const runner_entry& entry_of(const runner_choice& c) {
-    for (const auto& entry : runner_table)
+    std::string found;
+    for (const auto& entry : runner_table) {
         if (c.executor == entry.executor && c.dtype == entry.dtype) return entry;
-    fail("--executor " + c.executor + " --dtype " + c.dtype, "this build has no such executor");
+        found += std::string(found.empty() ? "" : ", ") + entry.executor + " " + entry.dtype;
+    }
+    fail("--executor " + c.executor + " --dtype " + c.dtype, "this build has ", found,
+         c.executor == "cuda" ? "; configure with -DSPECTRAL_CUDA=ON (preset cuda) for cuda bf16 and f32" : "");
 }
 
 // a configuration that lies about sizes is found before memory is asked for
@@ -49,8 +53,9 @@ std::unique_ptr<runner> runner_choice::make(const layer_route_model& m, bool for
 }
 
 void add_runner_options(CLI::App& app, runner_choice& choice_) {
-    choice(app, "--executor", choice_.executor, {"reference", "cpu"}, "who computes")->group("Machine");
-    choice(app, "--dtype", choice_.dtype, {"f32", "f64"}, "scalar of weights and activations")->group("Machine");
+    choice(app, "--executor", choice_.executor, {"reference", "cpu", "cuda"}, "who computes")->group("Machine");
+    choice(app, "--dtype", choice_.dtype, {"f32", "f64", "bf16"},
+           "scalar of weights and activations; bf16 (cuda) trains float masters")->group("Machine");
     option(app, "--threads", choice_.threads, "N", "threads of the cpu executor; 0: all")
         ->group("Machine")
         ->check(CLI::Range(0, 4096).description(""));

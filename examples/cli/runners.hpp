@@ -18,13 +18,24 @@ std::unique_ptr<runner> make_reference_f32(const layer_route_model& m, int threa
 std::unique_ptr<runner> make_reference_f64(const layer_route_model& m, int threads, bool for_training);
 std::unique_ptr<runner> make_cpu_f32(const layer_route_model& m, int threads, bool for_training);
 std::unique_ptr<runner> make_cpu_f64(const layer_route_model& m, int threads, bool for_training);
+#if SPECTRAL_PROGRAM_CUDA   // built with -DSPECTRAL_CUDA=ON
+std::unique_ptr<runner> make_cuda_f32(const chiar_config& c, int, bool for_training);
+std::unique_ptr<runner> make_cuda_bf16(const chiar_config& c, int, bool for_training);
+std::unique_ptr<runner> make_cuda_f32(const layer_route_model& m, int, bool for_training);
+std::unique_ptr<runner> make_cuda_bf16(const layer_route_model& m, int, bool for_training);
+#endif
 
 struct runner_entry {
     const char *executor, *dtype;
     std::unique_ptr<runner> (*make_chiar)(const chiar_config&, int, bool);
     std::unique_ptr<runner> (*make_qwen2)(const layer_route_model&, int, bool);
 };
-inline constexpr runner_entry runner_table[] = {{"cpu", "f32", make_cpu_f32, make_cpu_f32},
+inline constexpr runner_entry runner_table[] = {
+#if SPECTRAL_PROGRAM_CUDA
+                                                {"cuda", "bf16", make_cuda_bf16, make_cuda_bf16},
+                                                {"cuda", "f32", make_cuda_f32, make_cuda_f32},
+#endif
+                                                {"cpu", "f32", make_cpu_f32, make_cpu_f32},
                                                 {"cpu", "f64", make_cpu_f64, make_cpu_f64},
                                                 {"reference", "f32", make_reference_f32, make_reference_f32},
                                                 {"reference", "f64", make_reference_f64, make_reference_f64}};

@@ -70,7 +70,7 @@ struct lora {
     void merge_into(Exec& ex, matrix_view<T> weight) {
         arena_scope scratch(ex);
         auto transposed = ex.memory().template zeros<T, 2>({a.shape[1], a.shape[0]});
-        const auto host = to_host(ex, a.value);
+        const auto host = to_host(ex, a);
         std::vector<T> columns(host.size());
         for (index r = 0; r < a.shape[0]; ++r)
             for (index i = 0; i < a.shape[1]; ++i)

@@ -269,7 +269,7 @@ private:
         const auto hard = to_host(p.ex, kept.gate);
         s.gates.record(static_cast<index>(l), to_host(p.ex, kept.soft), hard);
         open.assign(hard.size(), 0);
-        for (std::size_t i = 0; i < hard.size(); ++i) open[i] = hard[i] > T(0.5);
+        for (std::size_t i = 0; i < hard.size(); ++i) open[i] = hard[i] > statistic<T>(0.5);
         return open;
     }
 };

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+// examples/cli/cuda_executor.hpp: the executor of the program's CUDA runners (included by .cu files alone)
+#pragma once
+#include "runners.hpp"
+
+#include <spectral/cuda.hpp>
+
+namespace spectral::cli {
+
+// The first device; CUDA_VISIBLE_DEVICES says which that is.
+inline std::unique_ptr<cuda::executor> make_cuda_executor() { return std::make_unique<cuda::executor>(); }
+
+}  // namespace spectral::cli

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+// examples/cli/qwen2_cuda_f32.cu: Qwen2 and LayerRoute on the cuda executor in float
+#include "cuda_executor.hpp"
+
+#include <spectral/train/layer_route_runner.hpp>
+
+namespace spectral::cli {
+
+std::unique_ptr<runner> make_cuda_f32(const layer_route_model& m, int, bool for_training) {
+    return make_runner<cuda::executor, float>(make_cuda_executor(), m, for_training);
+}
+
+}  // namespace spectral::cli
