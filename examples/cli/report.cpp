@@ -51,10 +51,12 @@ void run_report(const report_options& o) {
 }  // namespace
 
 void add_report(CLI::App& app) {
-    auto* c = app.add_subcommand("report", "one page of figures and numbers of runs and evaluations, to look at or print");
+    auto* c =
+        app.add_subcommand("report", "one page of figures and numbers of runs and evaluations, to look at or print");
     auto o = std::make_shared<report_options>();
-    option(*c, "RUN", o->sources, "RUN...",
-           "runs; or metrics (.jsonl), what eval --json, route --json, eval --by step_type --json printed (.json); NAME=RUN names one")
+    option(
+        *c, "RUN", o->sources, "RUN...",
+        "runs; or metrics (.jsonl), what eval --json, route --json, eval --by step_type --json printed (.json); NAME=RUN names one")
         ->required();
     option(*c, "-o,--out", o->out, "FILE", "the page, HTML")->required();
     option(*c, "--csv", o->csv, "DIR", "the numbers of each figure too");

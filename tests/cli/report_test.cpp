@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// tests/cli/report_test.cpp: `spectral report`, and its pages in a browser without a window (skipped where there is none)
+// tests/cli/report_test.cpp: `spectral report`, and its pages in a browser without a window (skipped where there is
+// none)
 #include "cli/program.hpp"
 #include "support/report_runs.hpp"
 #include "support/xml.hpp"
@@ -11,12 +12,14 @@ const char* const browser_line =
     "for b in chromium chromium-browser google-chrome; do command -v $b > /dev/null && exec $b --headless --no-sandbox --disable-gpu "
     "--disable-background-networking --disable-component-update --disable-sync --disable-default-apps --no-first-run --enable-logging=stderr ";
 
-bool has_browser() { return run_shell("command -v chromium || command -v chromium-browser || command -v google-chrome").code == 0; }
+bool has_browser() {
+    return run_shell("command -v chromium || command -v chromium-browser || command -v google-chrome").code == 0;
+}
 
 // The page's DOM once it is loaded; stderr has the console.
 outcome browse(const std::filesystem::path& dir, const std::string& options, const std::string& page) {
-    return run_shell("export HOME=" + quoted(dir) + "; " + browser_line + "--user-data-dir=" + quoted(dir / "profile") + " " + options + " " +
-                     quoted("file://" + page) + "; done");
+    return run_shell("export HOME=" + quoted(dir) + "; " + browser_line + "--user-data-dir=" + quoted(dir / "profile") +
+                     " " + options + " " + quoted("file://" + page) + "; done");
 }
 
 // Every figure's box, texts that cover each other, what sticks out at the right; into <pre id="measured">.
@@ -52,7 +55,8 @@ TEST_CASE("a report is written from files, with CSV, and refuses what is none", 
     std::filesystem::create_directories(dir / "in");
     std::string files;
     for (const auto& f : write_report_runs(dir / "in")) files += " " + quoted(f);
-    const auto made = run("report" + files + " --title 'A & B' -o " + quoted(dir / "r.html") + " --csv " + quoted(dir / "csv"));
+    const auto made =
+        run("report" + files + " --title 'A & B' -o " + quoted(dir / "r.html") + " --csv " + quoted(dir / "csv"));
     INFO(made.err);
     REQUIRE(made.code == 0);
     CHECK(made.err.find("17 figures of 5 runs") != made.err.npos);
@@ -63,7 +67,8 @@ TEST_CASE("a report is written from files, with CSV, and refuses what is none", 
         CHECK(std::filesystem::exists(dir / "csv" / (id + ".csv")));
     }
     check_refused(run("report " + quoted(dir / "none") + " -o " + quoted(dir / "x.html")), {"none", "no such file"});
-    check_refused(run("report" + files + " --text hello -o " + quoted(dir / "x.html")), {"--text", "expected a run with a model that routes tokens"});
+    check_refused(run("report" + files + " --text hello -o " + quoted(dir / "x.html")),
+                  {"--text", "expected a run with a model that routes tokens"});
     CHECK(!std::filesystem::exists(dir / "x.html"));
 }
 
@@ -92,12 +97,14 @@ TEST_CASE("in a browser: every figure is drawn, nothing is asked for, nothing co
         write_text(dir / "measured.html", page);
         for (const char* width : {"360", "700", "1200"}) {
             INFO(width << (deep ? ", deep" : ""));
-            const auto seen = browse(dir / "", "--dump-dom --window-size=1300,900", (dir / "measured.html").string() + "#" + width);
+            const auto seen =
+                browse(dir / "", "--dump-dom --window-size=1300,900", (dir / "measured.html").string() + "#" + width);
             const auto from = seen.out.find("<pre id=\"measured\">");
             REQUIRE(from != seen.out.npos);
             std::string text = seen.out.substr(from + 19, seen.out.find("</pre>", from) - from - 19);
             for (const auto& [entity, c] : {std::pair{"&lt;", "<"}, std::pair{"&gt;", ">"}, std::pair{"&amp;", "&"}})
-                for (std::size_t at = text.find(entity); at != text.npos; at = text.find(entity, at + 1)) text.replace(at, std::string(entity).size(), c);
+                for (std::size_t at = text.find(entity); at != text.npos; at = text.find(entity, at + 1))
+                    text.replace(at, std::string(entity).size(), c);
             const auto got = nlohmann::json::parse(text);
             INFO(text);
             for (const auto& id : report_figures) {

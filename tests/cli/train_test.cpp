@@ -88,7 +88,8 @@ TEST_CASE("event files lie where they were asked for, and of a resumed run besid
     REQUIRE(run(t.arguments("run", 10) + logs).code == 0);
     const auto files = [&] { return std::distance(std::filesystem::directory_iterator(t.dir / "logs"), {}); };
     CHECK(files() == 1);
-    CHECK(read_text_file(std::filesystem::directory_iterator(t.dir / "logs")->path()).find("loss/valid") != std::string::npos);
+    CHECK(read_text_file(std::filesystem::directory_iterator(t.dir / "logs")->path()).find("loss/valid") !=
+          std::string::npos);
     const auto plain = run(t.arguments("plain", 3).replace(6, 7, "--plain"));
     CHECK(plain.err.find("step 3/3 100%  loss ") != plain.err.npos);
     CHECK(plain.err.find("routed ") != plain.err.npos);
@@ -122,8 +123,8 @@ TEST_CASE("a trained run is evaluated, sampled, routed and calibrated", "[cli]")
     const auto figures = nlohmann::json::parse(evaluated.out)["language"];
     for (const char* key :
          {"perplexity", "bits_per_byte", "word_perplexity", "unigram_perplexity", "bigram_perplexity", "windows",
-          "flops", "attention_only_flops", "attention_share", "meta_gate", "tokens_per_second", "seconds", "operator_seconds",
-          "entropy_histogram", "entropy_router"}) {
+          "flops", "attention_only_flops", "attention_share", "meta_gate", "tokens_per_second", "seconds",
+          "operator_seconds", "entropy_histogram", "entropy_router"}) {
         INFO(key);
         CHECK(figures.contains(key));
     }
@@ -137,7 +138,8 @@ TEST_CASE("a trained run is evaluated, sampled, routed and calibrated", "[cli]")
     CHECK(figures["entropy_router"]["thresholds"]["1"].size() == 1);
     CHECK(run("eval" + model + " --data " + quoted(t.dir / "text.txt")).out.find("bits per byte") != std::string::npos);
 
-    const auto reported = run("report " + quoted(t.dir / "run") + " -o " + quoted(t.dir / "report.html") + " --text 'The end of <it>.'");
+    const auto reported =
+        run("report " + quoted(t.dir / "run") + " -o " + quoted(t.dir / "report.html") + " --text 'The end of <it>.'");
     INFO(reported.err);
     REQUIRE(reported.code == 0);
     const std::string page = read_text_file(t.dir / "report.html");

@@ -17,9 +17,12 @@ struct screen {
     explicit screen(const std::string& bytes, std::size_t width = 1000) {
         std::size_t column = 0;
         for (std::size_t i = 0; i < bytes.size(); ++i) {
-            if (bytes[i] == '\r') column = 0;
-            else if (bytes[i] == '\n') lines.push_back(""), column = 0;
-            else if (bytes.compare(i, 3, "\x1b[K") == 0) lines.back().resize(column), i += 2;
+            if (bytes[i] == '\r')
+                column = 0;
+            else if (bytes[i] == '\n')
+                lines.push_back(""), column = 0;
+            else if (bytes.compare(i, 3, "\x1b[K") == 0)
+                lines.back().resize(column), i += 2;
             else {
                 if (column >= lines.back().size()) lines.back().resize(column + 1, ' ');
                 lines.back()[column++] = bytes[i];
@@ -34,7 +37,10 @@ struct fixture {
     double now = 100;
     int columns = 80;
     spectral::progress_options options(bool terminal, double every) {
-        return {.quiet = false, .terminal = terminal, .every = every, .width = [this] { return columns; },
+        return {.quiet = false,
+                .terminal = terminal,
+                .every = every,
+                .width = [this] { return columns; },
                 .seconds = [this] { return now; }};
     }
 };
@@ -87,7 +93,7 @@ TEST_CASE("a resumed run counts its own steps for the ETA", "[report]") {
     spectral::progress_line progress(f.out, f.options(false, 10), 100, 300);
     f.now += 5;
     progress.update(110, 5.2345, 1000);
-    CHECK(f.out.str() == "step 110/300  36%  loss 5.234  200 tok/s  ETA 1:35\n");   // 0.5 s a step, 190 to go
+    CHECK(f.out.str() == "step 110/300  36%  loss 5.234  200 tok/s  ETA 1:35\n");  // 0.5 s a step, 190 to go
 }
 
 TEST_CASE("pauses count neither for speed nor for the ETA", "[report]") {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// tests/report/report_test.cpp: pages are well-formed and whole, tables are right, sources are told apart, bad ones refused
+// tests/report/report_test.cpp: pages are well-formed and whole, tables are right, sources are told apart, bad ones
+// refused
 #include <spectral/report/report.hpp>
 
 #include "support/catch.hpp"
@@ -47,7 +48,9 @@ TEST_CASE("every figure is there, with a drawing, its words and a table, in well
         CHECK(html.find("://") == html.npos);
         for (const auto& [attribute, value] : xml.references) {
             INFO(attribute << "=" << value);
-            const auto id = value.starts_with("#") ? value.substr(1) : value.starts_with("url(#") ? value.substr(5, value.size() - 6) : "";
+            const auto id = value.starts_with("#")       ? value.substr(1)
+                            : value.starts_with("url(#") ? value.substr(5, value.size() - 6)
+                                                         : "";
             CHECK((value == "data:," || xml.ids.contains(id)));
         }
         for (const char* bad : {"nan", "inf", "e+0"}) CHECK(html.find("\"" + std::string(bad)) == html.npos);
@@ -153,7 +156,7 @@ TEST_CASE("sources are told apart and named", "[report]") {
     CHECK(runs[0].evaluations.size() == 6);
     CHECK(runs[0].evaluation.contains("flops"));
     CHECK(runs[1].name == "other");
-    CHECK(runs[1].evaluation["step"] == 300);   // the last one of training
+    CHECK(runs[1].evaluation["step"] == 300);  // the last one of training
     CHECK(runs[2].name == "threshold");
 }
 
@@ -171,16 +174,27 @@ TEST_CASE("bad sources are refused in one sentence", "[report]") {
     CHECK(refused("b.jsonl", "{\"step\":1}\nx\n").find("b.jsonl: line 2: not valid JSON") != std::string::npos);
     CHECK(refused("c.jsonl", "").find("expected lines of metrics, found none") != std::string::npos);
     CHECK(refused("d.json", "[1]").find("expected a JSON object, found array") != std::string::npos);
-    CHECK(refused("e.json", "{\"x\":{\"y\":1}}").find("expected metrics (.jsonl) or what eval --json or route --json print") != std::string::npos);
+    CHECK(refused("e.json", "{\"x\":{\"y\":1}}")
+              .find("expected metrics (.jsonl) or what eval --json or route --json print") != std::string::npos);
     auto short_route = route_of();
     short_route["layers"]["1"]["op"] = {1};
-    CHECK(refused("f.json", short_route.dump()).find("layer 1: expected the operators of 13 tokens, found 1") != std::string::npos);
-    CHECK(sentence_of([&] { report::sources().add((dir / "none").string()); }).find("no such file or directory") != std::string::npos);
-    CHECK(sentence_of([&] { report::sources().add((dir / "").string()); }).find("expected a run: metrics.jsonl") != std::string::npos);
+    CHECK(refused("f.json", short_route.dump()).find("layer 1: expected the operators of 13 tokens, found 1") !=
+          std::string::npos);
+    CHECK(sentence_of([&] { report::sources().add((dir / "none").string()); }).find("no such file or directory") !=
+          std::string::npos);
+    CHECK(sentence_of([&] { report::sources().add((dir / "").string()); }).find("expected a run: metrics.jsonl") !=
+          std::string::npos);
     // numbers of the wrong type are left out, not believed
-    CHECK(refused("g.jsonl", "{\"step\":1,\"loss\":\"high\",\"attention_share\":[1],\"meta_gate\":null}\n{\"step\":2,\"loss\":1}\n") == "");
+    CHECK(refused(
+              "g.jsonl",
+              "{\"step\":1,\"loss\":\"high\",\"attention_share\":[1],\"meta_gate\":null}\n{\"step\":2,\"loss\":1}\n") ==
+          "");
     CHECK(refused("h.json", R"({"runs":[{"types":{"a":{"gates":[{"block":-1}],"by_sample":7}}},3]})") == "");
-    CHECK(refused("i.json", R"({"t":{"loss":1,"flops":{"dct":3},"entropy_histogram":{"1":{"from":0,"width":-1,"count":[1]}},"entropy_router":{"features":8}}})") == "");
+    CHECK(
+        refused(
+            "i.json",
+            R"({"t":{"loss":1,"flops":{"dct":3},"entropy_histogram":{"1":{"from":0,"width":-1,"count":[1]}},"entropy_router":{"features":8}}})") ==
+        "");
 }
 
 }  // namespace report_test

@@ -37,7 +37,8 @@ std::vector<std::string> records(const std::string& file) {
     for (std::size_t at = 0; at < file.size();) {
         REQUIRE(at + 12 <= file.size());
         const auto length = little_endian(std::string_view(file).substr(at, 8));
-        REQUIRE(little_endian(std::string_view(file).substr(at + 8, 4)) == slow_mask(std::string_view(file).substr(at, 8)));
+        REQUIRE(little_endian(std::string_view(file).substr(at + 8, 4)) ==
+                slow_mask(std::string_view(file).substr(at, 8)));
         REQUIRE(at + 16 + length <= file.size());
         out.push_back(file.substr(at + 12, length));
         REQUIRE(little_endian(std::string_view(file).substr(at + 12 + length, 4)) == slow_mask(out.back()));
@@ -68,9 +69,12 @@ std::multimap<int, std::variant<std::uint64_t, std::string>> fields(std::string_
     while (!m.empty()) {
         const auto key = varint();
         const int field = static_cast<int>(key >> 3);
-        if ((key & 7) == 0) out.emplace(field, varint());
-        else if ((key & 7) == 1) out.emplace(field, little_endian(take(8)));
-        else if ((key & 7) == 5) out.emplace(field, little_endian(take(4)));
+        if ((key & 7) == 0)
+            out.emplace(field, varint());
+        else if ((key & 7) == 1)
+            out.emplace(field, little_endian(take(8)));
+        else if ((key & 7) == 5)
+            out.emplace(field, little_endian(take(4)));
         else {
             REQUIRE((key & 7) == 2);
             const auto n = varint();
@@ -86,15 +90,18 @@ T one(const std::multimap<int, std::variant<std::uint64_t, std::string>>& m, int
 }
 double as_double(std::uint64_t bits) { return std::bit_cast<double>(bits); }
 
-std::map<std::string, double> scalars(const std::string& event, std::map<std::string, std::string>* histograms = nullptr) {
+std::map<std::string, double> scalars(const std::string& event,
+                                      std::map<std::string, std::string>* histograms = nullptr) {
     std::map<std::string, double> out;
     const auto summary = fields(one<std::string>(fields(event), 5));
     for (const auto& [field, value] : summary) {
         REQUIRE(field == 1);
         const auto v = fields(std::get<std::string>(value));
         const auto tag = one<std::string>(v, 1);
-        if (v.count(2)) out[tag] = std::bit_cast<float>(static_cast<std::uint32_t>(one<std::uint64_t>(v, 2)));
-        else if (histograms) (*histograms)[tag] = one<std::string>(v, 5);
+        if (v.count(2))
+            out[tag] = std::bit_cast<float>(static_cast<std::uint32_t>(one<std::uint64_t>(v, 2)));
+        else if (histograms)
+            (*histograms)[tag] = one<std::string>(v, 5);
     }
     return out;
 }
@@ -109,15 +116,23 @@ TEST_CASE("the checksum of RFC 3720", "[report]") {
 TEST_CASE("lines of metrics become events", "[report]") {
     temporary_dir dir;
     tensorboard_writer events(dir / "logs/a");
-    events.write({{"step", 10}, {"loss", 5.25}, {"attention_share", {{"1", 0.75}, {"2", 0.5}}}, {"note", "text"}, {"gone", nullptr}});
-    events.write({{"step", 300}, {"set", "valid"}, {"perplexity", 49.5},
+    events.write({{"step", 10},
+                  {"loss", 5.25},
+                  {"attention_share", {{"1", 0.75}, {"2", 0.5}}},
+                  {"note", "text"},
+                  {"gone", nullptr}});
+    events.write({{"step", 300},
+                  {"set", "valid"},
+                  {"perplexity", 49.5},
                   {"entropy_histogram", {{"1", {{"from", 0.5}, {"width", 0.25}, {"count", {3, 1}}}}}}});
     const auto r = records(read_text_file(events.path()));
     REQUIRE(r.size() == 3);
     CHECK(one<std::string>(fields(r[0]), 3) == "brain.Event:2");
     CHECK(as_double(one<std::uint64_t>(fields(r[0]), 1)) > 1.7e9);
     CHECK(one<std::uint64_t>(fields(r[1]), 2) == 10);
-    CHECK(scalars(r[1]) == std::map<std::string, double>{{"loss/train", 5.25}, {"attention_share/1/train", 0.75}, {"attention_share/2/train", 0.5}});
+    CHECK(scalars(r[1]) == std::map<std::string, double>{{"loss/train", 5.25},
+                                                         {"attention_share/1/train", 0.75},
+                                                         {"attention_share/2/train", 0.5}});
     CHECK(one<std::uint64_t>(fields(r[2]), 2) == 300);
     std::map<std::string, std::string> histograms;
     CHECK(scalars(r[2], &histograms) == std::map<std::string, double>{{"perplexity/valid", 49.5}});
@@ -139,7 +154,7 @@ TEST_CASE("a run that continues writes a file of its own and cuts what came afte
     const auto r = records(read_text_file(second.path()));
     REQUIRE(r.size() == 2);
     CHECK(one<std::uint64_t>(fields(r[1]), 2) == 101);
-    CHECK(one<std::uint64_t>(fields(one<std::string>(fields(r[1]), 7)), 1) == 1);   // SessionLog.START
+    CHECK(one<std::uint64_t>(fields(one<std::string>(fields(r[1]), 7)), 1) == 1);  // SessionLog.START
     const tensorboard_writer none(std::filesystem::path{});
     CHECK(none.path().empty());
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// tests/support/xml.hpp: is a text well-formed XML? Tags nest, attributes are quoted and appear once, entities are known, ids
-// are unique. No namespaces, no DTD beyond one line.
+// tests/support/xml.hpp: is a text well-formed XML? Tags nest, attributes are quoted and appear once, entities are
+// known, ids are unique. No namespaces, no DTD beyond one line.
 #pragma once
 #include <map>
 #include <set>
@@ -11,10 +11,10 @@
 namespace spectral::test {
 
 struct xml_outline {
-    std::string problem;                        // empty: well-formed
-    std::map<std::string, int> elements;        // how often each tag was opened
-    std::map<std::string, std::string> ids;     // id -> tag
-    std::vector<std::pair<std::string, std::string>> references;   // attribute, value: href, src, url(...)
+    std::string problem;  // empty: well-formed
+    std::map<std::string, int> elements;  // how often each tag was opened
+    std::map<std::string, std::string> ids;  // id -> tag
+    std::vector<std::pair<std::string, std::string>> references;  // attribute, value: href, src, url(...)
 };
 
 inline xml_outline read_xml(std::string_view text) {
@@ -22,7 +22,8 @@ inline xml_outline read_xml(std::string_view text) {
     std::vector<std::string> open;
     std::size_t at = 0;
     const auto bad = [&](const std::string& what) {
-        if (out.problem.empty()) out.problem = what + " at byte " + std::to_string(at) + ": " + std::string(text.substr(at, 60));
+        if (out.problem.empty())
+            out.problem = what + " at byte " + std::to_string(at) + ": " + std::string(text.substr(at, 60));
         return out;
     };
     const auto entities = [&](std::string_view piece) {
@@ -50,7 +51,8 @@ inline xml_outline read_xml(std::string_view text) {
         const std::string name(text.substr(i, name_end - i));
         i = name_end;
         if (closes) {
-            if (text[i] != '>' || open.empty() || open.back() != name) return bad("</" + name + "> where " + (open.empty() ? "nothing" : open.back()) + " is open");
+            if (text[i] != '>' || open.empty() || open.back() != name)
+                return bad("</" + name + "> where " + (open.empty() ? "nothing" : open.back()) + " is open");
             open.pop_back();
             at = i + 1;
             continue;
@@ -67,19 +69,22 @@ inline xml_outline read_xml(std::string_view text) {
                 break;
             }
             const auto equals = text.find('=', i);
-            if (equals == text.npos || equals + 1 >= text.size() || text[equals + 1] != '"') return bad("attribute of " + name + " without quotes");
+            if (equals == text.npos || equals + 1 >= text.size() || text[equals + 1] != '"')
+                return bad("attribute of " + name + " without quotes");
             const auto end = text.find('"', equals + 2);
             if (end == text.npos) return bad("attribute of " + name + " without an end");
             const std::string key(text.substr(i, equals - i)), value(text.substr(equals + 2, end - equals - 2));
-            if (key.find_first_of(" <>\"'") != key.npos || !attributes.insert(key).second) return bad("attribute " + key + " of " + name);
+            if (key.find_first_of(" <>\"'") != key.npos || !attributes.insert(key).second)
+                return bad("attribute " + key + " of " + name);
             if (value.find('<') != value.npos || !entities(value)) return bad("markup in attribute " + key);
             if (key == "id" && !out.ids.emplace(value, name).second) return bad("id " + value + " twice");
-            if (key == "href" || key == "src" || value.find("url(") != value.npos) out.references.emplace_back(key, value);
+            if (key == "href" || key == "src" || value.find("url(") != value.npos)
+                out.references.emplace_back(key, value);
             i = end + 1;
         }
         if (!alone) open.push_back(name);
         at = i + 1;
-        if (name == "style" || name == "script") {   // text of another language
+        if (name == "style" || name == "script") {  // text of another language
             const auto end = text.find("</" + name + ">", at);
             if (end == text.npos) return bad(name + " without an end");
             at = end;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// include/spectral/report/gaussian_null.hpp: the spectral entropy of pure noise: what a router's entropies are held against
+// include/spectral/report/gaussian_null.hpp: the spectral entropy of pure noise: what a router's entropies are held
+// against
 //
-// A DCT only rotates a vector of independent normal numbers, so its spectrum is one too: entropies of noise are drawn without
-// any transform. Where a model's entropies lie as the noise's do, its spectra carry no information.
+// A DCT only rotates a vector of independent normal numbers, so its spectrum is one too: entropies of noise are drawn
+// without any transform. Where a model's entropies lie as the noise's do, its spectra carry no information.
 #pragma once
 #include <spectral/core/random.hpp>
 #include <spectral/core/view.hpp>
@@ -13,8 +14,8 @@
 
 namespace spectral {
 
-// Entropies of `draws` spectra of d normal numbers (ops/spectral_entropy.hpp has the formula), ascending. `reference`: the
-// transform in which the first coefficient counts double.
+// Entropies of `draws` spectra of d normal numbers (ops/spectral_entropy.hpp has the formula), ascending. `reference`:
+// the transform in which the first coefficient counts double.
 inline std::vector<double> gaussian_null(index d, bool reference, index draws = 4000, std::uint64_t seed = 0) {
     const random_stream draw{seed, stream_of("gaussian null")};
     std::vector<double> out, power(static_cast<std::size_t>(d));

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// include/spectral/report/page.hpp: one self-contained page of figures: drawings, what they show in words, numbers in tables
+// include/spectral/report/page.hpp: one self-contained page of figures: drawings, what they show in words, numbers in
+// tables
 //
-// No scripts, no network. Light and dark by the reader's setting, one column on a telephone, tables opened on paper. The page
-// is well-formed XML after its first line. Every table is also a CSV file (write_csv).
+// No scripts, no network. Light and dark by the reader's setting, one column on a telephone, tables opened on paper.
+// The page is well-formed XML after its first line. Every table is also a CSV file (write_csv).
 #pragma once
 #include <spectral/io/atomic_file.hpp>
 #include <spectral/report/svg.hpp>
@@ -46,22 +47,22 @@ inline std::string csv(const data_table& t) {
 
 // A line of a legend.
 struct legend_entry {
-    std::string css;   // of its swatch: "bar s0", "reference", "dot s1"
+    std::string css;  // of its swatch: "bar s0", "reference", "dot s1"
     std::string text;
 };
 
 // A figure of a page with its table.
 struct figure {
-    std::string id;        // of the page and the CSV file
+    std::string id;  // of the page and the CSV file
     std::string title, caption = "";
     std::vector<legend_entry> legend = {};
-    std::vector<std::pair<std::string, std::string>> panels = {};   // heading (may be empty), SVG or other markup
-    data_table table = {};      // all numbers, for CSV
-    data_table shown = {};      // what the page shows of them, where it is arranged otherwise
-    bool wide = false;          // takes a whole row of the page
-    const char* layout = "panels";   // "panels small": many small ones; "panels pairs": two in a row
-    bool whole_table = false;   // show every row, however many
-    bool open_table = false;    // without asking
+    std::vector<std::pair<std::string, std::string>> panels = {};  // heading (may be empty), SVG or other markup
+    data_table table = {};  // all numbers, for CSV
+    data_table shown = {};  // what the page shows of them, where it is arranged otherwise
+    bool wide = false;  // takes a whole row of the page
+    const char* layout = "panels";  // "panels small": many small ones; "panels pairs": two in a row
+    bool whole_table = false;  // show every row, however many
+    bool open_table = false;  // without asking
 };
 
 // The style sheet of every page, for light, dark, narrow and paper.
@@ -158,7 +159,9 @@ public:
     page(std::string title, std::string about) : title_(std::move(title)), about_(std::move(about)) {}
 
     // Figures that follow belong to it; a section without figures is left out.
-    void section(std::string title, std::string about) { sections_.push_back({std::move(title), std::move(about), {}}); }
+    void section(std::string title, std::string about) {
+        sections_.push_back({std::move(title), std::move(about), {}});
+    }
     void add(figure f) {
         if (f.panels.empty()) return;
         check(!sections_.empty(), "report::page", "expected a section before the first figure");
@@ -171,12 +174,14 @@ public:
     }
 
     std::string html() const {
-        std::string out = "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n"
-                          "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n"
-                          "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\"/>\n"
-                          "<meta name=\"color-scheme\" content=\"light dark\"/>\n<link rel=\"icon\" href=\"data:,\"/>\n<title>" +
-                          escaped(title_) + "</title>\n<style>" + page_style + "</style>\n</head>\n<body>\n<header>\n<h1>" +
-                          escaped(title_) + "</h1>\n<p class=\"about\">" + escaped(about_) + "</p>\n" + contents() + "</header>\n<main>\n";
+        std::string out =
+            "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n"
+            "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n"
+            "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\"/>\n"
+            "<meta name=\"color-scheme\" content=\"light dark\"/>\n<link rel=\"icon\" href=\"data:,\"/>\n<title>" +
+            escaped(title_) + "</title>\n<style>" + page_style + "</style>\n</head>\n<body>\n<header>\n<h1>" +
+            escaped(title_) + "</h1>\n<p class=\"about\">" + escaped(about_) + "</p>\n" + contents() +
+            "</header>\n<main>\n";
         for (const auto& s : sections_) {
             if (s.figures.empty()) continue;
             out += "<section>\n<h2>" + escaped(s.title) + "</h2>\n";
@@ -185,8 +190,9 @@ public:
             for (const auto& f : s.figures) out += markup(f);
             out += "</div>\n</section>\n";
         }
-        return out + "</main>\n<footer>Made by spectral report. Numbers under each figure; the same as files with --csv.</footer>\n"
-                     "</body>\n</html>\n";
+        return out +
+               "</main>\n<footer>Made by spectral report. Numbers under each figure; the same as files with --csv.</footer>\n"
+               "</body>\n</html>\n";
     }
 
     // FIGURE.csv for every figure's table
@@ -205,12 +211,13 @@ private:
 
     std::string contents() const {
         std::string out = "<nav aria-label=\"Figures\"><ul>";
-        for_each_figure([&](const figure& f) { out += "<li><a href=\"#" + f.id + "\">" + escaped(f.title) + "</a></li>"; });
+        for_each_figure(
+            [&](const figure& f) { out += "<li><a href=\"#" + f.id + "\">" + escaped(f.title) + "</a></li>"; });
         return out + "</ul></nav>\n";
     }
     static std::string markup(const figure& f) {
-        std::string out = "<figure id=\"" + f.id + "\"" + (f.wide ? " class=\"wide\"" : "") + ">\n<figcaption><h3>" + escaped(f.title) +
-                          "</h3>" + (f.caption.empty() ? "" : "<p>" + escaped(f.caption) + "</p>");
+        std::string out = "<figure id=\"" + f.id + "\"" + (f.wide ? " class=\"wide\"" : "") + ">\n<figcaption><h3>" +
+                          escaped(f.title) + "</h3>" + (f.caption.empty() ? "" : "<p>" + escaped(f.caption) + "</p>");
         if (!f.legend.empty()) {
             out += "<ul class=\"legend\">";
             for (const auto& e : f.legend) out += "<li>" + swatch(e.css) + escaped(e.text) + "</li>";
@@ -226,10 +233,11 @@ private:
     static std::string swatch(const std::string& css) {
         const auto has = [&](const char* word) { return css.find(word) != css.npos; };
         const std::string c = " class=\"" + css + "\"";
-        const std::string inside = (has("line") && !has("outline")) || has("reference") ? "<path" + c + " d=\"M1 6H23\"/>"
-                                   : has("rule")                   ? "<path" + c + " d=\"M12 0V12\"/>"
-                                   : has("dot") ? marker(12, 6, css.back() - '0', 4, "dot", "")
-                                                : "<rect" + c + " x=\"3\" y=\"1\" width=\"18\" height=\"10\"/>";
+        const std::string inside = (has("line") && !has("outline")) || has("reference")
+                                       ? "<path" + c + " d=\"M1 6H23\"/>"
+                                   : has("rule") ? "<path" + c + " d=\"M12 0V12\"/>"
+                                   : has("dot")  ? marker(12, 6, css.back() - '0', 4, "dot", "")
+                                                 : "<rect" + c + " x=\"3\" y=\"1\" width=\"18\" height=\"10\"/>";
         return "<svg aria-hidden=\"true\" viewBox=\"0 0 24 12\">" + inside + "</svg>";
     }
     // Long tables show every nth row and the last: the CSV has all.
@@ -237,9 +245,12 @@ private:
         const data_table& t = f.shown.columns.empty() ? f.table : f.shown;
         if (t.columns.empty()) return "";
         const std::size_t rows = t.rows.size(), every = f.whole_table ? 1 : (rows + 39) / 40;
-        std::string out = std::string(f.open_table ? "<details open=\"open\">" : "<details>") + "<summary>Numbers" + std::string(every > 1 ? " (one row in " + std::to_string(every) + " of " + std::to_string(rows) + ")" : "") +
-                          "</summary><div class=\"scroll\" role=\"region\" tabindex=\"0\" aria-label=\"Numbers of: " + escaped(f.title) +
-                          "\"><table><thead><tr>";
+        std::string out =
+            std::string(f.open_table ? "<details open=\"open\">" : "<details>") + "<summary>Numbers" +
+            std::string(every > 1 ? " (one row in " + std::to_string(every) + " of " + std::to_string(rows) + ")"
+                                  : "") +
+            "</summary><div class=\"scroll\" role=\"region\" tabindex=\"0\" aria-label=\"Numbers of: " +
+            escaped(f.title) + "\"><table><thead><tr>";
         std::vector<bool> words(t.columns.size(), false);
         for (const auto& r : t.rows)
             for (std::size_t c = 0; c < r.size(); ++c)
@@ -253,7 +264,8 @@ private:
             out += "<tr>";
             for (std::size_t c = 0; c < t.rows[r].size(); ++c) {
                 const double* v = std::get_if<double>(&t.rows[r][c]);
-                out += "<td" + std::string(css(c)) + ">" + escaped(v ? short_value(*v, 5) : std::get<std::string>(t.rows[r][c])) + "</td>";
+                out += "<td" + std::string(css(c)) + ">" +
+                       escaped(v ? short_value(*v, 5) : std::get<std::string>(t.rows[r][c])) + "</td>";
             }
             out += "</tr>\n";
         }

@@ -4,9 +4,8 @@
 //   step  120/300  40% [########............]  loss 5.234  12.3k tok/s  routed 71%  ETA 1:23
 //
 // On a terminal the line is redrawn in place, at most ten times a second, never wider than the window (the bar shrinks,
-// then goes, then the end is cut). Elsewhere (a file, a pipe, TERM=dumb) and where plain lines are asked for, a whole line is
-// written every ten seconds.
-// The first and the last step are always shown.
+// then goes, then the end is cut). Elsewhere (a file, a pipe, TERM=dumb) and where plain lines are asked for, a whole
+// line is written every ten seconds. The first and the last step are always shown.
 #pragma once
 #include <spectral/core/view.hpp>
 
@@ -29,9 +28,9 @@ namespace spectral {
 struct progress_options {
     bool quiet = false;
     bool terminal = false;
-    double every = 10;                        // seconds between updates
-    std::function<int()> width = {};          // columns of the terminal now; empty: 80
-    std::function<double()> seconds = {};     // a steady clock; empty: the machine's
+    double every = 10;  // seconds between updates
+    std::function<int()> width = {};  // columns of the terminal now; empty: 80
+    std::function<double()> seconds = {};  // a steady clock; empty: the machine's
 
     // What suits the file descriptor behind a stream: progress_options::for_file(2) for std::cerr.
     static progress_options for_file(int fd, bool quiet = false, bool plain = false) {
@@ -64,8 +63,10 @@ inline std::string short_duration(double seconds) {
     if (!(seconds >= 0 && seconds < 1e9)) return "?";
     const auto s = static_cast<long long>(seconds + 0.5);
     char text[40];
-    if (s >= 3600) std::snprintf(text, sizeof text, "%lld:%02lld:%02lld", s / 3600, s / 60 % 60, s % 60);
-    else std::snprintf(text, sizeof text, "%lld:%02lld", s / 60, s % 60);
+    if (s >= 3600)
+        std::snprintf(text, sizeof text, "%lld:%02lld:%02lld", s / 3600, s / 60 % 60, s % 60);
+    else
+        std::snprintf(text, sizeof text, "%lld:%02lld", s / 60, s % 60);
     return text;
 }
 
@@ -85,7 +86,7 @@ public:
     ~progress_line() {
         try {
             finish();
-        } catch (...) {   // a closed pipe must not end the program from here
+        } catch (...) {  // a closed pipe must not end the program from here
         }
     }
     progress_line(const progress_line&) = delete;
@@ -169,8 +170,10 @@ private:
         text += part;
         if (seconds > 0) text += "  " + short_number(static_cast<double>(tokens_) / seconds) + " tok/s";
         if (!note_.empty()) text += "  " + note_;
-        if (step_ >= last_) text += "  done in " + short_duration(seconds);
-        else if (done > 0) text += "  ETA " + short_duration(seconds / done * static_cast<double>(last_ - step_));
+        if (step_ >= last_)
+            text += "  done in " + short_duration(seconds);
+        else if (done > 0)
+            text += "  ETA " + short_duration(seconds / done * static_cast<double>(last_ - step_));
         return text;
     }
 

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// include/spectral/report/skip_figures.hpp: LayerRoute: what skip gates do by step type (what eval --by step_type --json prints)
+// include/spectral/report/skip_figures.hpp: LayerRoute: what skip gates do by step type (what eval --by step_type
+// --json prints)
 //
-// A source holds several runs, one a seed; gates and samples of all of them are taken together, intervals are over seeds.
+// A source holds several runs, one a seed; gates and samples of all of them are taken together, intervals are over
+// seeds.
 #pragma once
 #include <spectral/report/chart.hpp>
 #include <spectral/report/sources.hpp>
@@ -36,8 +38,12 @@ inline std::string signed_points(double share) {
 
 // A small histogram of gate probabilities for every block.
 inline figure gate_figure(const run_record& r, std::size_t number) {
-    figure f{.id = "gates-" + std::to_string(number), .title = "Gate probabilities by block: " + r.name,
-             .caption = "Soft gates of all samples of " + detail::seeds(r.steps["runs"].size()) + "; above 0.5 the block runs.", .wide = true, .layout = "panels small"};
+    figure f{.id = "gates-" + std::to_string(number),
+             .title = "Gate probabilities by block: " + r.name,
+             .caption = "Soft gates of all samples of " + detail::seeds(r.steps["runs"].size()) +
+                        "; above 0.5 the block runs.",
+             .wide = true,
+             .layout = "panels small"};
     f.table.columns = {"block", "step type", "skipped", "mean", "variance"};
     for (int b = 0; b < 10; ++b) f.table.columns.push_back("from " + short_value(0.1 * b));
     const auto types = detail::step_types(r.steps);
@@ -58,16 +64,18 @@ inline figure gate_figure(const run_record& r, std::size_t number) {
                 s.mean.push_back(number_at(gate, {"mean"}));
                 s.variance.push_back(number_at(gate, {"variance"}));
             }
-    double most = 0;   // one axis for all blocks
+    double most = 0;  // one axis for all blocks
     for (const auto& [block, by_type] : blocks)
         for (const auto& [type, s] : by_type) {
             double all = 0, top = 0;
             for (double n : s.bins) all += n, top = std::max(top, n);
             if (all > 0) most = std::max(most, top / all);
         }
-    for (std::size_t t = 0; t < types.size(); ++t) f.legend.push_back({"bar " + style_class(static_cast<int>(t)), types[t]});
+    for (std::size_t t = 0; t < types.size(); ++t)
+        f.legend.push_back({"bar " + style_class(static_cast<int>(t)), types[t]});
     for (const auto& [block, by_type] : blocks) {
-        chart c(f.id + "-" + std::to_string(block), "Gates of block " + std::to_string(block) + ", " + r.name, {.label = "", .low = 0, .high = 1},
+        chart c(f.id + "-" + std::to_string(block), "Gates of block " + std::to_string(block) + ", " + r.name,
+                {.label = "", .low = 0, .high = 1},
                 {.label = "", .percent = true, .low = 0, .high = most > 0 ? most : 1});
         c.size(190, 118);
         std::string words;
@@ -79,16 +87,20 @@ inline figure gate_figure(const run_record& r, std::size_t number) {
             for (double n : s.bins) all += n;
             std::vector<point> bins;
             std::vector<std::string> titles;
-            std::vector<cell> row{std::to_string(block), types[t], mean_of(s.skipped), mean_of(s.mean), mean_of(s.variance)};
+            std::vector<cell> row{std::to_string(block), types[t], mean_of(s.skipped), mean_of(s.mean),
+                                  mean_of(s.variance)};
             for (std::size_t i = 0; i < 10; ++i) {
                 const double share = all > 0 ? s.bins[i] / all : 0;
                 bins.push_back({0.1 * static_cast<double>(i), share});
-                titles.push_back(types[t] + ", " + short_value(0.1 * static_cast<double>(i)) + " to " + short_value(0.1 * static_cast<double>(i + 1)) + ": " + percent(share));
+                titles.push_back(types[t] + ", " + short_value(0.1 * static_cast<double>(i)) + " to " +
+                                 short_value(0.1 * static_cast<double>(i + 1)) + ": " + percent(share));
                 row.push_back(s.bins[i]);
             }
             f.table.add(std::move(row));
-            words += types[t] + ": skipped " + percent(mean_of(s.skipped)) + ", mean gate " + short_value(mean_of(s.mean), 3) + ". ";
-            c.bars(std::move(bins), 0.1, static_cast<int>(t), static_cast<int>(t), static_cast<int>(types.size()), std::move(titles));
+            words += types[t] + ": skipped " + percent(mean_of(s.skipped)) + ", mean gate " +
+                     short_value(mean_of(s.mean), 3) + ". ";
+            c.bars(std::move(bins), 0.1, static_cast<int>(t), static_cast<int>(t), static_cast<int>(types.size()),
+                   std::move(titles));
         }
         f.panels.push_back({"block " + std::to_string(block), c.svg(words)});
     }
@@ -98,9 +110,12 @@ inline figure gate_figure(const run_record& r, std::size_t number) {
 
 // How often each block was closed, by type of step.
 inline figure closed_figure(const std::vector<const run_record*>& records) {
-    figure f{.id = "skipped-blocks", .title = "Skipped blocks", .caption = "Share of samples that leave a block out, mean over seeds: light none, dark all."};
+    figure f{.id = "skipped-blocks",
+             .title = "Skipped blocks",
+             .caption = "Share of samples that leave a block out, mean over seeds: light none, dark all."};
     f.table.columns = {"evaluation", "step type", "block", "skipped"};
-    heat_map h{.id = "skipped-blocks-0", .title = f.title, .column_label = "block", .rows = {}, .columns = {}, .values = {}};
+    heat_map h{
+        .id = "skipped-blocks-0", .title = f.title, .column_label = "block", .rows = {}, .columns = {}, .values = {}};
     std::string words;
     for (const auto* r : records)
         for (const auto& type : detail::step_types(r->steps)) {
@@ -129,14 +144,20 @@ inline figure closed_figure(const std::vector<const run_record*>& records) {
 
 // Share of closed blocks against the length of the prompt.
 inline figure length_figure(const std::vector<const run_record*>& records) {
-    figure f{.id = "skip-against-length", .title = "Skip share against prompt length",
-             .caption = "One mark a sample and run. If gates follow length rather than type, both types lie on one curve.", .wide = true};
+    figure f{
+        .id = "skip-against-length",
+        .title = "Skip share against prompt length",
+        .caption = "One mark a sample and run. If gates follow length rather than type, both types lie on one curve.",
+        .wide = true};
     f.table.columns = {"evaluation", "run", "step type", "prompt tokens", "skip share"};
-    f.shown.columns = {"evaluation", "run", "correlation with length", "with tool_call", "with tool_call given length", "length with tool_call"};
+    f.shown.columns = {
+        "evaluation",           "run", "correlation with length", "with tool_call", "with tool_call given length",
+        "length with tool_call"};
     std::vector<std::string> all_types;
     for (std::size_t n = 0; n < records.size(); ++n) {
         const auto& r = *records[n];
-        chart c(f.id + "-" + std::to_string(n), "Skip share against prompt length, " + r.name, {.label = "prompt tokens, logarithmic", .logarithmic = true},
+        chart c(f.id + "-" + std::to_string(n), "Skip share against prompt length, " + r.name,
+                {.label = "prompt tokens, logarithmic", .logarithmic = true},
                 {.label = "blocks skipped", .percent = true, .from_zero = true});
         bool any = false;
         for (const auto& type : detail::step_types(r.steps)) {
@@ -145,7 +166,8 @@ inline figure length_figure(const std::vector<const run_record*>& records) {
             std::vector<point> points;
             for (const auto& run : r.steps["runs"]) {
                 const auto& samples = member(member(member(run, "types"), type), "by_sample");
-                const auto length = numbers_of(member(samples, "prompt_tokens")), skip = numbers_of(member(samples, "skip_share"));
+                const auto length = numbers_of(member(samples, "prompt_tokens")),
+                           skip = numbers_of(member(samples, "skip_share"));
                 for (std::size_t i = 0; i < std::min(length.size(), skip.size()); ++i) {
                     points.push_back({length[i], skip[i]});
                     f.table.add({r.name, text_at(run, "run"), type, length[i], skip[i]});
@@ -155,21 +177,29 @@ inline figure length_figure(const std::vector<const run_record*>& records) {
             c.dots(std::move(points), style, {}, 2.2);
         }
         for (const auto& run : r.steps["runs"])
-            f.shown.add({r.name, text_at(run, "run"), number_at(run, {"correlation", "length"}), number_at(run, {"correlation", "tool_call"}),
-                         number_at(run, {"correlation", "tool_call_given_length"}), number_at(run, {"correlation", "length_of_tool_call"})});
-        const auto by_length = detail::over_runs(r.steps, {"correlation", "length"}), by_type = detail::over_runs(r.steps, {"correlation", "tool_call_given_length"});
+            f.shown.add({r.name, text_at(run, "run"), number_at(run, {"correlation", "length"}),
+                         number_at(run, {"correlation", "tool_call"}),
+                         number_at(run, {"correlation", "tool_call_given_length"}),
+                         number_at(run, {"correlation", "length_of_tool_call"})});
+        const auto by_length = detail::over_runs(r.steps, {"correlation", "length"}),
+                   by_type = detail::over_runs(r.steps, {"correlation", "tool_call_given_length"});
         if (any)
-            f.panels.push_back({r.name, c.svg("Correlation of skipping with length " + short_value(mean_of(by_length), 3) +
-                                              ", with tool_call given length " + short_value(mean_of(by_type), 3) + ", means over seeds.")});
+            f.panels.push_back({r.name, c.svg("Correlation of skipping with length " +
+                                              short_value(mean_of(by_length), 3) + ", with tool_call given length " +
+                                              short_value(mean_of(by_type), 3) + ", means over seeds.")});
     }
-    for (std::size_t t = 0; t < all_types.size(); ++t) f.legend.push_back({"dot " + style_class(static_cast<int>(t)), all_types[t]});
+    for (std::size_t t = 0; t < all_types.size(); ++t)
+        f.legend.push_back({"dot " + style_class(static_cast<int>(t)), all_types[t]});
     return f;
 }
 
 // Differences between types of step with their intervals.
 inline figure differential_figure(const std::vector<const run_record*>& records) {
-    figure f{.id = "differential", .title = "Differential: tool calls minus planning",
-             .caption = "Points of skip share that tool calls skip more than planning. Thin: one seed, 95 % bootstrap over samples. Bold: mean of the seeds, 95 % by Student's t."};
+    figure f{
+        .id = "differential",
+        .title = "Differential: tool calls minus planning",
+        .caption =
+            "Points of skip share that tool calls skip more than planning. Thin: one seed, 95 % bootstrap over samples. Bold: mean of the seeds, 95 % by Student's t."};
     f.table.columns = {"evaluation", "run", "differential", "low", "high"};
     std::vector<chart_row> rows;
     std::string words;
@@ -178,15 +208,24 @@ inline figure differential_figure(const std::vector<const run_record*>& records)
         const auto values = detail::over_runs(r.steps, {"differential"});
         const auto add = [&](const std::string& run, double value, const interval& i, bool strong) {
             if (!std::isfinite(value)) return;
-            const std::string text = detail::signed_points(value) + " [" + detail::signed_points(i.low) + ", " + detail::signed_points(i.high) + "]";
-            rows.push_back({strong ? r.name : values.size() < 2 ? r.name + ", " + run : run, text, {{chart_row::shape::interval, 100 * i.low, 100 * i.high, 100 * value, static_cast<int>(n), run + ": " + text}}, strong});
+            const std::string text = detail::signed_points(value) + " [" + detail::signed_points(i.low) + ", " +
+                                     detail::signed_points(i.high) + "]";
+            rows.push_back({strong              ? r.name
+                            : values.size() < 2 ? r.name + ", " + run
+                                                : run,
+                            text,
+                            {{chart_row::shape::interval, 100 * i.low, 100 * i.high, 100 * value, static_cast<int>(n),
+                              run + ": " + text}},
+                            strong});
             f.table.add({r.name, run, value, i.low, i.high});
         };
         if (values.empty()) continue;
         const interval mean = student_interval(values);
         if (values.size() > 1) add("mean of " + detail::seeds(values.size()), mean_of(values), mean, true);
         words += r.name + ": " + detail::signed_points(mean_of(values)) + " points";
-        words += values.size() > 1 ? ", from " + detail::signed_points(mean.low) + " to " + detail::signed_points(mean.high) + ". " : ". ";
+        words += values.size() > 1
+                     ? ", from " + detail::signed_points(mean.low) + " to " + detail::signed_points(mean.high) + ". "
+                     : ". ";
         for (const auto& run : r.steps["runs"]) {
             const auto bounds = numbers_of(member(run, "differential_95"));
             const std::string name = std::filesystem::path(text_at(run, "run")).filename().string();
@@ -194,18 +233,23 @@ inline figure differential_figure(const std::vector<const run_record*>& records)
         }
     }
     f.whole_table = true;
-    if (!rows.empty()) f.panels.push_back({"", row_chart("differential-0", f.title, {.label = "points of skip share", .from_zero = true}, rows, words)});
+    if (!rows.empty())
+        f.panels.push_back({"", row_chart("differential-0", f.title,
+                                          {.label = "points of skip share", .from_zero = true}, rows, words)});
     return f;
 }
 
 // Perplexity with and without adapters and gates.
 inline figure mode_figure(const std::vector<const run_record*>& records) {
-    figure f{.id = "perplexity-by-mode", .title = "Perplexity with and without adapters and gates",
-             .caption = "Marks: mean over seeds; lines: from the lowest seed to the highest.", .wide = true};
+    figure f{.id = "perplexity-by-mode",
+             .title = "Perplexity with and without adapters and gates",
+             .caption = "Marks: mean over seeds; lines: from the lowest seed to the highest.",
+             .wide = true};
     static constexpr const char* modes[] = {"backbone", "adapters", "routed"};
     static constexpr const char* words[] = {"backbone alone", "with adapters, every block", "with adapters and gates"};
     for (int m = 0; m < 3; ++m) f.legend.push_back({"dot " + style_class(m), words[m]});
-    f.table.columns = {"evaluation", "run", "step type", "mode", "perplexity", "seconds", "skip share", "executed / dense FLOPs"};
+    f.table.columns = {"evaluation", "run",     "step type",  "mode",
+                       "perplexity", "seconds", "skip share", "executed / dense FLOPs"};
     for (std::size_t n = 0; n < records.size(); ++n) {
         const auto& r = *records[n];
         std::vector<chart_row> rows;
@@ -226,13 +270,15 @@ inline figure mode_figure(const std::vector<const run_record*>& records) {
                     const json& t = member(member(run, "types"), type);
                     const bool routed = std::string_view(m) == "routed";
                     if (std::isfinite(number_at(t, {"perplexity", m})))
-                        f.table.add({r.name, text_at(run, "run"), type, m, number_at(t, {"perplexity", m}), number_at(t, {"seconds", m}),
-                                     routed ? number_at(t, {"skip_share"}) : 0.0, routed ? number_at(t, {"executed_flops"}) / number_at(t, {"dense_flops"}) : 1.0});
+                        f.table.add({r.name, text_at(run, "run"), type, m, number_at(t, {"perplexity", m}),
+                                     number_at(t, {"seconds", m}), routed ? number_at(t, {"skip_share"}) : 0.0,
+                                     routed ? number_at(t, {"executed_flops"}) / number_at(t, {"dense_flops"}) : 1.0});
                 }
             if (!row.marks.empty()) rows.push_back(std::move(row));
         }
         if (!rows.empty())
-            f.panels.push_back({r.name, row_chart(f.id + "-" + std::to_string(n), f.title + ", " + r.name, {.label = "perplexity"}, rows, said)});
+            f.panels.push_back({r.name, row_chart(f.id + "-" + std::to_string(n), f.title + ", " + r.name,
+                                                  {.label = "perplexity"}, rows, said)});
     }
     return f;
 }
@@ -243,7 +289,8 @@ inline void add_skip_figures(page& p, const std::vector<run_record>& runs) {
     for (const auto& r : runs)
         if (!r.steps.is_null()) records.push_back(&r);
     if (records.empty()) return;
-    p.section("LayerRoute by step type", "Skip gates decide once for each prompt which blocks run. A block that its gate closes is not computed.");
+    p.section("LayerRoute by step type",
+              "Skip gates decide once for each prompt which blocks run. A block that its gate closes is not computed.");
     p.add(differential_figure(records));
     p.add(closed_figure(records));
     p.add(mode_figure(records));

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // include/spectral/report/sources.hpp: what a report is made of: metrics of runs, and what eval and route print as JSON
 //
-// A source is a run's directory (its metrics.jsonl, and eval.json, route.json, steps.json where they lie there) or one file:
+// A source is a run's directory (its metrics.jsonl, and eval.json, route.json, steps.json where they lie there) or one
+// file:
 //   metrics (.jsonl), `eval --json`, `route --json`, `eval --by step_type --json`, told apart by what they hold.
 // Files of one name belong together: a.jsonl and a.eval.json are both of run "a"; NAME=PATH gives another name.
 #pragma once
@@ -18,10 +19,10 @@ using json = nlohmann::ordered_json;
 // Everything known of one name.
 struct run_record {
     std::string name;
-    std::vector<json> training = {}, evaluations = {};   // lines of metrics, the second with a "set"
-    json evaluation = {};                      // of eval --json, or the last evaluation of training; null if none
-    json route = {}, steps = {};               // null if none
-    std::filesystem::path directory = {};      // of a run, else empty
+    std::vector<json> training = {}, evaluations = {};  // lines of metrics, the second with a "set"
+    json evaluation = {};  // of eval --json, or the last evaluation of training; null if none
+    json route = {}, steps = {};  // null if none
+    std::filesystem::path directory = {};  // of a run, else empty
 };
 
 // A number at the end of a path of keys; NaN where there is none.
@@ -64,14 +65,16 @@ public:
         }
         check(fs::exists(path), path.string(), "no such file or directory");
         if (!fs::is_directory(path)) return add_file(path, name.empty() ? name_of(path) : name);
-        if (name.empty()) name = fs::absolute(path).lexically_normal().has_filename()
-                                     ? path.lexically_normal().filename().string()
-                                     : path.lexically_normal().parent_path().filename().string();
+        if (name.empty())
+            name = fs::absolute(path).lexically_normal().has_filename()
+                       ? path.lexically_normal().filename().string()
+                       : path.lexically_normal().parent_path().filename().string();
         if (name.empty() || name == "." || name == "..") name = fs::canonical(path).filename().string();
         bool any = false;
         for (const char* file : {"metrics.jsonl", "eval.json", "route.json", "steps.json"})
             if (fs::exists(path / file)) add_file(path / file, name), any = true;
-        check(any, path.string(), "expected a run: metrics.jsonl, eval.json, route.json or steps.json, found none of them");
+        check(any, path.string(),
+              "expected a run: metrics.jsonl, eval.json, route.json or steps.json, found none of them");
         of(name).directory = path;
     }
     // What the evaluation during training found last stands in where eval did not run.
@@ -103,16 +106,20 @@ private:
         check(j.is_object(), path.string(), "expected a JSON object, found ", j.type_name());
         json found = j;
         json run_record::*where = &run_record::evaluation;
-        if (member(j, "runs").is_array()) where = &run_record::steps;
-        else if (member(j, "tokens").is_array() && member(j, "layers").is_object()) where = &run_record::route;
+        if (member(j, "runs").is_array())
+            where = &run_record::steps;
+        else if (member(j, "tokens").is_array() && member(j, "layers").is_object())
+            where = &run_record::route;
         else {
             found = nullptr;
-            for (const auto& [task, figures] : j.items())   // the first task
+            for (const auto& [task, figures] : j.items())  // the first task
                 if (found.is_null() && figures.is_object() && figures.contains("loss")) found = figures;
-            check(!found.is_null(), path.string(), "expected metrics (.jsonl) or what eval --json or route --json print, found neither");
+            check(!found.is_null(), path.string(),
+                  "expected metrics (.jsonl) or what eval --json or route --json print, found neither");
         }
         run_record& r = of(name);
-        check((r.*where).is_null(), path.string(), "two files of one kind are called ", in_quotes(name), ": tell them apart with NAME=", path.string());
+        check((r.*where).is_null(), path.string(), "two files of one kind are called ", in_quotes(name),
+              ": tell them apart with NAME=", path.string());
         r.*where = std::move(found);
     }
     static void add_metrics(const std::filesystem::path& path, run_record& r) {
@@ -122,7 +129,7 @@ private:
         std::size_t at = 0;
         for (std::int64_t number = 1; at < text.size(); ++number) {
             const std::size_t end = text.find('\n', at);
-            if (end == text.npos) break;   // torn by a kill
+            if (end == text.npos) break;  // torn by a kill
             const std::string where = path.string() + ": line " + std::to_string(number);
             json line = parse_json<json>(std::string_view(text).substr(at, end - at), where);
             check(line.is_object(), where, "expected a JSON object, found ", line.type_name());

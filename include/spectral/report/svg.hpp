@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// include/spectral/report/svg.hpp: pieces that every drawing needs: escaped text, short numbers, scales with ticks, elements
+// include/spectral/report/svg.hpp: pieces that every drawing needs: escaped text, short numbers, scales with ticks,
+// elements
 //
-// Drawings are about 360 units wide, so that text keeps its size on a telephone; a page sets several side by side. Colours
-// are classes s0, s1, ... of the page's style (report/page.hpp), for light, dark and paper.
+// Drawings are about 360 units wide, so that text keeps its size on a telephone; a page sets several side by side.
+// Colours are classes s0, s1, ... of the page's style (report/page.hpp), for light, dark and paper.
 #pragma once
 #include <spectral/core/check.hpp>
 #include <spectral/text/utf8.hpp>
@@ -19,7 +20,7 @@ namespace spectral::report {
 
 // No number: what has it is not drawn.
 inline constexpr double nothing = std::numeric_limits<double>::quiet_NaN();
-inline constexpr int styles = 7;   // distinct classes s0 ...
+inline constexpr int styles = 7;  // distinct classes s0 ...
 
 // Text of HTML and XML: markup escaped, what is not UTF-8 or not a character of XML replaced.
 inline std::string escaped(std::string_view text) {
@@ -28,14 +29,20 @@ inline std::string escaped(std::string_view text) {
         const utf8_step step = read_utf8(text);
         const std::string_view piece = text.substr(0, step.length);
         text.remove_prefix(step.length);
-        const bool valid = step.kind == utf8_step::kind::valid && step.code_point != 0xFFFE && step.code_point != 0xFFFF &&
-                           (step.code_point >= 0x20 || piece == "\t" || piece == "\n");
-        if (!valid) out += "\uFFFD";
-        else if (piece == "&") out += "&amp;";
-        else if (piece == "<") out += "&lt;";
-        else if (piece == ">") out += "&gt;";
-        else if (piece == "\"") out += "&quot;";
-        else out += piece;
+        const bool valid = step.kind == utf8_step::kind::valid && step.code_point != 0xFFFE &&
+                           step.code_point != 0xFFFF && (step.code_point >= 0x20 || piece == "\t" || piece == "\n");
+        if (!valid)
+            out += "\uFFFD";
+        else if (piece == "&")
+            out += "&amp;";
+        else if (piece == "<")
+            out += "&lt;";
+        else if (piece == ">")
+            out += "&gt;";
+        else if (piece == "\"")
+            out += "&quot;";
+        else
+            out += piece;
     }
     return out;
 }
@@ -66,7 +73,12 @@ inline std::string short_value(double v, int digits = 4) {
         shown /= 1000, ++u;
     }
     char text[48];
-    std::snprintf(text, sizeof text, "%.*g", std::abs(shown) >= 9999.5 ? 5 : std::abs(shown) >= 999.5 ? std::max(digits, 4) : std::abs(shown) >= 99.95 ? std::max(digits, 3) : digits, shown);
+    std::snprintf(text, sizeof text, "%.*g",
+                  std::abs(shown) >= 9999.5  ? 5
+                  : std::abs(shown) >= 999.5 ? std::max(digits, 4)
+                  : std::abs(shown) >= 99.95 ? std::max(digits, 3)
+                                             : digits,
+                  shown);
     return std::string(text) + unit[u];
 }
 inline std::string percent(double share, int decimals = 1) {
@@ -91,9 +103,10 @@ struct scale {
     bool logarithmic = false;
 
     double operator()(double v) const {
-        const double share = logarithmic ? (std::log(std::max(v, 1e-300)) - std::log(low)) / (std::log(high) - std::log(low))
-                                         : (v - low) / (high - low);
-        return from + (to - from) * std::clamp(share, -1.0, 2.0);   // far outside is cut by the plot's clip
+        const double share = logarithmic
+                                 ? (std::log(std::max(v, 1e-300)) - std::log(low)) / (std::log(high) - std::log(low))
+                                 : (v - low) / (high - low);
+        return from + (to - from) * std::clamp(share, -1.0, 2.0);  // far outside is cut by the plot's clip
     }
     // Round values within, at most about `wanted`.
     std::vector<double> ticks(int wanted) const {
@@ -103,11 +116,12 @@ struct scale {
                 out.clear();
                 for (double decade = std::pow(10, std::floor(std::log10(low))); decade <= high; decade *= 10)
                     for (double s : steps)
-                        if (decade * s >= low * (1 - 1e-9) && decade * s <= high * (1 + 1e-9)) out.push_back(decade * s);
+                        if (decade * s >= low * (1 - 1e-9) && decade * s <= high * (1 + 1e-9))
+                            out.push_back(decade * s);
                 if (static_cast<int>(out.size()) <= wanted) break;
             }
             if (out.size() >= 2) return out;
-            out.clear();   // less than a decade: as on a linear axis
+            out.clear();  // less than a decade: as on a linear axis
         }
         const double raw = (high - low) / std::max(wanted, 1), magnitude = std::pow(10, std::floor(std::log10(raw)));
         double step = 10 * magnitude;
@@ -141,19 +155,24 @@ inline std::vector<std::string> tick_texts(const std::vector<double>& ticks) {
 // ---- elements
 
 // Parts of an element.
-inline std::string attribute(std::string_view name, double v) { return " " + std::string(name) + "=\"" + coordinate(v) + "\""; }
-inline std::string titled(std::string_view title) { return title.empty() ? "" : "<title>" + escaped(title) + "</title>"; }
+inline std::string attribute(std::string_view name, double v) {
+    return " " + std::string(name) + "=\"" + coordinate(v) + "\"";
+}
+inline std::string titled(std::string_view title) {
+    return title.empty() ? "" : "<title>" + escaped(title) + "</title>";
+}
 
 // Which end of a text stands at its place; then the elements: text, line, rectangle. `css` is a class.
 enum class anchor { start, middle, end };
-inline std::string svg_text(double x, double y, std::string_view text, anchor at = anchor::start, std::string_view css = "") {
+inline std::string svg_text(double x, double y, std::string_view text, anchor at = anchor::start,
+                            std::string_view css = "") {
     static constexpr const char* names[] = {"start", "middle", "end"};
     return "<text" + attribute("x", x) + attribute("y", y) + " text-anchor=\"" + names[static_cast<int>(at)] + "\"" +
            (css.empty() ? "" : " class=\"" + std::string(css) + "\"") + ">" + escaped(text) + "</text>";
 }
 inline std::string svg_line(double x1, double y1, double x2, double y2, std::string_view css) {
-    return "<line" + attribute("x1", x1) + attribute("y1", y1) + attribute("x2", x2) + attribute("y2", y2) + " class=\"" +
-           std::string(css) + "\"/>";
+    return "<line" + attribute("x1", x1) + attribute("y1", y1) + attribute("x2", x2) + attribute("y2", y2) +
+           " class=\"" + std::string(css) + "\"/>";
 }
 inline std::string svg_rect(double x, double y, double w, double h, std::string_view css, std::string_view title = "") {
     const std::string open = "<rect" + attribute("x", x) + attribute("y", y) + attribute("width", std::max(w, 0.0)) +
@@ -170,10 +189,13 @@ struct point {
 // Circle, square, triangle, diamond: told apart without colour too.
 inline std::string marker(double x, double y, int style, double r, std::string_view css, std::string_view title) {
     const std::string c = style_class(style) + " " + std::string(css);
-    const auto closed = [&](std::string element) { return title.empty() ? element + "/>" : element + ">" + titled(title); };
+    const auto closed = [&](std::string element) {
+        return title.empty() ? element + "/>" : element + ">" + titled(title);
+    };
     const auto path = [&](std::initializer_list<point> corners) {
         std::string d;
-        for (const point& p : corners) d += (d.empty() ? "M" : "L") + coordinate(x + r * p.x) + " " + coordinate(y + r * p.y);
+        for (const point& p : corners)
+            d += (d.empty() ? "M" : "L") + coordinate(x + r * p.x) + " " + coordinate(y + r * p.y);
         return closed("<path class=\"" + c + "\" d=\"" + d + "Z\"") + (title.empty() ? "" : "</path>");
     };
     switch (style % 4) {
@@ -190,8 +212,8 @@ inline std::string marker(double x, double y, int style, double r, std::string_v
 inline std::string svg_drawing(const std::string& id, double width, double height, std::string_view title,
                                std::string_view description, const std::string& inside) {
     return "<svg role=\"img\" tabindex=\"0\" viewBox=\"0 0 " + coordinate(width) + " " + coordinate(height) +
-           "\" aria-labelledby=\"" + id + "-t " + id + "-d\"><title id=\"" + id + "-t\">" + escaped(title) + "</title><desc id=\"" +
-           id + "-d\">" + escaped(description) + "</desc>" + inside + "</svg>\n";
+           "\" aria-labelledby=\"" + id + "-t " + id + "-d\"><title id=\"" + id + "-t\">" + escaped(title) +
+           "</title><desc id=\"" + id + "-d\">" + escaped(description) + "</desc>" + inside + "</svg>\n";
 }
 
 }  // namespace spectral::report

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // include/spectral/report/tensorboard.hpp: metrics as event files that TensorBoard reads
 //
-// A file of records: length (8 bytes), masked CRC-32C of these, data, masked CRC-32C of the data; all little-endian. The data
-// is a protocol buffer, tensorflow.Event, of which few fields are needed:
+// A file of records: length (8 bytes), masked CRC-32C of these, data, masked CRC-32C of the data; all little-endian.
+// The data is a protocol buffer, tensorflow.Event, of which few fields are needed:
 //   Event     1 wall_time double, 2 step int64, 3 file_version string, 5 summary, 7 session_log
 //   Summary   1 value (repeated): 1 tag, 2 simple_value float, 5 histo
 //   Histogram 1 min, 2 max, 3 num, 4 sum, 5 sum_squares, 6 bucket_limit, 7 bucket (packed doubles)
@@ -43,7 +43,9 @@ class protobuf_message {
 public:
     protobuf_message& number(int field, std::uint64_t value) { return key(field, 0).varint(value); }
     protobuf_message& real(int field, double value) { return key(field, 1).fixed(std::bit_cast<std::uint64_t>(value)); }
-    protobuf_message& real32(int field, float value) { return key(field, 5).fixed(std::bit_cast<std::uint32_t>(value)); }
+    protobuf_message& real32(int field, float value) {
+        return key(field, 5).fixed(std::bit_cast<std::uint32_t>(value));
+    }
     protobuf_message& text(int field, std::string_view value) {
         key(field, 2).varint(value.size());
         bytes_ += value;
@@ -90,23 +92,26 @@ inline std::string event_record(std::string_view data) {
 //   tensorboard_writer events("logs/a", 0);   events.write({{"step", 10}, {"loss", 5.2}});
 class tensorboard_writer {
 public:
-    // An empty directory writes nothing. A run that continues after `last_step` asks TensorBoard to forget what an earlier
-    // file says of later ones.
+    // An empty directory writes nothing. A run that continues after `last_step` asks TensorBoard to forget what an
+    // earlier file says of later ones.
     explicit tensorboard_writer(const std::filesystem::path& directory, std::int64_t last_step = 0) {
         if (directory.empty()) return;
         std::filesystem::create_directories(directory);
         char host[256] = "host";
         ::gethostname(host, sizeof host - 1);
-        const std::string stem = "events.out.tfevents." + std::to_string(static_cast<std::int64_t>(now())) + "." + host + "." +
-                                 std::to_string(::getpid());
-        for (int n = 0; file_ < 0; ++n) {   // never into a file that is there
+        const std::string stem = "events.out.tfevents." + std::to_string(static_cast<std::int64_t>(now())) + "." +
+                                 host + "." + std::to_string(::getpid());
+        for (int n = 0; file_ < 0; ++n) {  // never into a file that is there
             where_ = (directory / (stem + "." + std::to_string(n))).string();
             file_ = ::open(where_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0666);
             check(file_ >= 0 || errno == EEXIST, where_, "the file cannot be opened: ", std::strerror(errno));
         }
         append(protobuf_message().real(1, now()).text(3, "brain.Event:2"));
         if (last_step > 0)
-            append(protobuf_message().real(1, now()).number(2, static_cast<std::uint64_t>(last_step + 1)).message(7, protobuf_message().number(1, 1)));
+            append(protobuf_message()
+                       .real(1, now())
+                       .number(2, static_cast<std::uint64_t>(last_step + 1))
+                       .message(7, protobuf_message().number(1, 1)));
     }
     ~tensorboard_writer() {
         if (file_ >= 0) ::close(file_);
@@ -123,7 +128,9 @@ public:
     const std::string& path() const { return where_; }
 
 private:
-    static double now() { return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count(); }
+    static double now() {
+        return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+    }
 
     static void add_values(protobuf_message& summary, const nlohmann::ordered_json& values, const std::string& prefix,
                            const std::string& suffix) {
@@ -148,8 +155,14 @@ private:
             rows += n, sum += n * middle, squares += n * middle * middle;
             limits.push_back(middle + 0.5 * width);
         }
-        return protobuf_message().real(1, from).real(2, limits.empty() ? from : limits.back()).real(3, rows).real(4, sum)
-            .real(5, squares).reals(6, limits).reals(7, count);
+        return protobuf_message()
+            .real(1, from)
+            .real(2, limits.empty() ? from : limits.back())
+            .real(3, rows)
+            .real(4, sum)
+            .real(5, squares)
+            .reals(6, limits)
+            .reals(7, count);
     }
     void append(const protobuf_message& event) {
         const std::string record = event_record(event.bytes());

@@ -103,7 +103,8 @@ inline std::string routing_note(const nlohmann::ordered_json& line) {
     if (line.contains("attention_share")) {
         double sum = 0;
         for (const auto& share : line["attention_share"]) sum += share.get<double>();
-        std::snprintf(text, sizeof text, "routed %.0f%%", 100 * sum / static_cast<double>(line["attention_share"].size()));
+        std::snprintf(text, sizeof text, "routed %.0f%%",
+                      100 * sum / static_cast<double>(line["attention_share"].size()));
     } else if (line.contains("skip_share")) {
         std::snprintf(text, sizeof text, "skipped %.0f%%", 100 * line["skip_share"]["all"].get<double>());
     }
@@ -112,7 +113,8 @@ inline std::string routing_note(const nlohmann::ordered_json& line) {
 
 // What routes a model by entropy: what a histogram of entropies is to be held against.
 inline nlohmann::ordered_json entropy_router(const chiar_config& c) {
-    nlohmann::ordered_json json{{"features", c.d_model}, {"dct_norm", c.dct_norm == dct_norm::ortho ? "ortho" : "reference"}};
+    nlohmann::ordered_json json{{"features", c.d_model},
+                                {"dct_norm", c.dct_norm == dct_norm::ortho ? "ortho" : "reference"}};
     if (c.routing_mode == routing_mode::threshold || c.routing_mode == routing_mode::permuted)
         for (index l = 1; l + 1 < c.n_layers; ++l) json["thresholds"][std::to_string(l)] = c.thresholds(l);
     return json;
@@ -138,8 +140,9 @@ inline void add_work(nlohmann::ordered_json& line, const evaluation& e, const ch
         const auto first = std::find_if(bins.begin(), bins.end(), filled);
         const auto last = std::find_if(bins.rbegin(), bins.rend(), filled).base();
         constexpr double width = 1.0 / entropy_histogram::bins;
-        line["entropy_histogram"][std::to_string(layer)] = {
-            {"from", static_cast<double>(first - bins.begin()) * width}, {"width", width}, {"count", std::vector<double>(first, last)}};
+        line["entropy_histogram"][std::to_string(layer)] = {{"from", static_cast<double>(first - bins.begin()) * width},
+                                                            {"width", width},
+                                                            {"count", std::vector<double>(first, last)}};
     }
     if (chiar && line.contains("entropy_histogram")) line["entropy_router"] = entropy_router(*chiar);
     e.gates.write(line);
