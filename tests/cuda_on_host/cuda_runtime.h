@@ -90,15 +90,33 @@ inline cudaError_t cudaMemsetAsync(void* to, int byte, std::size_t n, cudaStream
     return std::memset(to, byte, n), cudaSuccess;
 }
 
+// A graph is run where it would be recorded: what a replay does is not tested here.
+using cudaGraph_t = struct host_graph*;
+using cudaGraphExec_t = struct host_graph*;
+enum { cudaStreamCaptureModeThreadLocal = 1 };
+inline cudaError_t cudaStreamBeginCapture(cudaStream_t, int) { return cudaSuccess; }
+inline cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t* g) { return *g = nullptr, cudaSuccess; }
+inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t* e, cudaGraph_t, unsigned) { return *e = nullptr, cudaSuccess; }
+inline cudaError_t cudaGraphDestroy(cudaGraph_t) { return cudaSuccess; }
+inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t) { return cudaSuccess; }
+inline cudaError_t cudaGraphLaunch(cudaGraphExec_t, cudaStream_t) { return cudaSuccess; }
+
 struct dim3 {
     unsigned x, y, z;
     dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+};
+enum { cudaLaunchAttributeProgrammaticStreamSerialization = 6 };
+struct cudaLaunchAttribute {
+    int id;
+    struct {
+        int programmaticStreamSerializationAllowed;
+    } val;
 };
 struct cudaLaunchConfig_t {
     dim3 gridDim, blockDim;
     std::size_t dynamicSmemBytes = 0;
     cudaStream_t stream = nullptr;
-    void* attrs = nullptr;
+    cudaLaunchAttribute* attrs = nullptr;
     unsigned numAttrs = 0;
 };
 
@@ -281,5 +299,6 @@ inline float rsqrtf(float x) { return 1 / std::sqrt(x); }
 inline float __uint_as_float(unsigned v) { return std::bit_cast<float>(v); }
 inline float __expf(float x) { return std::exp(x); }
 inline float __frcp_rn(float x) { return 1 / x; }
+inline unsigned __float_as_uint(float v) { return std::bit_cast<unsigned>(v); }
 inline float normcdff(float x) { return 0.5f * std::erfc(-x * 0.70710678118654752440f); }
 inline double normcdf(double x) { return 0.5 * std::erfc(-x * 0.70710678118654752440); }

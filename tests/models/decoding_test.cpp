@@ -107,6 +107,42 @@ TEMPLATE_LIST_TEST_CASE("decode: states are independent", "[models][decoding]", 
     });
 }
 
+// The most likely tokens, chosen where the logits are, are those the host would choose; a restarted state begins anew.
+TEMPLATE_LIST_TEST_CASE("decode: tokens that choose themselves", "[models][decoding]", targets) {
+    auto hard = tiny_config();
+    hard.routing_mode = routing_mode::hard;
+    for (const auto& c : {tiny_config(), hard})
+        with_model<TestType>(c, [&](auto& model) {
+            const std::vector<index> prompt{4, 2}, one{1, 1};
+            const auto ids = random_ids(6, c.vocab_size, 8);
+            auto state = model.stack.make_decode_state(model.ex, 2, 16),
+                 other = model.stack.make_decode_state(model.ex, 2, 16);
+            const auto likeliest = [&](auto logits) {
+                const auto z = to_host(model.ex, logits);
+                std::vector<row_index> out;
+                for (index s = 0; s < 2; ++s) {
+                    const auto row = z.begin() + s * c.vocab_size;
+                    out.push_back(static_cast<row_index>(std::max_element(row, row + c.vocab_size) - row));
+                }
+                return out;
+            };
+            for (int turn = 0; turn < 3; ++turn) {  // recorded steps of the first turn serve the others
+                std::vector<std::vector<row_index>> want{likeliest(model.decode(ids, prompt, state))};
+                for (int t = 0; t < 7; ++t) want.push_back(likeliest(model.decode(want.back(), one, state)));
+                const auto first = likeliest(model.decode(ids, prompt, other));
+                CHECK(first == want[0]);
+                auto got = model.choose(first, one, 3, 0, other);
+                const auto more = model.choose(std::vector<row_index>{got[2], got[5]}, one, 4, c.vocab_size, other);
+                for (std::size_t s = 0; s < 2; ++s)
+                    for (std::size_t t = 0; t < 7; ++t)
+                        CHECK((t < 3 ? got[3 * s + t] : more[4 * s + t - 3]) == want[t + 1][s]);
+                CHECK(other.length == state.length);
+                state.restart(model.ex);
+                other.restart(model.ex);
+            }
+        });
+}
+
 TEST_CASE("decode: sentences", "[models][decoding]") {
     const auto c = tiny_config();
     with_model<oracle>(c, [&](auto& model) {

@@ -61,13 +61,16 @@ TEMPLATE_LIST_TEST_CASE("gather_rows and scatter_rows", "[ops][partition]", targ
             for (const list& rows : subsets(n))
                 for (write mode : {write::overwrite, write::accumulate})
                     check_against_reference<TestType>(
-                        "gather_rows, scatter_rows", shape(n, c, rows.size()), 1, [&](auto& on) {
+                        "gather_rows, scatter_rows, copy_rows", shape(n, c, rows.size()), 1, [&](auto& on) {
                             const auto chosen = on.select(rows, n);
                             const auto count = static_cast<index>(rows.size());
-                            auto packed = on.output(count, c), y = on.state(n, c, normals(n * c, 2));
-                            gather_rows(on.ex, on.input(n, c, normals(n * c, 1)), chosen, packed);
+                            auto packed = on.output(count, c), y = on.state(n, c, normals(n * c, 2)),
+                                 copied = on.state(n, c, normals(n * c, 3));
+                            const auto x = on.input(n, c, normals(n * c, 1));
+                            gather_rows(on.ex, x, chosen, packed);
                             scatter_rows(on.ex, packed, chosen, y, mode);
-                            return outputs{{"packed", on.read(packed)}, {"y", on.read(y)}};
+                            copy_rows(on.ex, x, chosen, copied);
+                            return outputs{{"packed", on.read(packed)}, {"y", on.read(y)}, {"copied", on.read(copied)}};
                         });
 }
 

@@ -12,6 +12,7 @@
 #include <spectral/cpu/gate.hpp>
 #include <spectral/cpu/kv_cache.hpp>
 #include <spectral/cpu/linear.hpp>
+#include <spectral/cpu/next_token.hpp>
 #include <spectral/cpu/norm.hpp>
 #include <spectral/cpu/optimizer.hpp>
 #include <spectral/cpu/partition.hpp>

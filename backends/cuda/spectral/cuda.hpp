@@ -9,9 +9,11 @@
 #include <spectral/cuda/elementwise.hpp>
 #include <spectral/cuda/embedding.hpp>
 #include <spectral/cuda/executor.hpp>
+#include <spectral/cuda/few_rows.hpp>
 #include <spectral/cuda/gate.hpp>
 #include <spectral/cuda/kv_cache.hpp>
 #include <spectral/cuda/linear.hpp>
+#include <spectral/cuda/next_token.hpp>
 #include <spectral/cuda/norm.hpp>
 #include <spectral/cuda/optimizer.hpp>
 #include <spectral/cuda/partition.hpp>

@@ -12,6 +12,7 @@
 #include <spectral/reference/gate.hpp>
 #include <spectral/reference/kv_cache.hpp>
 #include <spectral/reference/linear.hpp>
+#include <spectral/reference/next_token.hpp>
 #include <spectral/reference/norm.hpp>
 #include <spectral/reference/optimizer.hpp>
 #include <spectral/reference/partition.hpp>

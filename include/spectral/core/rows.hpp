@@ -74,8 +74,9 @@ struct selection {
     const row_index* count = nullptr;
     index capacity = 0;
     count_ticket sent = {};   // the count is on its way to the host, on executors that queue work
+    index known = -1;   // the count, where the host made the selection
 
-    static selection all(index n) { return {nullptr, nullptr, n}; }
+    static selection all(index n) { return {.capacity = n, .known = n}; }
     bool is_all() const { return rows == nullptr; }
     // the i-th selected row, where the host can read `rows`
     index row(index i) const { return rows ? rows[i] : i; }
@@ -88,13 +89,13 @@ selection select_list(Exec& ex, std::span<const row_index> rows, index capacity)
     auto memory = ex.memory().template vector<row_index>(count + 1);
     if (count) ex.copy_from_host(memory.data, rows.data(), rows.size_bytes());
     ex.copy_from_host(memory.data + count, &count, sizeof count);
-    return {memory.data, memory.data + count, capacity};
+    return {.rows = memory.data, .count = memory.data + count, .capacity = capacity, .known = count};
 }
 
 // Number of rows the host sizes buffers and launches for: exact where counts are readable by the host (reference, cpu).
 template <executor Exec>
 index selected_rows(Exec& ex, const selection& s) {
-    if (s.is_all()) return s.capacity;
+    if (s.known >= 0) return s.known;
     row_index n = 0;
     if constexpr (sends_counts<Exec>)
         if (ex.receive_count(s.sent, n)) return n;

@@ -20,6 +20,10 @@ struct gated_feed_forward {
           down_proj(inner, width, false),
           layer(layer_) {}
 
+    std::array<weight_view<T>, 3> weights() const {
+        return {gate_proj.weight.matrix(), up_proj.weight.matrix(), down_proj.weight.matrix()};
+    }
+
     struct saved {
         matrix_view<T> x_hat, gate, up, hidden;  // (N, C), (N, F) three times
         typename rms_norm<Exec, T>::saved norm;
@@ -28,6 +32,8 @@ struct gated_feed_forward {
     void forward(pass<Exec, T>& p, const_matrix<T> x, matrix_view<T> y, saved& s) {
         const operator_clock<Exec, T> clock(p, "feed_forward");
         const index n = x.rows(), F = up_proj.out();
+        if (p.trace) p.trace->counts[layer].work.rows += n;
+        if (!p.training() && feed_forward_half_forward<Exec, T>(p.ex, x, half(), y)) return;
         s.x_hat = p.matrix(n, x.width());
         s.gate = p.matrix(n, F);
         s.up = p.matrix(n, F);
@@ -38,7 +44,6 @@ struct gated_feed_forward {
         silu_gate_forward(p.ex, s.gate, s.up, s.hidden);
         down_proj.forward(p, s.hidden, y);
         add<Exec, T>(p.ex, x, y);
-        if (p.trace) p.trace->counts[layer].work.rows += n;
     }
 
     // adds to dL_dx
@@ -61,6 +66,11 @@ struct gated_feed_forward {
         gate_proj.visit_parameters(f, prefix + "mlp.gate_proj.");
         up_proj.visit_parameters(f, prefix + "mlp.up_proj.");
         down_proj.visit_parameters(f, prefix + "mlp.down_proj.");
+    }
+
+private:
+    feed_forward_half<T> half() {
+        return {norm.weight.vector(), norm.eps, gate_proj.map(), up_proj.map(), down_proj.map()};
     }
 };
 

@@ -39,6 +39,8 @@ struct grouped_attention {
     void forward(pass<Exec, T>& p, const_matrix<T> x, matrix_view<T> y, saved& s) {
         const operator_clock<Exec, T> clock(p, "attention");
         const index n = x.rows();
+        if (p.decode && attention_half_forward<Exec, T>(p.ex, x, half(p), p.rows, own_cache(p), y))
+            return count(p, n, own_cache(p).map());
         make_keys(p, x, s);
         s.q = p.matrix(n, q_proj.out());
         q_proj.forward(p, s.x_hat, s.q);
@@ -57,11 +59,7 @@ struct grouped_attention {
         attention_forward(p.ex, s.q, k, v, p.rows, k_rows, options(), s.out, s.lse);
         o_proj.forward(p, s.out, y);
         add<Exec, T>(p.ex, x, y);
-        if (!p.trace) return;
-        layer_work& w = p.trace->counts[layer].work;
-        w.attention_rows += n;
-        w.key_rows += n;
-        w.attention_pairs += visible_pairs(p.ex, p.rows, k_rows, true);
+        count(p, n, k_rows);
     }
 
     // A closed block that still keeps the cache whole (`write-kv`): keys and values of x, nothing else.
@@ -105,6 +103,26 @@ private:
         auto& kept = p.decode->layers[static_cast<std::size_t>(layer)];
         if (!kept.capacity) p.decode->make_cache(p.ex, layer, p.rows.sequences(), p.decode->capacity, k_proj.out());
         return kept.view();
+    }
+    attention_half<T> half(const pass<Exec, T>& p) {
+        return {.gamma = norm.weight.vector(),
+                .eps = norm.eps,
+                .q = q_proj.map(),
+                .k = k_proj.map(),
+                .v = v_proj.map(),
+                .o = o_proj.map(),
+                .rotary = rotary_table->view(),
+                .heads = heads,
+                .kv_heads = kv_heads,
+                .scale = options().scale,
+                .next = p.next_weights};
+    }
+    void count(pass<Exec, T>& p, index n, const row_map& k_rows) const {
+        if (!p.trace) return;
+        layer_work& w = p.trace->counts[layer].work;
+        w.attention_rows += n;
+        w.key_rows += n;
+        w.attention_pairs += visible_pairs(p.ex, p.rows, k_rows, true);
     }
     attention_options options() const {
         return {heads, kv_heads, 1 / std::sqrt(static_cast<double>(q_proj.out() / heads)), true, 0, {}};

@@ -2,6 +2,7 @@
 // include/spectral/layers/linear.hpp: y = x Wᵀ + b with its parameters and, perhaps, a low-rank adapter
 #pragma once
 #include <spectral/layers/lora.hpp>
+#include <spectral/ops/few_rows.hpp>
 
 #include <optional>
 
@@ -30,7 +31,13 @@ struct linear {
         backward_part(p, 0, out(), dL_dy, x, dL_dx, mode);
     }
 
-    // the same for outputs [first, first + count) alone: one projection of a fused one
+    // the map as operators take it that fuse it with others, without dropout
+    projection<T> map() {
+        if (!adapter || !adapter_on) return {weight.matrix(), bias.vector()};
+        return {weight.matrix(), bias.vector(), adapter->a.value, adapter->b.value, adapter->scale};
+    }
+
+    // forward and backward of outputs [first, first + count) alone: one projection of a fused one
     void forward_part(pass<Exec, T>& p, index first, index count, const_matrix<T> x, matrix_view<T> y) {
         linear_forward(p.ex, x, weight.matrix().slice(first, count),
                        bias.used() ? bias.vector().slice(first, count) : const_vector<T>{}, y);

@@ -99,8 +99,7 @@ private:
             mean_pool_forward(p.ex, x, p.rows, scope(), pooled,
                               continues ? p.decode->pool_history.view() : out_matrix<statistic<T>>{});
             sigmoid_gate_forward(p.ex, pooled, weight.matrix(), bias.vector(), gate);
-            if (p.decode && !continues)
-                p.decode->frozen_gate = tensor<Exec, statistic<T>>(p.ex, {gate.size()}, to_host(p.ex, gate));
+            if (p.decode && !continues) p.decode->freeze(p.ex, to_host(p.ex, gate));
         }
         if (!p.trace) return;
         const auto host = to_host(p.ex, gate);

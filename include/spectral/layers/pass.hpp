@@ -3,6 +3,7 @@
 #pragma once
 #include <spectral/core/parameters.hpp>
 #include <spectral/core/random.hpp>
+#include <spectral/layers/decode_step.hpp>
 #include <spectral/layers/route_trace.hpp>
 #include <spectral/ops/kv_cache.hpp>
 
@@ -31,11 +32,29 @@ struct decode_state {
     tensor<Exec, statistic<T>, 2> pool_history;  // MetaRouter with causal pooling: (S, C) sums
     std::vector<index> length;  // rows seen so far of each sequence
     std::vector<std::vector<char>> open;  // skip gates, by layer and sequence: decided at prefill, then frozen
+    // steps of one token, by what their work depends on besides memory: which sequences, which blocks are open
+    std::map<std::vector<char>, decode_step<Exec, T>> steps;
 
     bool prefilled() const {
         for (index n : length)
             if (n) return true;
         return false;
+    }
+    void freeze(Exec& ex, const std::vector<statistic<T>>& gate) {
+        const auto count = static_cast<index>(gate.size());
+        if (frozen_gate.size() != count) frozen_gate = tensor<Exec, statistic<T>>(ex, {count});
+        frozen_gate.assign(gate);
+    }
+    // The next prompts take the place of these: memory and recorded steps are kept.
+    void restart(Exec& ex) {
+        std::fill(length.begin(), length.end(), 0);
+        for (auto& marks : open) marks.clear();
+        for (auto* caches : {&layers, &features})
+            for (auto& c : *caches)
+                if (c.capacity) c.end.assign(to_host(ex, c.begin.view()));
+        if (pool_history.size())
+            ex.fill_bytes(pool_history.data(), 0,
+                          static_cast<std::size_t>(pool_history.size()) * sizeof(*pool_history.data()));
     }
     // Room for `rows` rows of `width` keys and values in each of `sequences`.
     void make_cache(Exec& ex, index layer, index sequences, index rows, index width,
@@ -67,14 +86,27 @@ struct pass {
     double auxiliary_loss = 0;  // regularisers add their value here
     route_trace* trace = nullptr;  // records routes, or replays recorded ones
     decode_state<Exec, T>* decode = nullptr;  // key/value caches of a generation
+    std::array<weight_view<T>, 3> next_weights{};  // what is read after the operator at hand, if a block says so
+    bool step_of_decoding = false;  // one token a sequence, in a decode_step
+    std::span<const index> lengths{};  // rows of each sequence, where the host knows them
     std::span<const index> prompt_lengths{};  // rows of each sequence that skip gates may read; empty: all
     std::span<const std::string> step_types{};  // of each sequence, for the gates' objective; may be empty
 
     bool training() const { return phase == phase::training; }
+    // a step of decoding that an executor may record: nothing may wait for the host
+    bool repeats() const { return recording_executor<Exec> && step_of_decoding; }
     // the random numbers of one dropout site
     random_stream draw(index layer, index site) const {
         return {seed, substream(substream(stream_of("dropout", step + 1), static_cast<std::uint64_t>(layer)),
                                 static_cast<std::uint64_t>(site))};
+    }
+    // rows of each sequence; asks the executor if the host does not know
+    std::vector<index> lengths_of_sequences() const {
+        if (!lengths.empty()) return {lengths.begin(), lengths.end()};
+        const auto first = to_host(ex, rows.begin), last = to_host(ex, rows.end);
+        std::vector<index> out(first.size());
+        for (std::size_t s = 0; s < out.size(); ++s) out[s] = last[s] - first[s];
+        return out;
     }
     arena<Exec>& memory() const { return ex.memory(); }
     matrix_view<T> matrix(index n, index c) const { return ex.memory().template matrix<T>(n, c); }

@@ -83,6 +83,17 @@ struct routed {
                                o == 0 ? write::overwrite : write::accumulate);
                 },
                 s);
+        } else if (s.route.how == combine::select && p.repeats()) {
+            // the host may not ask how many rows each operator has: the few there are run all, and each takes one result
+            if (!first_done) partition(p.ex, s.route.op, s.rows);
+            each(
+                [&](auto& op, auto& saved_op, std::size_t o) {
+                    if (o == 0 && first_done) return;
+                    s.out[o] = p.matrix(n, x.width());
+                    op.forward(p, x, selection::all(n), s.out[o], saved_op);
+                    copy_rows<Exec, T>(p.ex, s.out[o], s.rows[o], y);
+                },
+                s);
         } else {
             if (!first_done) partition(p.ex, s.route.op, s.rows);
             const bool scaled = s.route.how == combine::scale;

@@ -178,15 +178,21 @@ private:
     template <class F>
     static void on_sequences(pass<Exec, T>& p, const std::vector<char>& marks, char wanted, const_matrix<T> x, F&& f) {
         arena_scope scratch(p.ex);
-        const auto first = to_host(p.ex, p.rows.begin), last = to_host(p.ex, p.rows.end);
+        const auto lengths = p.lengths_of_sequences();
         std::vector<row_index> list;
-        for (std::size_t s = 0; s < marks.size(); ++s)
-            if (marks[s] == wanted)
-                for (row_index n = first[s]; n < last[s]; ++n) list.push_back(n);
+        std::vector<index> chosen(lengths.size());
+        row_index row = 0;
+        for (std::size_t s = 0; s < marks.size(); ++s) {
+            const bool takes = marks[s] == wanted;
+            if (takes) chosen[s] = lengths[s];
+            for (index n = 0; n < lengths[s]; ++n, ++row)
+                if (takes) list.push_back(row);
+        }
         if (list.empty()) return;
         const selection rows = select_list(p.ex, list, x.rows());
         pass<Exec, T> part = p;
         part.rows = select_rows(p.ex, p.rows, rows);
+        part.lengths = chosen;
         auto packed = p.matrix(static_cast<index>(list.size()), x.width());
         gather_rows(p.ex, x, rows, packed);
         f(part, packed, rows);

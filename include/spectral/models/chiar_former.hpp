@@ -124,6 +124,14 @@ struct chiar_stack {
     std::vector<std::pair<std::string, index>> classes() const { return classes_of(config); }
     parameter<T>& head() { return embedding.tokens; }
 
+    std::vector<char> variant(const decode_state<Exec, T>&) const { return {}; }
+    // whether a step of decoding can do without the host: hard gating of L1, keys of routed rows alone and gates that scale
+    // what they choose need counts
+    bool repeats() const {
+        return !(gate && config.meta_gate_threshold > 0) && config.kv_scope == kv_scope::all &&
+               config.estimator == estimator::straight_through;
+    }
+
     // room for `capacity` rows in each of `sequences`
     decode_state<Exec, T> make_decode_state(Exec& ex, index sequences, index capacity) {
         decode_state<Exec, T> state;

@@ -84,6 +84,9 @@ struct attention_stack {
     std::vector<std::pair<std::string, index>> classes() const { return classes_of(config); }
     parameter<T>& head() { return embedding.tokens; }
 
+    std::vector<char> variant(const decode_state<Exec, T>&) const { return {}; }
+    bool repeats() const { return true; }
+
     decode_state<Exec, T> make_decode_state(Exec& ex, index sequences, index capacity) {
         decode_state<Exec, T> state;
         state.length.assign(static_cast<std::size_t>(sequences), 0);

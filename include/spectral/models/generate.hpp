@@ -21,24 +21,36 @@ struct generation_options {
 using token_callback = std::function<bool(index, row_index)>;
 
 namespace detail {
-// `most_tokens`: prompt and answer together. Prompts, start(sequences, capacity), then decode(ids, lengths) -> logits (S, V) for each further token.
-template <class Start, class Decode>
-std::vector<std::vector<row_index>> continue_prompts(index most_tokens, bool classifies,
+// How a model or a runner decodes: start(sequences, capacity), decode(ids, lengths) -> logits (S, V); choose(ids, lengths,
+// count, known) -> the most likely `count` ids of each sequence that goes on, or none where it cannot choose by itself.
+template <class Start, class Decode, class Choose>
+struct decoding {
+    index most_tokens;  // prompt and answer together
+    bool classifies;
+    Start start;
+    Decode decode;
+    Choose choose;
+};
+
+// Tokens that are chosen without the host looking: an answer that ends among them cost the rest of these.
+inline constexpr index chosen_at_once = 8;
+
+template <class Decoding>
+std::vector<std::vector<row_index>> continue_prompts(Decoding&& with,
                                                      const std::vector<std::vector<row_index>>& prompts,
-                                                     const generation_options& o, const token_callback& on_token,
-                                                     Start&& start, Decode&& decode) {
+                                                     const generation_options& o, const token_callback& on_token) {
     o.sampling.validate();
-    check(!classifies, "generate", "a classifier has no next token");
+    check(!with.classifies, "generate", "a classifier has no next token");
     check(!prompts.empty(), "generate", "no prompt");
     index longest = 0;
     for (std::size_t s = 0; s < prompts.size(); ++s) {
         check(!prompts[s].empty(), "generate", "prompt ", s, " is empty: at least one token is needed");
-        check(static_cast<index>(prompts[s].size()) <= most_tokens, "generate", "prompt ", s, ": expected at most ",
-              most_tokens, " tokens (max_seq_len), found ", prompts[s].size());
+        check(static_cast<index>(prompts[s].size()) <= with.most_tokens, "generate", "prompt ", s,
+              ": expected at most ", with.most_tokens, " tokens (max_seq_len), found ", prompts[s].size());
         longest = std::max(longest, static_cast<index>(prompts[s].size()));
     }
     check(o.max_new_tokens >= 0, "generate", "max_new_tokens: expected at least 0, found ", o.max_new_tokens);
-    start(static_cast<index>(prompts.size()), longest + std::min(o.max_new_tokens, most_tokens - longest));
+    with.start(static_cast<index>(prompts.size()), longest + std::min(o.max_new_tokens, with.most_tokens - longest));
 
     const auto count = prompts.size();
     std::vector<std::vector<row_index>> seen = prompts, out(count);
@@ -48,29 +60,47 @@ std::vector<std::vector<row_index>> continue_prompts(index most_tokens, bool cla
         lengths[s] = static_cast<index>(prompts[s].size());
         ids.insert(ids.end(), prompts[s].begin(), prompts[s].end());
     }
-    std::vector<bool> open(count, true);
-    for (index n = 0; n < o.max_new_tokens && std::find(open.begin(), open.end(), true) != open.end(); ++n) {
-        const std::vector<float> logits = decode(std::span<const row_index>(ids), std::span<const index>(lengths));
-        const std::size_t V = logits.size() / count;
+    std::vector<char> open(count, true);
+    // takes a new token of an open sequence; false: that was its last
+    const auto take = [&](std::size_t s, row_index id) {
+        const bool ends = std::find(o.end_ids.begin(), o.end_ids.end(), id) != o.end_ids.end();
+        if (!ends) {
+            out[s].push_back(id);
+            seen[s].push_back(id);
+        }
+        const bool full = static_cast<index>(seen[s].size()) >= with.most_tokens;
+        return !ends && (!on_token || on_token(static_cast<index>(s), id)) && !full;
+    };
+    const bool likeliest = o.sampling.temperature == 0 && o.sampling.repetition_penalty == 1;
+    for (index n = 0; n < o.max_new_tokens && std::find(open.begin(), open.end(), true) != open.end();) {
+        index chosen = std::min(chosen_at_once, o.max_new_tokens - n);
+        for (std::size_t s = 0; s < count; ++s)
+            if (open[s]) chosen = std::min(chosen, with.most_tokens - static_cast<index>(seen[s].size()));
+        std::vector<row_index> tokens;  // (sequences that go on, chosen)
+        if (likeliest && n > 0 && chosen > 0) tokens = with.choose(ids, lengths, chosen, o.known_ids);
+        if (tokens.empty()) {
+            const std::vector<float> logits =
+                with.decode(std::span<const row_index>(ids), std::span<const index>(lengths));
+            const std::size_t V = logits.size() / count;
+            const std::size_t known = o.known_ids > 0 ? std::min(V, static_cast<std::size_t>(o.known_ids)) : V;
+            chosen = 1;
+            for (std::size_t s = 0; s < count; ++s)
+                if (open[s])
+                    tokens.push_back(sample_token(std::span(logits).subspan(s * V, known), seen[s], o.sampling,
+                                                  static_cast<std::uint64_t>(n) * count + s));
+        }
         ids.clear();
-        for (std::size_t s = 0; s < count; ++s) {
+        for (std::size_t s = 0, row = 0; s < count; ++s) {
             lengths[s] = 0;
             if (!open[s]) continue;
-            const row_index id =
-                sample_token(std::span(logits).subspan(
-                                 s * V, o.known_ids > 0 ? std::min(V, static_cast<std::size_t>(o.known_ids)) : V),
-                             seen[s], o.sampling, static_cast<std::uint64_t>(n) * count + s);
-            const bool ends = std::find(o.end_ids.begin(), o.end_ids.end(), id) != o.end_ids.end();
-            if (!ends) {
-                out[s].push_back(id);
-                seen[s].push_back(id);
-            }
-            const bool full = static_cast<index>(seen[s].size()) >= most_tokens;
-            open[s] = !ends && (!on_token || on_token(static_cast<index>(s), id)) && !full;
+            for (index i = 0; i < chosen && open[s]; ++i)
+                open[s] = take(s, tokens[row * static_cast<std::size_t>(chosen) + static_cast<std::size_t>(i)]);
+            ++row;
             if (!open[s]) continue;
-            ids.push_back(id);
+            ids.push_back(seen[s].back());
             lengths[s] = 1;
         }
+        n += chosen;
     }
     return out;
 }
@@ -83,12 +113,19 @@ std::vector<std::vector<row_index>> generate(task_model<Exec, T, Stack>& model,
                                              const generation_options& o, const token_callback& on_token = {}) {
     decode_state<Exec, T> state;
     return detail::continue_prompts(
-        model.stack.longest(), model.is_classifier(), prompts, o, on_token,
-        [&](index sequences, index capacity) { state = model.stack.make_decode_state(model.ex, sequences, capacity); },
-        [&](auto ids, auto lengths) {
-            const auto logits = to_host_widened(model.ex, model.decode(ids, lengths, state));
-            return std::vector<float>(logits.begin(), logits.end());
-        });
+        detail::decoding{model.stack.longest(), model.is_classifier(),
+                         [&](index sequences, index capacity) {
+                             state = model.stack.make_decode_state(model.ex, sequences, capacity);
+                         },
+                         [&](auto ids, auto lengths) {
+                             const auto logits = to_host_widened(model.ex, model.decode(ids, lengths, state));
+                             return std::vector<float>(logits.begin(), logits.end());
+                         },
+                         [&](auto& ids, auto& lengths, index count, index known) {
+                             if (!model.chooses(lengths, state)) return std::vector<row_index>{};
+                             return model.choose(ids, lengths, count, known, state);
+                         }},
+        prompts, o, on_token);
 }
 
 // The same of a runner (models/runner.hpp), which keeps the state itself.
@@ -97,9 +134,12 @@ template <class Runner>
 std::vector<std::vector<row_index>> generate(Runner& r, const std::vector<std::vector<row_index>>& prompts,
                                              const generation_options& o, const token_callback& on_token = {}) {
     return detail::continue_prompts(
-        r.facts().longest, r.facts().classifies, prompts, o, on_token,
-        [&](index sequences, index capacity) { r.start_decoding(sequences, capacity); },
-        [&](auto ids, auto lengths) { return r.decode(ids, lengths); });
+        detail::decoding{
+            r.facts().longest, r.facts().classifies,
+            [&](index sequences, index capacity) { r.start_decoding(sequences, capacity); },
+            [&](auto ids, auto lengths) { return r.decode(ids, lengths); },
+            [&](auto& ids, auto& lengths, index count, index known) { return r.choose(ids, lengths, count, known); }},
+        prompts, o, on_token);
 }
 
 }  // namespace spectral

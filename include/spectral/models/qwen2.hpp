@@ -32,7 +32,9 @@ struct qwen2_block {
 
     void forward(pass<Exec, T>& p, const_matrix<T> x, matrix_view<T> y, saved& s) {
         s.middle = p.matrix(x.rows(), x.width());
+        p.next_weights = mlp.weights();
         attention.forward(p, x, s.middle, s.attention);
+        p.next_weights = {};
         mlp.forward(p, s.middle, y, s.mlp);
     }
     // adds to dL_dx
@@ -149,6 +151,17 @@ struct qwen2_stack {
         return state;
     }
 
+    // What the work of a decoding step depends on besides memory: the blocks that are open, the adapters that count.
+    std::vector<char> variant(const decode_state<Exec, T>& state) {
+        std::vector<char> out = forced_open;
+        for (const auto& marks : state.open) out.insert(out.end(), marks.begin(), marks.end());
+        spectral::for_each_linear(
+            *this, [&](const std::string&, linear<Exec, T>& l) { out.push_back(l.adapter && l.adapter_on); });
+        return out;
+    }
+    // whether a step of decoding never asks the executor for values
+    bool repeats() const { return true; }
+
 private:
     static std::shared_ptr<tensor<Exec, statistic<T>, 2>> make_table(Exec& ex, const qwen2_config& c) {
         return std::make_shared<tensor<Exec, statistic<T>, 2>>(
@@ -183,6 +196,7 @@ private:
     void start_gates(pass<Exec, T>& p, saved& s) {
         if (gates.empty()) return;
         s.gates = {static_cast<index>(gates.size()), p.rows.sequences()};
+        if (p.decode && p.decode->prefilled()) return;  // they are frozen
         s.gate_rows = gate_rows(p.ex, p.rows, p.prompt_lengths, gates.front().options);
     }
 

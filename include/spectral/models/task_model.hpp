@@ -9,6 +9,8 @@
 #include <spectral/layers/classifier_head.hpp>
 #include <spectral/layers/token_operator.hpp>
 #include <spectral/ops/cross_entropy.hpp>
+#include <spectral/ops/few_rows.hpp>
+#include <spectral/ops/next_token.hpp>
 
 namespace spectral {
 
@@ -83,29 +85,57 @@ struct task_model {
     // 0 for a sequence that waits (no new ids). They live until the next call.
     matrix_view<T> decode(std::span<const row_index> ids, std::span<const index> lengths,
                           decode_state<Exec, T>& state) {
-        check_equal(lengths.size(), state.length.size(), "decode", "sequences of the call against those of its state");
-        for (std::size_t s = 0; s < lengths.size(); ++s) {
-            const index now = state.length[s] + lengths[s];
-            check(now <= stack.longest(), "decode", "sequence ", s, ": expected at most ", stack.longest(),
-                  " tokens (max_seq_len), found ", now);
-            check(now <= state.capacity, "decode", "sequence ", s, ": expected at most ", state.capacity,
-                  " tokens (capacity of the state), found ", now);
+        check_room(ids, lengths, 1, state);
+        if (auto* step = step_of(lengths, state)) {
+            step->feed(ex, ids, state.length);
+            step->given.run(ex, [&] { take_step(*step, state, 0); });
+            advance(*step, state);
+            return step->logits;
         }
         const auto sequences = static_cast<index>(lengths.size());
         auto logits = result(sequences, stack.vocabulary());
         arena_scope scratch(ex);
-        pass<Exec, T> p{.ex = ex, .rows = pack_rows(ex, lengths, state.length), .trace = trace, .decode = &state};
-        check_equal(static_cast<index>(ids.size()), p.rows.rows(), "decode", "ids against the lengths' sum");
-        auto h = p.matrix(p.rows.rows(), stack.width()), last = p.zeros(sequences, stack.width());
+        pass<Exec, T> p{.ex = ex,
+                        .rows = pack_rows(ex, lengths, state.length),
+                        .trace = trace,
+                        .decode = &state,
+                        .lengths = lengths};
+        auto h = p.matrix(p.rows.rows(), stack.width());
         stack.forward(p, to_device(ids), h, saved_);
-        index row = 0;
-        for (index s = 0; s < sequences; ++s) {
-            row += lengths[static_cast<std::size_t>(s)];
-            if (lengths[static_cast<std::size_t>(s)] > 0) copy<Exec, T>(ex, h.slice(row - 1, 1), last.slice(s, 1));
-            state.length[static_cast<std::size_t>(s)] += lengths[static_cast<std::size_t>(s)];
-        }
-        linear_forward<Exec, T>(ex, last, stack.head().matrix(), {}, logits);
+        last_logits(p, h, logits);
+        for (std::size_t s = 0; s < lengths.size(); ++s) state.length[s] += lengths[s];
         return logits;
+    }
+
+    // Whether tokens can be chosen by the executor, several at a time, while the host waits: `choose`.
+    bool chooses(std::span<const index> lengths, const decode_state<Exec, T>& state) const {
+        return recording_executor<Exec> && takes_steps(lengths, state);
+    }
+    // `count` further tokens of every sequence whose length is 1, each the most likely of the ids below `known` (0: of all). `ids`
+    // continue the sequences. Returns the chosen ids, sequence by sequence. The last chosen ids have not been read.
+    std::vector<row_index> choose(std::span<const row_index> ids, std::span<const index> lengths, index count,
+                                  index known, decode_state<Exec, T>& state) {
+        check_room(ids, lengths, count, state);
+        auto* step = step_of(lengths, state);
+        check(step != nullptr, "choose",
+              "expected one token a sequence after a prefill, of a model whose steps need no host");
+        known = known > 0 ? std::min(known, stack.vocabulary()) : stack.vocabulary();
+        if (step->known != known) step->choosing = {}, step->known = known;
+        step->feed(ex, ids, state.length);
+        for (index i = 0; i < count; ++i) {
+            step->choosing.run(ex, [&] { take_step(*step, state, known); });
+            advance(*step, state);
+        }
+        std::vector<row_index> out;
+        for (std::size_t n = 0; n < step->sequences.size(); ++n) {
+            const auto row = to_host(ex, vector_view<row_index>(step->chosen.view().row(static_cast<index>(n)) +
+                                                                    state.length[step->sequences[n]] - count,
+                                                                {count}));
+            out.insert(out.end(), row.begin(), row.end());
+        }
+        check(std::find(out.begin(), out.end(), -1) == out.end(), "choose",
+              "a logit is NaN: the model's weights are broken");
+        return out;
     }
 
     // one head, without a task's name: it classifies and does nothing else
@@ -135,16 +165,79 @@ private:
                   stack.longest(), " (max_seq_len), found ", lengths[s]);
         return {.ex = ex, .rows = pack_rows(ex, lengths), .phase = ph, .seed = seed, .step = step, .trace = trace};
     }
-    vector_view<row_index> to_device(std::span<const row_index> ids) {
+    void check_ids(std::span<const row_index> ids) const {
         for (std::size_t i = 0; i < ids.size(); ++i)
             check(ids[i] >= 0 && ids[i] < stack.vocabulary(), "ids", "id ", i, ": expected 0 to ",
                   stack.vocabulary() - 1, " (vocab_size), found ", ids[i]);
+    }
+    vector_view<row_index> to_device(std::span<const row_index> ids) {
+        check_ids(ids);
         return copy_to_device(ids);
     }
     vector_view<row_index> copy_to_device(std::span<const row_index> values) {
         auto v = ex.memory().template vector<row_index>(static_cast<index>(values.size()));
         if (!values.empty()) ex.copy_from_host(v.data, values.data(), values.size_bytes());
         return v;
+    }
+
+    // `steps` calls of `lengths` new rows
+    void check_room(std::span<const row_index> ids, std::span<const index> lengths, index steps,
+                    const decode_state<Exec, T>& state) const {
+        check_equal(lengths.size(), state.length.size(), "decode", "sequences of the call against those of its state");
+        index rows = 0;
+        for (std::size_t s = 0; s < lengths.size(); ++s) {
+            const index now = state.length[s] + steps * lengths[s];
+            check(now <= stack.longest(), "decode", "sequence ", s, ": expected at most ", stack.longest(),
+                  " tokens (max_seq_len), found ", now);
+            check(now <= state.capacity, "decode", "sequence ", s, ": expected at most ", state.capacity,
+                  " tokens (capacity of the state), found ", now);
+            rows += lengths[s];
+        }
+        check_equal(static_cast<index>(ids.size()), rows, "decode", "ids against the lengths' sum");
+        check_ids(ids);
+    }
+    // one token of some sequences, after a prefill
+    bool takes_steps(std::span<const index> lengths, const decode_state<Exec, T>& state) const {
+        const auto most = std::max_element(lengths.begin(), lengths.end());
+        return !trace && stack.repeats() && state.prefilled() && most != lengths.end() && *most == 1;
+    }
+    decode_step<Exec, T>* step_of(std::span<const index> lengths, decode_state<Exec, T>& state) {
+        if (!takes_steps(lengths, state)) return nullptr;
+        std::vector<char> key(lengths.begin(), lengths.end());
+        const auto variant = stack.variant(state);
+        key.insert(key.end(), variant.begin(), variant.end());
+        return &state.steps.try_emplace(std::move(key), ex, lengths, state.capacity, stack.vocabulary()).first->second;
+    }
+    // the work of a step; with `known` it chooses the next tokens too
+    void take_step(decode_step<Exec, T>& step, decode_state<Exec, T>& state, index known) {
+        arena_scope scratch(ex);
+        pass<Exec, T> p{
+            .ex = ex, .rows = step.rows(), .decode = &state, .step_of_decoding = true, .lengths = step.lengths};
+        auto h = p.matrix(p.rows.rows(), stack.width());
+        stack.forward(p, step.ids.view(), h, saved_);
+        last_logits(p, h, step.logits);
+        if (known)
+            choose_tokens<Exec, T>(ex, step.logits, known, p.rows.sequence, p.rows.position, step.ids, step.chosen);
+        advance_rows(ex, step.position());
+    }
+    static void advance(decode_step<Exec, T>& step, decode_state<Exec, T>& state) {
+        step.advanced();
+        for (std::size_t s : step.sequences) ++state.length[s];
+    }
+    // logits of each sequence's last row of h, 0 for a sequence without rows
+    void last_logits(pass<Exec, T>& p, matrix_view<T> h, matrix_view<T> logits) {
+        auto last = h;
+        if (std::any_of(p.lengths.begin(), p.lengths.end(), [](index n) { return n != 1; })) {
+            last = p.zeros(logits.rows(), h.width());
+            index row = 0;
+            for (index s = 0; s < logits.rows(); ++s) {
+                row += p.lengths[static_cast<std::size_t>(s)];
+                if (p.lengths[static_cast<std::size_t>(s)] > 0)
+                    copy<Exec, T>(ex, h.slice(row - 1, 1), last.slice(s, 1));
+            }
+        }
+        if (head_forward<Exec, T>(ex, last, {}, 0, stack.head().matrix(), logits)) return;
+        linear_forward<Exec, T>(ex, last, stack.head().matrix(), {}, logits);
     }
 
     batch_result language_loss(pass<Exec, T>& p, const batch& b, const_matrix<T> h, matrix_view<T> dL_dh,

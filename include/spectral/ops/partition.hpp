@@ -41,6 +41,14 @@ void scatter_rows(Exec& ex, const_matrix<T> packed, const selection& rows, matri
     SPECTRAL_CALL_KERNEL(scatter_rows_kernel, ex, packed, rows, y, mode);
 }
 
+// y[rows[i]] = x[rows[i]]; the other rows of y are untouched. The count is read where it lies.
+template <executor Exec, class T>
+void copy_rows(Exec& ex, const_matrix<T> x, const selection& rows, matrix_view<T> y) {
+    check_shape(y, {x.rows(), x.width()}, "copy_rows", "y");
+    check_equal(rows.capacity, x.rows(), "copy_rows", "capacity of the selection");
+    SPECTRAL_CALL_KERNEL(copy_rows_kernel, ex, x, rows, y);
+}
+
 // The row map of the selected rows: the same sequences, each with its selected rows at their own positions.
 template <executor Exec>
 row_map select_rows(Exec& ex, const row_map& map, const selection& rows) {

@@ -69,11 +69,18 @@ public:
         return {"logits", shape, widened(to_host_widened(*ex_, z))};
     }
     void start_decoding(index sequences, index capacity) override {
-        state_ = model_.stack.make_decode_state(*ex_, sequences, std::min(capacity, facts_.longest));
+        capacity = std::min(capacity, facts_.longest);
+        if (static_cast<index>(state_.length.size()) == sequences && state_.capacity == capacity) return state_.restart(*ex_);
+        state_ = model_.stack.make_decode_state(*ex_, sequences, capacity);
     }
     std::vector<float> decode(std::span<const row_index> ids, std::span<const index> lengths) override {
         const auto z = to_host_widened(*ex_, model_.decode(ids, lengths, state_));
         return {z.begin(), z.end()};
+    }
+    std::vector<row_index> choose(std::span<const row_index> ids, std::span<const index> lengths, index count,
+                                  index known) override {
+        if (!model_.chooses(lengths, state_)) return {};
+        return model_.choose(ids, lengths, count, known, state_);
     }
     std::vector<double> embedding_entropy(std::span<const row_index>) override {
         fail(facts_.model_type, "a model of this type has no entropy router");

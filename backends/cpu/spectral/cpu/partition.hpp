@@ -39,6 +39,14 @@ void scatter_rows_kernel(executor& ex, const_matrix<T> packed, const selection& 
     });
 }
 
+template <class T>
+void copy_rows_kernel(executor& ex, const_matrix<T> x, const selection& rows, matrix_view<T> y) {
+    detail::for_each_row(ex, selected_rows(ex, rows), y.width(), [&](index i) {
+        const index n = detail::selected_row(rows, i);
+        std::copy_n(x.row(n), y.width(), y.row(n));
+    });
+}
+
 inline void select_rows_kernel(executor&, const row_map& map, const selection& rows, vector_view<row_index> offsets,
                                vector_view<row_index> position, vector_view<row_index> sequence) {
     std::fill_n(offsets.data, offsets.size(), row_index{0});

@@ -2,15 +2,17 @@
 // backends/cuda/spectral/cuda/executor.hpp: the executor of one CUDA device
 //
 // One device, one stream, one thread at a time. Kernels are queued on the stream and nothing waits for them but
-// copy_to_host(). What outlives a call is made once and kept here: the cuBLASLt handle and its workspace, the chosen
+// copy_to_host(). Work may be recorded as a CUDA graph and replayed. What outlives a call is made once and kept here: the cuBLASLt handle and its workspace, the chosen
 // matrix product of every shape, the tables of every transform.
 #pragma once
 #if !defined(__CUDACC__)
 #error "spectral: <spectral/cuda.hpp> holds CUDA kernels: compile this file as CUDA, with nvcc --extended-lambda --expt-relaxed-constexpr (CMake: set_source_files_properties(file.cpp PROPERTIES LANGUAGE CUDA) and link spectral::cuda)"
 #endif
 #include <spectral/core/rows.hpp>
+#include <spectral/core/recording.hpp>
 #include <spectral/cuda/detail/status.hpp>
 
+#include <deque>
 #include <map>
 #include <memory>
 #include <string>
@@ -23,6 +25,8 @@ namespace spectral::cuda {
 struct executor_options {
     int device = 0;
     std::size_t arena_bytes = 0;   // reserved at construction; 0: the first step of a shape asks for what it needs
+    bool overlap = true;           // kernels of a decoding step start before the one before them ends (sm_90 and later)
+    bool read_ahead = true;        // ... and bring weights that come later into the second level cache
     bool tf32 = false;             // float matrix products on tensor cores, which read 10 fraction bits of 23
     bool tune = false;             // matrix products: time what cuBLASLt proposes, once for a class of shapes, and keep the fastest
     bool timings = false;          // time_by_operator(): events around every kernel, which then start a little later
@@ -78,6 +82,26 @@ struct kept {
 
 }  // namespace detail
 
+// A CUDA graph, ready to be launched. Host memory that its copies read lives with it.
+class recording {
+public:
+    recording() = default;
+    recording(recording&& o) noexcept : graph_(std::exchange(o.graph_, nullptr)), copied_(std::move(o.copied_)) {}
+    recording& operator=(recording&& o) noexcept {
+        std::swap(graph_, o.graph_);
+        std::swap(copied_, o.copied_);
+        return *this;
+    }
+    ~recording() {
+        if (graph_) detail::noted(cudaGraphExecDestroy(graph_), "cudaGraphExecDestroy");
+    }
+
+private:
+    friend class executor;
+    cudaGraphExec_t graph_ = nullptr;
+    std::deque<std::vector<std::byte>> copied_;
+};
+
 class executor {
 public:
     static constexpr const char* name = "cuda";
@@ -122,6 +146,7 @@ public:
 
     // ---- what core/executor.hpp asks for ----
     void* allocate(std::size_t bytes) {
+        check(!recording_, name, "work that asks for memory cannot be recorded");
         ++allocations_;
         void* p = nullptr;
         const cudaError_t status = cudaMalloc(&p, std::max<std::size_t>(bytes, 1));
@@ -140,9 +165,14 @@ public:
     }
     // `from` may be changed as soon as this returns: ordinary (pageable) memory is staged before the call comes back
     void copy_from_host(void* to, const void* from, std::size_t bytes) {
+        if (bytes && recording_) {
+            const auto* values = static_cast<const std::byte*>(from);
+            from = recording_->copied_.emplace_back(values, values + bytes).data();
+        }
         if (bytes) detail::checked(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_), "copy to the device");
     }
     void copy_to_host(void* to, const void* from, std::size_t bytes) {
+        check(!recording_, name, "work that the host waits for cannot be recorded");
         if (bytes) detail::checked(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_), "copy from the device");
         synchronize();
     }
@@ -150,6 +180,32 @@ public:
         if (bytes) detail::checked(cudaMemsetAsync(p, byte, bytes, stream_), "cudaMemsetAsync");
     }
     arena<executor>& memory() { return *memory_; }
+
+    // ---- what core/recording.hpp asks for ----
+    using recording = cuda::recording;
+    template <class F>
+    recording record(F&& work) {
+        recording out;
+        cudaGraph_t graph = nullptr;
+        detail::checked(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
+        recording_ = &out;
+        try {
+            work();
+        } catch (...) {
+            recording_ = nullptr;
+            (void)cudaStreamEndCapture(stream_, &graph);
+            (void)cudaGetLastError();
+            if (graph) (void)cudaGraphDestroy(graph);
+            throw;
+        }
+        recording_ = nullptr;
+        detail::checked(cudaStreamEndCapture(stream_, &graph), "cudaStreamEndCapture");
+        const cudaError_t made = cudaGraphInstantiate(&out.graph_, graph, 0);
+        detail::checked(cudaGraphDestroy(graph), "cudaGraphDestroy");
+        detail::checked(made, "cudaGraphInstantiate");
+        return out;
+    }
+    void replay(recording& r) { detail::checked(cudaGraphLaunch(r.graph_, stream_), "cudaGraphLaunch"); }
 
     // ---- what kernels and programs ask for ----
     void synchronize() { detail::checked(cudaStreamSynchronize(stream_), "the work queued on the device"); }
@@ -165,6 +221,7 @@ public:
     // Counts on their way to the host: the copy is queued, and receiving waits for it alone, not for what was queued since.
     count_ticket send_counts(const row_index* from, int count) {
         check(count <= sent_counts::most, name, "at most ", sent_counts::most, " counts are sent at once, found ", count);
+        if (recording_) return {};   // a recorded step asks for no count
         if (!sent_) sent_ = std::make_unique<sent_counts>();
         auto& s = sent_->slot[static_cast<std::size_t>(++sent_->last % sent_counts::slots)];
         s.number = sent_->last;
@@ -235,6 +292,7 @@ private:
     int architecture_ = 0, multiprocessors_ = 0;
     std::size_t shared_limit_ = 0, allocations_ = 0;
     cudaStream_t stream_ = nullptr;
+    recording* recording_ = nullptr;   // while work is recorded
     std::unique_ptr<arena<executor>> memory_;
     std::unique_ptr<sent_counts> sent_;
     std::unique_ptr<detail::operator_timings> timings_;

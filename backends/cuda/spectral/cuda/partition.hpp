@@ -46,11 +46,12 @@ __global__ void partition_rows(index count, const row_index* op, rows_of<row_ind
     if (threadIdx.x == 0) counts[blockIdx.x] = static_cast<row_index>(found);
 }
 
-// to[to_rows[i]] (= or +=) from[from_rows[i]], one row to a line of threads
+// to[to_rows[i]] (= or +=) from[from_rows[i]], one row to a line of threads; of the first *counted, where that is given
 template <int V, class T>
-__global__ void move_rows(index count, index width, rows_of<const T> from, const row_index* from_rows, rows_of<T> to,
+__global__ void move_rows(index count, const row_index* counted, index width, rows_of<const T> from, const row_index* from_rows, rows_of<T> to,
                           const row_index* to_rows, bool accumulate) {
     using A = compute<T>;
+    if (counted) count = *counted;
     for (index i = index{blockIdx.x} * blockDim.y + threadIdx.y; i < count; i += index{gridDim.x} * blockDim.y) {
         const T* in = from(from_rows ? index{from_rows[i]} : i);
         T* out = to(to_rows ? index{to_rows[i]} : i);
@@ -69,13 +70,13 @@ __global__ void move_rows(index count, index width, rows_of<const T> from, const
 
 template <class T>
 void move(executor& ex, const char* what, index count, const_matrix<T> from, const row_index* from_rows, matrix_view<T> to,
-          const row_index* to_rows, bool accumulate) {
+          const row_index* to_rows, bool accumulate, const row_index* counted = nullptr) {
     if (count == 0 || from.width() == 0) return;
     with_packs<T>(takes_packs(from, to), [&](auto v) {
         unsigned x = 1;
         while (x < 128 && index{x} * v() < from.width()) x *= 2;
         const unsigned lines = 128 / x;
-        launch(ex, what, blocks_for(ex, count, lines), dim3(x, lines), 0, move_rows<v(), T>, count, from.width(), rows_in(from), from_rows,
+        launch(ex, what, blocks_for(ex, count, lines), dim3(x, lines), 0, move_rows<v(), T>, count, counted, from.width(), rows_in(from), from_rows,
                rows_in(to), to_rows, accumulate);
     });
 }
@@ -106,6 +107,11 @@ void gather_rows_kernel(executor& ex, const_matrix<T> x, const selection& rows, 
 template <class T>
 void scatter_rows_kernel(executor& ex, const_matrix<T> packed, const selection& rows, matrix_view<T> y, write mode) {
     detail::move<T>(ex, "scatter_rows", packed.rows(), packed, nullptr, y, rows.rows, mode == write::accumulate);
+}
+
+template <class T>
+void copy_rows_kernel(executor& ex, const_matrix<T> x, const selection& rows, matrix_view<T> y) {
+    detail::move<T>(ex, "copy_rows", rows.capacity, x, rows.rows, y, rows.rows, false, rows.count);
 }
 
 // Selected rows ascend and sequences are packed in order: a sequence's rows begin where its first row would be put.

@@ -30,6 +30,12 @@ void scatter_rows_kernel(executor&, const_matrix<T> packed, const selection& row
         }
 }
 
+template <class T>
+void copy_rows_kernel(executor& ex, const_matrix<T> x, const selection& rows, matrix_view<T> y) {
+    for (index i = 0; i < selected_rows(ex, rows); ++i)
+        for (index c = 0; c < y.width(); ++c) y(row_of(rows, i), c) = x(row_of(rows, i), c);
+}
+
 inline void select_rows_kernel(executor&, const row_map& map, const selection& rows, vector_view<row_index> offsets,
                                vector_view<row_index> position, vector_view<row_index> sequence) {
     for (index s = 0; s < offsets.size(); ++s) offsets[s] = 0;

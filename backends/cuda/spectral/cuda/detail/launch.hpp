@@ -91,10 +91,11 @@ extern __shared__ __align__(16) unsigned char shared_bytes[];   // a block's dyn
 
 inline index divide_up(index a, index b) { return (a + b - 1) / b; }
 
-// Queues a kernel and checks that it was accepted. `what` names the operator in errors.
+// Queues a kernel and checks that it was accepted. `what` names the operator in errors. `overlap`: it may start while the
+// kernel before it runs (where the architecture can), and waits by itself (detail/few_rows.hpp).
 template <class... Parameters, class... Arguments>
-void launch(executor& ex, const char* what, dim3 grid, dim3 block, std::size_t shared, void (*kernel)(Parameters...),
-            const Arguments&... arguments) {
+void launch_overlapping(executor& ex, const char* what, dim3 grid, dim3 block, std::size_t shared, bool overlap,
+                        void (*kernel)(Parameters...), const Arguments&... arguments) {
     if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
     if (shared > 48 * 1024) {   // more than 48 KB of shared memory has to be asked for
         check(shared <= ex.shared_limit(), what, "needs ", shared, " bytes of shared memory a block, ", ex.device_name(),
@@ -106,7 +107,17 @@ void launch(executor& ex, const char* what, dim3 grid, dim3 block, std::size_t s
     config.blockDim = block;
     config.dynamicSmemBytes = shared;
     config.stream = ex.stream();
+    cudaLaunchAttribute attribute{};
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    config.attrs = &attribute;
+    config.numAttrs = overlap && ex.options().overlap && ex.architecture() >= 90 ? 1 : 0;
     ex.queue(what, [&] { checked(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...), what); });
+}
+template <class... Parameters, class... Arguments>
+void launch(executor& ex, const char* what, dim3 grid, dim3 block, std::size_t shared, void (*kernel)(Parameters...),
+            const Arguments&... arguments) {
+    launch_overlapping(ex, what, grid, block, shared, false, kernel, arguments...);
 }
 
 // Blocks for `work` units, `each` to a block: enough to fill the device some times over, the rest by striding.

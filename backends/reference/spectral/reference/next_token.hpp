@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+// backends/reference/spectral/reference/next_token.hpp: the most likely token, rows that move on
+#pragma once
+#include <spectral/ops/next_token.hpp>
+#include <spectral/reference/executor.hpp>
+
+#include <cmath>
+
+namespace spectral::reference {
+
+template <class T>
+void choose_tokens_kernel(executor&, view<const T, 2> logits, index known, const_vector<row_index> sequence,
+                          const_vector<row_index> position, out_vector<row_index> ids, out_matrix<row_index> chosen) {
+    for (index n = 0; n < ids.size(); ++n) {
+        const T* z = logits.row(sequence[n]);
+        row_index best = 0;
+        bool broken = false;
+        for (index v = 0; v < known; ++v) {
+            if (static_cast<double>(z[v]) > static_cast<double>(z[best])) best = static_cast<row_index>(v);
+            broken = broken || std::isnan(static_cast<double>(z[v]));
+        }
+        ids[n] = broken ? 0 : best;
+        chosen(n, position[n]) = broken ? -1 : best;
+    }
+}
+
+inline void advance_rows_kernel(executor&, vector_view<row_index> position) {
+    for (index n = 0; n < position.size(); ++n) position[n] += 1;
+}
+
+}  // namespace spectral::reference

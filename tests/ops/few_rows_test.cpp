@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+// tests/ops/few_rows_test.cpp: the halves of a block as one operator, where an executor has them, against small operators
+#include <spectral/ops/activation.hpp>
+#include <spectral/ops/attention.hpp>
+#include <spectral/ops/elementwise.hpp>
+#include <spectral/ops/few_rows.hpp>
+#include <spectral/ops/norm.hpp>
+#include <spectral/ops/rotary.hpp>
+#include <support/operator_test.hpp>
+
+namespace spectral::test {
+
+namespace {
+struct half_case {
+    index rows = 3, width = 64, inner = 96, heads = 4, kv_heads = 2, head_width = 64;
+    index rank = 0;  // of adapters; 0: none
+    bool norm = true, bias = true, rotary = true, narrow = false;
+};
+std::string describe(const half_case& c) {
+    return std::to_string(c.rows) + " rows, width " + std::to_string(c.width) + ", " + std::to_string(c.heads) +
+           " heads of " + std::to_string(c.head_width) + " over " + std::to_string(c.kv_heads) +
+           (c.rank ? ", adapters" : "") + (c.norm ? "" : ", no norm") + (c.bias ? "" : ", no bias") +
+           (c.narrow ? ", narrow" : "");
+}
+const std::vector<half_case> cases{
+    {},
+    {.rows = 1, .rank = 2},
+    {.rows = 8, .width = 136, .inner = 1100, .heads = 7, .kv_heads = 1, .narrow = true},
+    {.rows = 5, .width = 2080, .heads = 2, .kv_heads = 2, .rank = 40, .narrow = true},
+    {.rows = 4, .heads = 9, .kv_heads = 1, .norm = false, .rotary = false},
+    {.rows = 2, .bias = false},
+};
+
+// Tensors of one executor, of values rounded to bfloat16, so that narrow weights hold them.
+template <class Target>
+struct hands {
+    using Exec = typename Target::executor;
+    using T = typename Target::scalar;
+    Exec& ex = Target::instance();
+    half_case c;
+    std::vector<tensor<Exec, T, 2>> wide;
+    std::vector<tensor<Exec, bfloat16, 2>> narrow;
+    std::uint64_t seed = 1;
+
+    explicit hands(const half_case& c_) : c(c_) { wide.reserve(64), narrow.reserve(64); }
+    view<const T, 2> values(index n, index m, double scale = 1, double offset = 0) {
+        std::vector<T> host;
+        for (double v : rounded_normals(n * m, seed++))
+            host.push_back(static_cast<T>(static_cast<float>(bfloat16(static_cast<float>(offset + scale * v)))));
+        return wide.emplace_back(ex, std::array<index, 2>{n, m}, host).view();
+    }
+    view<const T, 1> vector(index n, double offset = 0) { return {values(1, n, 0.3, offset).data, {n}}; }
+    projection<T> map(index out, index in, bool bias) {
+        projection<T> p;
+        const auto w = values(out, in, 1 / std::sqrt(static_cast<double>(in)));
+        p.weight = w;
+        if (c.narrow) {
+            std::vector<bfloat16> host;
+            for (T v : to_host(ex, w)) host.push_back(bfloat16(static_cast<float>(v)));
+            p.weight = narrow.emplace_back(ex, std::array<index, 2>{out, in}, host).view();
+        }
+        if (bias) p.bias = vector(out);
+        if (c.rank)
+            p.a = values(c.rank, in, 1 / std::sqrt(static_cast<double>(in))), p.b = values(out, c.rank), p.scale = 0.5;
+        return p;
+    }
+    matrix_view<T> matrix(index n, index m) { return ex.memory().template matrix<T>(n, m); }
+    vector_view<statistic<T>> statistics(index n) { return ex.memory().template vector<statistic<T>>(n); }
+    std::vector<double> read(view<const T, 2> m) {
+        const auto host = to_host(ex, m);
+        std::vector<double> out;
+        for (T v : host) out.push_back(static_cast<double>(v));
+        return out;
+    }
+
+    // ---- the same by small operators ----
+    const_matrix<T> normed(const_matrix<T> x, const view<const T, 1>& gamma, double eps) {
+        if (!gamma.data) return x;
+        auto y = matrix(x.rows(), x.width());
+        rms_norm_forward<Exec, T>(ex, x, gamma, eps, y, statistics(x.rows()));
+        return y;
+    }
+    matrix_view<T> mapped(const_matrix<T> x, const projection<T>& p) {
+        auto y = matrix(x.rows(), p.weight.rows());
+        linear_forward<Exec, T>(ex, x, p.weight, p.bias, y);
+        if (!p.a.data) return y;
+        auto low = matrix(x.rows(), p.a.rows()), scaled = ex.memory().template zeros<T, 2>({x.rows(), p.a.rows()});
+        linear_forward<Exec, T>(ex, x, p.a, {}, low);
+        add<Exec, T>(ex, low, scaled, p.scale);
+        linear_forward<Exec, T>(ex, scaled, p.b, {}, y, write::accumulate);
+        return y;
+    }
+};
+
+template <class T>
+constexpr bool on_cuda(const T&) {
+    return std::string_view(T::name) == "cuda";
+}
+
+// outputs of the half on an executor; asks the fused operator first
+template <class Target>
+std::vector<std::vector<double>> attention_outputs(const half_case& c) {
+    using T = typename Target::scalar;
+    using Exec = typename Target::executor;
+    hands<Target> h(c);
+    auto& ex = h.ex;
+    arena_scope scratch(ex);
+    const index D = c.head_width;
+    attention_half<T> half;
+    if (c.norm) half.gamma = h.vector(c.width, 1);
+    half.eps = 1e-6;
+    half.q = h.map(c.heads * D, c.width, c.bias);
+    half.k = h.map(c.kv_heads * D, c.width, c.bias);
+    half.v = h.map(c.kv_heads * D, c.width, c.bias);
+    half.o = h.map(c.width, c.heads * D, c.bias);
+    half.heads = c.heads, half.kv_heads = c.kv_heads, half.scale = 0.2;
+    tensor<Exec, statistic<T>, 2> table(ex, {64, D}, rotary_table<statistic<T>>(64, D, 100));
+    if (c.rotary) half.rotary = table.view();
+    // three sequences: the first has most of the rows, the second has none; then each one more
+    const index S = 3, capacity = 40;
+    kv_cache<T> cache;
+    std::vector<row_index> first;
+    for (index s = 0; s < S; ++s) first.push_back(static_cast<row_index>(s * capacity));
+    tensor<Exec, T, 2> k(ex, {S * capacity, c.kv_heads * D}), v(ex, {S * capacity, c.kv_heads * D});
+    tensor<Exec, row_index> begin(ex, {S}, first), end(ex, {S}, first), position(ex, {S * capacity});
+    cache = {k.view(), v.view(), begin.view(), end.view(), position.view(), capacity};
+    std::vector<std::vector<double>> out;
+    std::vector<index> seen{0, 0, 0};
+    for (int call = 0; call < 3; ++call) {
+        const index last = c.rows > 1 ? 1 : 0;
+        const std::vector<index> lengths{call == 1 ? 0 : c.rows - last, 0, call == 1 ? c.rows : last};
+        const auto rows = pack_rows(ex, lengths, seen);
+        for (index s = 0; s < S; ++s) seen[static_cast<std::size_t>(s)] += lengths[static_cast<std::size_t>(s)];
+        const auto x = h.values(c.rows, c.width);
+        auto y = h.matrix(c.rows, c.width);
+        const bool fused = attention_half_forward<Exec, T>(ex, x, half, rows, cache, y);
+        CHECK(fused == on_cuda(ex));
+        if (!fused) {
+            const auto in = h.normed(x, half.gamma, half.eps);
+            auto q = h.mapped(in, half.q), key = h.mapped(in, half.k), value = h.mapped(in, half.v),
+                 seen_by = h.matrix(c.rows, c.heads * D);
+            if (c.rotary) {
+                rotary(ex, q, rows.position, half.rotary, rotation::forward);
+                rotary(ex, key, rows.position, half.rotary, rotation::forward);
+            }
+            kv_append<Exec, T>(ex, key, value, rows, cache);
+            auto lse = ex.memory().template matrix<statistic<T>>(c.rows, c.heads);
+            attention_forward<Exec, T>(ex, q, cache.k, cache.v, rows, cache.map(),
+                                       {.heads = c.heads, .kv_heads = c.kv_heads, .scale = half.scale}, seen_by, lse);
+            copy<Exec, T>(ex, h.mapped(seen_by, half.o), y);
+            add<Exec, T>(ex, x, y);
+        }
+        out.push_back(h.read(y));
+        const auto ends = to_host(ex, cache.end);
+        out.emplace_back(ends.begin(), ends.end());
+    }
+    return out;
+}
+
+template <class Target>
+std::vector<std::vector<double>> feed_forward_outputs(const half_case& c) {
+    using T = typename Target::scalar;
+    using Exec = typename Target::executor;
+    hands<Target> h(c);
+    auto& ex = h.ex;
+    arena_scope scratch(ex);
+    feed_forward_half<T> half;
+    const index F = (c.inner + 7) / 8 * 8;
+    if (c.norm) half.gamma = h.vector(c.width, 1);
+    half.eps = 1e-6;
+    half.gate = h.map(F, c.width, false);
+    half.up = h.map(F, c.width, false);
+    half.down = h.map(c.width, F, c.bias);
+    const auto head = h.map(c.inner, c.width, false);
+    const auto x = h.values(c.rows, c.width);
+    auto y = h.matrix(c.rows, c.width), logits = h.matrix(c.rows, c.inner);
+    const bool fused = feed_forward_half_forward<Exec, T>(ex, x, half, y) &&
+                       head_forward<Exec, T>(ex, y, half.gamma, half.eps, head.weight, logits);
+    CHECK(fused == on_cuda(ex));
+    if (!fused) {
+        const auto in = h.normed(x, half.gamma, half.eps);
+        auto hidden = h.matrix(c.rows, F);
+        silu_gate_forward<Exec, T>(ex, h.mapped(in, half.gate), h.mapped(in, half.up), hidden);
+        copy<Exec, T>(ex, h.mapped(hidden, half.down), y);
+        add<Exec, T>(ex, x, y);
+        linear_forward<Exec, T>(ex, h.normed(y, half.gamma, half.eps), head.weight, {}, logits);
+    }
+    return {h.read(y), h.read(logits)};
+}
+
+template <class Target>
+void compare_halves(const std::vector<std::vector<double>>& got, const std::vector<std::vector<double>>& want,
+                    const char* op, const half_case& c) {
+    using T = typename Target::scalar;
+    REQUIRE(got.size() == want.size());
+    for (std::size_t i = 0; i < got.size(); ++i)
+        compare(got[i], want[i], allowed<T>(static_cast<double>(c.width + c.inner), std::max(4.0, largest(want[i]))),
+                {op, "output " + std::to_string(i), Target::executor_name(), scalar_name<T>, describe(c)});
+}
+}  // namespace
+
+TEMPLATE_LIST_TEST_CASE("few rows: halves of a block", "[ops][few_rows]", targets) {
+    for (const auto& c : cases) {
+        compare_halves<TestType>(attention_outputs<TestType>(c), attention_outputs<oracle>(c), "attention_half_forward",
+                                 c);
+        compare_halves<TestType>(feed_forward_outputs<TestType>(c), feed_forward_outputs<oracle>(c),
+                                 "feed_forward_half_forward", c);
+    }
+}
+
+// A row's result does not depend on how many rows there are.
+TEMPLATE_LIST_TEST_CASE("few rows: a row alone has the same bits", "[ops][few_rows]", targets) {
+    using Exec = typename TestType::executor;
+    using T = typename TestType::scalar;
+    hands<TestType> h({.width = 104});
+    arena_scope scratch(h.ex);
+    const auto gamma = h.vector(104, 1);
+    const auto weight = h.values(70, 104), x = h.values(8, 104);
+    auto all = h.matrix(8, 70), alone = h.matrix(1, 70);
+    if (!head_forward<Exec, T>(h.ex, x, gamma, 1e-6, weight, all)) return;
+    const auto together = h.read(all);
+    for (index n = 0; n < 8; ++n) {
+        head_forward<Exec, T>(h.ex, x.slice(n, 1), gamma, 1e-6, weight, alone);
+        CHECK(h.read(alone) == std::vector<double>(together.begin() + 70 * n, together.begin() + 70 * (n + 1)));
+    }
+}
+
+}  // namespace spectral::test
