@@ -6,6 +6,7 @@
 #pragma once
 #include <spectral/core/recording.hpp>
 #include <spectral/core/rows.hpp>
+#include <spectral/core/tensor.hpp>
 
 namespace spectral {
 
