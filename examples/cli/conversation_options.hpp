@@ -11,7 +11,7 @@ namespace spectral::cli {
 struct conversation_choice {
     index max_length = 512, limit = 0;
     std::string too_long = "oldest_turns", loss = "answer";
-    std::vector<std::string> step_types;  // empty: all
+    std::vector<std::string> step_types{};  // empty: all
 };
 void add_conversation_options(CLI::App& app, conversation_choice& o);
 

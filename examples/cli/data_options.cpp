@@ -24,12 +24,16 @@ task_data language(const data_options& o, const std::string& tokenizer_file, con
     index vocabulary = tokenizer_file.empty() ? index{1} << 31 : vocabulary_of(tokenizer_file);
     const std::filesystem::path cache = run.empty() ? run : run / "data";
     const window_options windows{.batch = o.batch, .window = o.time, .seed = o.seed, .task = "language"};
+    const auto enough = [](const token_stream& s, index least, const std::vector<std::string>& files) {
+        check(s.size() >= least, files.front(), "tokens: expected at least ", least, ", found ", s.size());
+    };
     if (!o.train.empty()) {
         const auto opened = open_stream({o.train, tokenizer_file, cache, "train", say}, vocabulary);
         if (tokenizer_file.empty()) {  // token files alone: the ids say how many there are
             const auto ids = opened.stream.tokens();
             vocabulary = ids.empty() ? 1 : index{*std::max_element(ids.begin(), ids.end())} + 1;
         }
+        enough(opened.stream, o.time + 1, o.train);
         if (train_tokens)
             *train_tokens = opened.cached.empty() ? std::filesystem::absolute(o.train.front()) : opened.cached;
         auto data = std::make_shared<training_windows>(opened.stream, windows);
@@ -39,8 +43,9 @@ task_data language(const data_options& o, const std::string& tokenizer_file, con
                   " windows of " + std::to_string(o.time);
     }
     if (!o.valid.empty()) {
-        auto data = std::make_shared<evaluation_windows>(
-            open_stream({o.valid, tokenizer_file, cache, "valid", say}, vocabulary).stream, windows);
+        const auto opened = open_stream({o.valid, tokenizer_file, cache, "valid", say}, vocabulary);
+        enough(opened.stream, 2, o.valid);
+        auto data = std::make_shared<evaluation_windows>(opened.stream, windows);
         t.evaluations = data->batches();
         t.evaluation_at = [data](index n) { return data->batch_at(n); };
     }

@@ -42,7 +42,7 @@ struct finetune_options : loop_options {
     }
 };
 
-const std::vector<std::string> path_options{"model", "train", "valid", "tensorboard"};
+const std::vector<std::string> finetune_paths{"model", "train", "valid", "tensorboard"};
 
 template <class Enum>
 Enum value_of(const std::string& text, std::initializer_list<std::pair<const char*, Enum>> names) {
@@ -157,7 +157,7 @@ void say_data(const char* what, const conversation_data& data) {
 }
 
 void run_finetune(finetune_options& o, CLI::App& command) {
-    const bool begun = open_run(o, command, path_options);
+    const bool begun = open_run(o, command, finetune_paths);
     const model_directory model(o.model);
     const qwen2_config& backbone = model.qwen2();
     check(!o.train.empty(), "spectral finetune", "expected conversations to train on (--train FILE...), found none");

@@ -30,9 +30,8 @@ routed_text route(runner& r, const tokenizer& tok, const std::string& text) {
 }
 
 std::vector<std::string> operator_names(const chiar_config& c) {
-    if (c.layer_variant == layer_variant::identity_attn) return {"identity", "attention"};
-    if (c.layer_variant == layer_variant::dct_rbf_attn) return {"dct", "rbf", "attention"};
-    return {"dct", "attention"};
+    const auto& names = c.variant().operators;
+    return {names.begin(), names.begin() + c.operators()};
 }
 
 double attention_share(const layer_routes& l) {

@@ -5,6 +5,8 @@
 
 #include <spectral/train/checkpoint.hpp>
 
+#include <omp.h>
+
 namespace spectral::cli {
 namespace {
 
@@ -46,10 +48,10 @@ weight_storage storage_of(const runner_choice& c) {
 }  // namespace
 
 std::unique_ptr<runner> runner_choice::make(const chiar_config& c, bool for_training) const {
-    return entry_of(*this).make_chiar(c, threads, for_training);
+    return entry_of(*this).make_chiar(c, threads > 0 ? threads : omp_get_max_threads(), for_training);
 }
 std::unique_ptr<runner> runner_choice::make(const layer_route_model& m, bool for_training) const {
-    return entry_of(*this).make_qwen2(m, threads, for_training);
+    return entry_of(*this).make_qwen2(m, threads > 0 ? threads : omp_get_max_threads(), for_training);
 }
 
 void add_runner_options(CLI::App& app, runner_choice& choice_) {

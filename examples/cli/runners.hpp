@@ -9,7 +9,7 @@
 
 namespace spectral::cli {
 
-// A translation unit per executor, scalar and family instantiates the models; threads 0: all.
+// A translation unit per executor and scalar instantiates the models.
 std::unique_ptr<runner> make_reference_f32(const chiar_config& c, int threads, bool for_training);
 std::unique_ptr<runner> make_reference_f64(const chiar_config& c, int threads, bool for_training);
 std::unique_ptr<runner> make_cpu_f32(const chiar_config& c, int threads, bool for_training);

@@ -20,8 +20,8 @@ struct train_options : loop_options {
     runner_choice runner;
 };
 
-const std::vector<std::string> path_options{"train",  "valid", "train-tsv", "valid-tsv", "tokenizer",
-                                            "config", "from",  "tensorboard"};
+const std::vector<std::string> train_paths{"train",  "valid", "train-tsv", "valid-tsv", "tokenizer",
+                                           "config", "from",  "tensorboard"};
 
 std::string about(const chiar_config& c) {
     const std::string routing = c.baseline() ? std::string()
@@ -49,9 +49,10 @@ void print_plan(const train_options& o, const prepared_data& data, const Config&
 
 void run_training(train_options& o, CLI::App& command) {
     const fs::path run = o.out, settings = run / "run.json";
-    const bool begun = open_run(o, command, path_options), fresh = !o.loop.resume;
+    const bool begun = open_run(o, command, train_paths), fresh = !o.loop.resume;
     std::ostream* say = o.loop.quiet ? nullptr : &std::cerr;
     const prepared_data data = prepare_data(o.data, run, say);
+    const auto batches = data.batches(o.data.seed);
     set_schedule(o, total_steps(o, data.tasks.size() == 1 ? data.tasks[0].per_epoch : 0));
     if (fresh && !data.train_tokens.empty()) {
         auto kept = nlohmann::ordered_json::parse(read_text_file(settings));
@@ -72,7 +73,7 @@ void run_training(train_options& o, CLI::App& command) {
                 return o.runner.make(c, true);
         },
         config);
-    finish(o, "train", spectral::train(*r, data.batches(o.data.seed), data.sets(), o.loop, std::cerr));
+    finish(o, "train", spectral::train(*r, batches, data.sets(), o.loop, std::cerr));
 }
 
 }  // namespace

@@ -4,10 +4,7 @@
 // Weights as drawn at the start of training are so small that attention is flat and gates are constant: a test on them
 // would miss much. Here every parameter is random and of the size that trained ones have.
 #pragma once
-#include <spectral/layers/identity_mixer.hpp>
-#include <spectral/layers/rbf_mixer.hpp>
-#include <spectral/models/chiar_former.hpp>
-#include <spectral/models/full_attention.hpp>
+#include <spectral/models/chiar_variants.hpp>
 #include <support/operator_test.hpp>
 
 namespace spectral::test {
@@ -99,19 +96,11 @@ void with_model(const chiar_config& c, F&& f) {
     using Exec = typename Target::executor;
     using T = typename Target::scalar;
     auto& ex = Target::instance();
-    const auto run = [&]<class Model>() {
-        Model model{ex, c};
+    with_chiar_stack<Exec, T>(c, [&]<class Stack>(std::type_identity<Stack>) {
+        task_model<Exec, T, Stack> model{ex, c};
         randomize(model);
         f(model);
-    };
-    if (c.baseline())
-        run.template operator()<full_attention<Exec, T>>();
-    else if (c.layer_variant == layer_variant::identity_attn)
-        run.template operator()<chiar_former<Exec, T, identity_or_attention<Exec, T>>>();
-    else if (c.layer_variant == layer_variant::dct_rbf_attn)
-        run.template operator()<chiar_former<Exec, T, three_way<Exec, T>>>();
-    else
-        run.template operator()<chiar_former<Exec, T>>();
+    });
 }
 
 // Packed sequences of random ids, each with its next token as target.

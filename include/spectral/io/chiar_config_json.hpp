@@ -23,9 +23,11 @@ inline constexpr std::array routing_mode_names{
     std::pair{routing_mode::soft, "soft"},           std::pair{routing_mode::budget, "budget"},
     std::pair{routing_mode::random, "random"},       std::pair{routing_mode::permuted, "permuted"},
     std::pair{routing_mode::attention, "attention"}, std::pair{routing_mode::dct, "dct"}};
-inline constexpr std::array layer_variant_names{std::pair{layer_variant::dct_attn, "dct_attn"},
-                                                std::pair{layer_variant::identity_attn, "identity_attn"},
-                                                std::pair{layer_variant::dct_rbf_attn, "dct_rbf_attn"}};
+inline constexpr auto layer_variant_names = [] {
+    std::array<std::pair<layer_variant, const char*>, layer_variants.size()> names{};
+    for (std::size_t i = 0; i < names.size(); ++i) names[i] = {layer_variants[i].variant, layer_variants[i].name};
+    return names;
+}();
 inline constexpr std::array dct_norm_names{std::pair{dct_norm::ortho, "ortho"},
                                            std::pair{dct_norm::reference, "reference"}};
 inline constexpr std::array kv_scope_names{std::pair{kv_scope::all, "all"}, std::pair{kv_scope::routed, "routed"}};

@@ -7,8 +7,10 @@
 #include <spectral/layers/meta_router.hpp>
 #include <spectral/layers/router.hpp>
 
+#include <array>
 #include <map>
 #include <optional>
+#include <string_view>
 
 namespace spectral {
 
@@ -16,6 +18,19 @@ namespace spectral {
 enum class architecture { v1, v2, v3 };
 // The operators of a routed layer, in the order of their numbers.
 enum class layer_variant { dct_attn, identity_attn, dct_rbf_attn };
+
+// Each variant's name in files, and the operators of its routed layers in routing order, named as their parameters are.
+// models/chiar_variants.hpp gives their types.
+struct layer_variant_entry {
+    layer_variant variant;
+    const char* name;
+    std::array<std::string_view, 3> operators;  // the last of two is empty
+    index count;
+};
+inline constexpr std::array layer_variants{
+    layer_variant_entry{layer_variant::dct_attn, "dct_attn", {"dct_mix", "attn"}, 2},
+    layer_variant_entry{layer_variant::identity_attn, "identity_attn", {"identity_mix", "attn"}, 2},
+    layer_variant_entry{layer_variant::dct_rbf_attn, "dct_rbf_attn", {"dct_mix", "rbf_mix", "attn"}, 3}};
 
 struct chiar_config {
     std::string model_type = "chiar_former";  // chiar_former | full_attention | chiar_classifier
@@ -65,7 +80,8 @@ struct chiar_config {
         return c;
     }
 
-    index operators() const { return layer_variant == layer_variant::dct_rbf_attn ? 3 : 2; }
+    const layer_variant_entry& variant() const { return layer_variants[static_cast<std::size_t>(layer_variant)]; }
+    index operators() const { return variant().count; }
     bool baseline() const { return model_type == "full_attention"; }
     bool has_meta_router() const { return architecture == architecture::v3 && use_meta_router && !baseline(); }
     // a learned table instead of rotation

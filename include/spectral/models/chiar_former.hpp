@@ -25,15 +25,11 @@ namespace detail {
 // What layer_variant says against what the model is built of; operators that have no variant are their author's concern.
 template <class... Operators>
 void check_variant(layer_variant said, std::type_identity<std::tuple<Operators...>>) {
-    static constexpr std::array<std::pair<const char*, const char*>, 3> variants{
-        {{"dct_attn", "dct_mix attn "},
-         {"identity_attn", "identity_mix attn "},
-         {"dct_rbf_attn", "dct_mix rbf_mix attn "}}};
-    const std::string built = (std::string{} + ... + (std::string(Operators::name) + " "));
-    for (std::size_t v = 0; v < variants.size(); ++v)
-        check(built != variants[v].second || said == static_cast<layer_variant>(v), "chiar_former",
-              "layer_variant: expected ", variants[v].first, ", which this model is built of, found ",
-              variants[static_cast<std::size_t>(said)].first);
+    static constexpr std::array<std::string_view, sizeof...(Operators)> built{Operators::name...};
+    for (const auto& [variant, name, operators, count] : layer_variants)
+        check(!std::equal(built.begin(), built.end(), operators.begin(), operators.begin() + count) || said == variant,
+              "chiar_former", "layer_variant: expected ", name, ", which this model is built of, found ",
+              layer_variants[static_cast<std::size_t>(said)].name);
 }
 }  // namespace detail
 

@@ -9,165 +9,210 @@
 #include <spectral/report/tensorboard.hpp>
 #include <spectral/train/checkpoint.hpp>
 #include <spectral/train/evaluate.hpp>
-#include <spectral/train/schedule.hpp>
 #include <spectral/train/stop_signal.hpp>
+#include <spectral/train/training_options.hpp>
 
 #include <iostream>
 
 namespace spectral {
 
-// A training run.
-struct training_options {
-    index steps = 300, accumulation = 1;
-    learning_rate_schedule schedule;
-    adamw_options optimizer;
-    double clip = 1.0;
-    std::uint64_t seed = 0;
-    index evaluate_every = 0, save_every = 0, log_every = 10, keep = 2;   // 0: only at the end
-    bool overfit_one_batch = false, resume = false, quiet = false, plain = false;   // plain: no line drawn anew
-    std::filesystem::path run;            // directory of checkpoints and metrics.jsonl
-    std::filesystem::path tokenizer;      // copied into checkpoints; may be empty
-    std::filesystem::path tensorboard;    // directory of event files; empty: none
-    std::filesystem::path start_weights;  // safetensors to start from; empty: from the initialisers
-    bool keep_frozen = false;             // frozen weights are loaded already: only the others start from initialisers
-    nlohmann::json more_identity = nlohmann::json::object();   // further options that a continuation must agree in
-
-    // what must agree between a run and its continuation
-    nlohmann::json identity() const {
-        nlohmann::json json{{"accumulation", accumulation}, {"learning_rate", schedule.peak}, {"last_learning_rate", schedule.last},
-                {"warmup", schedule.warmup}, {"steps", steps}, {"decay", static_cast<int>(schedule.decay)},
-                {"beta1", optimizer.beta1}, {"beta2", optimizer.beta2}, {"weight_decay", optimizer.weight_decay},
-                {"clip", clip}, {"seed", seed}, {"overfit_one_batch", overfit_one_batch}};
-        json.update(more_identity);
-        return json;
-    }
-};
-
 // What happened: ended at the last step, or was asked to stop and saved.
 enum class training_end { done, stopped };
 
-// Trains from the start or from the last checkpoint, evaluates, saves, and writes metrics.jsonl.
-inline training_end train(runner& r, const std::function<batch(index)>& batch_at, const std::vector<evaluation_set>& sets,
-                          const training_options& o, std::ostream& out) {
-    namespace fs = std::filesystem;
-    trainer_state state{.options = o.identity()};
-    if (o.resume) {
-        state = load_checkpoint(find_checkpoint(o.run), r);
-        const nlohmann::json identity = o.identity();
-        for (const auto& [key, value] : identity.items())
-            check(state.options.value(key, nlohmann::json()) == value, (find_checkpoint(o.run) / "trainer.json").string(),
-                  "option ", key, ": expected ", state.options.value(key, nlohmann::json()).dump(), " as in the run so far, found ", value.dump());
-    } else {
-        check(!fs::exists(o.run / "last"), o.run.string(), "the directory holds a run already: resume it (--resume) or choose another");
-        o.keep_frozen ? r.initialize_trainable(o.seed) : r.initialize(o.seed);
-        if (!o.start_weights.empty()) r.load_weights(weight_files::of_file(o.start_weights));
-    }
-    r.zero_gradients();
-    fs::create_directories(o.run);
-    metrics_writer metrics(o.run / "metrics.jsonl", state.step);
-    tensorboard_writer events(o.tensorboard, state.step);
-    const auto record = [&](const metrics_writer::line& line) {
-        metrics.write(line);
-        events.write(line);
-    };
-    progress_line progress(out, progress_options::for_file(2, o.quiet, o.plain), state.step, o.steps);
-    detail::stop_on_signal signal;
-    const auto last_good = [&] { return fs::exists(o.run / "last") ? (o.run / fs::read_symlink(o.run / "last")).string() : std::string("none"); };
-    const auto now = [] { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); };
+namespace detail {
 
-    index saved_at = o.resume ? state.step : -1;
-    const auto save = [&](bool best) {
-        save_checkpoint(o.run, r, state, o.tokenizer, best, o.keep);
-        saved_at = state.step;
+// A run from its start, or from its last checkpoint, to its end.
+class training_run {
+public:
+    training_run(runner& r, const std::function<batch(index)>& batch_at, const std::vector<evaluation_set>& sets,
+                 const training_options& o, std::ostream& out)
+        : r_(r),
+          batch_at_(batch_at),
+          sets_(sets),
+          o_(o),
+          state_(begin()),
+          saved_at_(o.resume ? state_.step : -1),
+          metrics_(o.run / "metrics.jsonl", state_.step),
+          events_(o.tensorboard, state_.step),
+          progress_(out, progress_options::for_file(2, o.quiet, o.plain), state_.step, o.steps) {}
+
+    training_end run() {
+        while (state_.step < o_.steps) {
+            step();
+            const bool last = state_.step == o_.steps, stop = signal_.asked();
+            const bool due = o_.evaluate_every > 0 && state_.step % o_.evaluate_every == 0;
+            const bool best = !sets_.empty() && (due || last) && evaluate_sets();
+            if (best || last || stop || (o_.save_every > 0 && state_.step % o_.save_every == 0)) save(best);
+            if (stop && !last) {
+                progress_.message("stopped by a signal; saved " + last_good());
+                return training_end::stopped;
+            }
+        }
+        if (saved_at_ != state_.step) save(false);
+        return training_end::done;
+    }
+
+private:
+    // what the batches of one step add up to
+    struct step_sums {
+        double loss = 0, nats = 0;
+        index targets = 0, tokens = 0, head_rows = 0;
+        mac_counts dense;
+        gate_summary gates;
     };
-    const auto run_evaluation = [&] {
+
+    // weights and moments of the start or of the last checkpoint, and where that stands
+    trainer_state begin() {
+        trainer_state state{.options = o_.identity()};
+        if (o_.resume) {
+            const auto last = find_checkpoint(o_.run);
+            const nlohmann::json identity = state.options;
+            state = load_checkpoint(last, r_);
+            for (const auto& [key, value] : identity.items()) {
+                const auto so_far = state.options.value(key, nlohmann::json());
+                check(so_far == value, (last / "trainer.json").string(), "option ", key, ": expected ", so_far.dump(),
+                      " as in the run so far, found ", value.dump());
+            }
+        } else {
+            check(!std::filesystem::exists(o_.run / "last"), o_.run.string(),
+                  "the directory holds a run already: resume it (--resume) or choose another");
+            o_.keep_frozen ? r_.initialize_trainable(o_.seed) : r_.initialize(o_.seed);
+            if (!o_.start_weights.empty()) r_.load_weights(weight_files::of_file(o_.start_weights));
+        }
+        r_.zero_gradients();
+        std::filesystem::create_directories(o_.run);
+        return state;
+    }
+
+    // One optimizer step: the gradients of its batches, then the update.
+    void step() {
+        const double started = now();
+        const index step = state_.step;
+        const bool log = (step + 1) % std::max<index>(o_.log_every, 1) == 0 || step == 0 || step + 1 == o_.steps;
+        route_trace trace(route_trace::mode::count);
+        step_sums sums;
+        {
+            const tracing traced(r_, log ? &trace : nullptr);
+            for (index micro = 0; micro < o_.accumulation; ++micro) accumulate(micro, log, sums);
+        }
+        adamw_options optimizer = o_.optimizer;
+        optimizer.learning_rate = o_.schedule.at(step);
+        const double norm = r_.update(optimizer, o_.clip);
+        check(std::isfinite(norm), "train", "step ", step + 1, ": the gradient norm is ", norm,
+              "; the last good checkpoint is ", last_good());
+        const double seconds = now() - started;
+        state_.step = step + 1;
+        state_.tokens += static_cast<double>(sums.tokens);
+        if (log) {
+            const mac_counts executed = training(r_.executed_macs(trace, sums.head_rows));
+            metrics_writer::line line{{"step", state_.step},
+                                      {"loss", sums.loss},
+                                      {"perplexity", perplexity(sums.nats, std::max<index>(sums.targets, 1))},
+                                      {"learning_rate", optimizer.learning_rate},
+                                      {"gradient_norm", norm},
+                                      {"tokens", state_.tokens},
+                                      {"tokens_per_second", static_cast<double>(sums.tokens) / seconds},
+                                      {"executed_flops", executed.flops()},
+                                      {"dense_flops", 3 * sums.dense.flops()}};
+            add_routing(line, trace);
+            sums.gates.write(line);
+            record(line);
+            progress_.note(routing_note(line));
+        }
+        progress_.update(state_.step, sums.loss, sums.tokens);
+    }
+
+    // Loss and gradients of one batch of the step.
+    void accumulate(index micro, bool log, step_sums& sums) {
+        const index number = state_.step * o_.accumulation + micro;
+        const batch b = batch_at_(o_.overfit_one_batch ? micro : number);
+        r_.set_dropout(o_.seed, static_cast<std::uint64_t>(number));
+        const batch_result result = r_.train(b, 1.0 / static_cast<double>(o_.accumulation));
+        check(std::isfinite(result.loss), "train", "step ", state_.step + 1, ": the loss is ", result.loss,
+              "; the last good checkpoint is ", last_good());
+        const index head = b.labels.empty() ? b.rows() : 0;
+        sums.loss += result.loss / static_cast<double>(o_.accumulation);
+        sums.nats += result.nats;
+        sums.targets += result.targets;
+        sums.tokens += b.rows();
+        sums.head_rows += head;
+        if (!log) return;
+        sums.dense += r_.dense_macs(b.lengths, head);
+        if (auto* skips = r_.layer_route()) sums.gates.add(skips->gates(), b.step_types);
+    }
+
+    // Loss over every set; true if the first one's is the best so far.
+    bool evaluate_sets() {
         bool best = false;
-        for (std::size_t i = 0; i < sets.size(); ++i) {
-            const evaluation e = progress.pause([&] { return evaluate(r, sets[i]); });
-            check(std::isfinite(e.nats), "train", "step ", state.step, ": the loss of ", sets[i].name, " is ", e.loss(), "; the last good checkpoint is ", last_good());
-            metrics_writer::line line{{"step", state.step}, {"set", sets[i].name}, {"loss", e.loss()}};
-            char text[160];
+        for (const auto& set : sets_) {
+            const evaluation e = progress_.pause([&] { return evaluate(r_, set); });
+            check(std::isfinite(e.nats), "train", "step ", state_.step, ": the loss of ", set.name, " is ", e.loss(),
+                  "; the last good checkpoint is ", last_good());
+            metrics_writer::line line{{"step", state_.step}, {"set", set.name}, {"loss", e.loss()}};
+            char figure[64];
             if (e.classes) {
                 line["accuracy"] = e.accuracy();
-                std::snprintf(text, sizeof text, "step %lld  %s: loss %.4f, accuracy %.2f %%", static_cast<long long>(state.step), sets[i].name.c_str(), e.loss(), 100 * e.accuracy());
+                std::snprintf(figure, sizeof figure, "loss %.4f, accuracy %.2f %%", e.loss(), 100 * e.accuracy());
             } else {
                 line["perplexity"] = perplexity(e.nats, e.targets);
-                std::snprintf(text, sizeof text, "step %lld  %s: loss %.4f, perplexity %.2f", static_cast<long long>(state.step), sets[i].name.c_str(), e.loss(), perplexity(e.nats, e.targets));
+                std::snprintf(figure, sizeof figure, "loss %.4f, perplexity %.2f", e.loss(), perplexity(e.nats, e.targets));
             }
             line["targets"] = e.targets;
-            add_work(line, e, r.chiar());
+            add_work(line, e, r_.chiar());
             record(line);
-            progress.message(text);
-            if (i == 0 && (state.best_step < 0 || e.loss() < state.best_loss)) {
-                state.best_loss = e.loss();
-                state.best_step = state.step;
+            progress_.message(join("step ", state_.step, "  ", set.name, ": ", figure));
+            if (&set == &sets_.front() && (state_.best_step < 0 || e.loss() < state_.best_loss)) {
+                state_.best_loss = e.loss();
+                state_.best_step = state_.step;
                 best = true;
             }
         }
         return best;
+    }
+
+    void record(const metrics_writer::line& line) {
+        metrics_.write(line);
+        events_.write(line);
+    }
+    void save(bool best) {
+        save_checkpoint(o_.run, r_, state_, o_.tokenizer, best, o_.keep);
+        saved_at_ = state_.step;
+    }
+    std::string last_good() const {
+        const auto link = o_.run / "last";
+        return std::filesystem::exists(link) ? (o_.run / std::filesystem::read_symlink(link)).string() : "none";
+    }
+    static double now() {
+        return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+    }
+
+    // a trace for as long as this lives
+    struct tracing {
+        runner& r;
+        tracing(runner& r_, route_trace* trace) : r(r_) { r.set_trace(trace); }
+        ~tracing() { r.set_trace(nullptr); }
+        tracing(const tracing&) = delete;
+        tracing& operator=(const tracing&) = delete;
     };
 
-    while (state.step < o.steps) {
-        const double started = now();
-        const index step = state.step;
-        const bool log = (step + 1) % std::max<index>(o.log_every, 1) == 0 || step == 0 || step + 1 == o.steps;
-        route_trace trace(route_trace::mode::count);
-        r.set_trace(log ? &trace : nullptr);
-        batch_result sum;
-        double loss = 0;
-        index tokens = 0, head_rows = 0;
-        mac_counts dense;
-        gate_summary gates;
-        for (index micro = 0; micro < o.accumulation; ++micro) {
-            const index number = o.overfit_one_batch ? micro : step * o.accumulation + micro;
-            const batch b = batch_at(number);
-            r.set_dropout(o.seed, static_cast<std::uint64_t>(step * o.accumulation + micro));
-            const batch_result result = r.train(b, 1.0 / static_cast<double>(o.accumulation));
-            loss += result.loss / static_cast<double>(o.accumulation);
-            sum.nats += result.nats;
-            sum.targets += result.targets;
-            tokens += b.rows();
-            if (auto* skips = r.layer_route(); log && skips) gates.add(skips->gates(), b.step_types);
-            const index head = b.labels.empty() ? b.rows() : 0;
-            head_rows += head;
-            if (log) dense += r.dense_macs(b.lengths, head);
-            if (!std::isfinite(result.loss)) {
-                r.set_trace(nullptr);
-                fail("train", "step ", step + 1, ": the loss is ", result.loss, "; the last good checkpoint is ", last_good());
-            }
-        }
-        r.set_trace(nullptr);
-        adamw_options optimizer = o.optimizer;
-        optimizer.learning_rate = o.schedule.at(step);
-        const double norm = r.update(optimizer, o.clip);
-        check(std::isfinite(norm), "train", "step ", step + 1, ": the gradient norm is ", norm, "; the last good checkpoint is ", last_good());
-        const double seconds = now() - started;
-        state.step = step + 1;
-        state.tokens += static_cast<double>(tokens);
-        if (log) {
-            const mac_counts executed = training(r.executed_macs(trace, head_rows));
-            metrics_writer::line line{{"step", state.step}, {"loss", loss}, {"perplexity", perplexity(sum.nats, std::max<index>(sum.targets, 1))},
-                                      {"learning_rate", optimizer.learning_rate}, {"gradient_norm", norm},
-                                      {"tokens", state.tokens}, {"tokens_per_second", static_cast<double>(tokens) / seconds},
-                                      {"executed_flops", executed.flops()}, {"dense_flops", 3 * dense.flops()}};
-            add_routing(line, trace);
-            gates.write(line);
-            record(line);
-            progress.note(routing_note(line));
-        }
-        progress.update(state.step, loss, tokens);
+    runner& r_;
+    const std::function<batch(index)>& batch_at_;
+    const std::vector<evaluation_set>& sets_;
+    const training_options& o_;
+    trainer_state state_;
+    index saved_at_;
+    metrics_writer metrics_;
+    tensorboard_writer events_;
+    progress_line progress_;
+    stop_on_signal signal_;
+};
 
-        const bool last = state.step == o.steps, stop = signal.asked();
-        const bool due = o.evaluate_every > 0 && state.step % o.evaluate_every == 0;
-        const bool best = !sets.empty() && (due || last) && run_evaluation();
-        if (best || last || stop || (o.save_every > 0 && state.step % o.save_every == 0)) save(best);
-        if (stop && !last) {
-            progress.message("stopped by a signal; saved " + last_good());
-            return training_end::stopped;
-        }
-    }
-    if (saved_at != state.step) save(false);
-    return training_end::done;
+}  // namespace detail
+
+// Trains from the start or from the last checkpoint, evaluates, saves, and writes metrics.jsonl.
+inline training_end train(runner& r, const std::function<batch(index)>& batch_at, const std::vector<evaluation_set>& sets,
+                          const training_options& o, std::ostream& out) {
+    return detail::training_run(r, batch_at, sets, o, out).run();
 }
 
 }  // namespace spectral
