@@ -85,7 +85,7 @@ void spectral_entropy_forward_kernel(executor& ex, view<const T, 2> x, dct_scale
     if constexpr (std::is_same_v<A, float>) {
         detail::row_mix<T> all{selection::all(x.rows()), detail::rows_in(x)};
         all.take_entropy(scale, x.width(), entropy.data);
-        if (detail::try_row_mix(ex, "spectral_entropy_forward", x.width(), all)) return;
+        if (detail::try_row_mix(ex, "spectral_entropy_forward", all, x.width())) return;
     }
     const auto& p = detail::dct_shape_of<A>(ex, x.width());
     detail::launch(ex, "spectral_entropy_forward", detail::blocks_for(ex, x.rows()), p.threads(), p.shared_bytes(),

@@ -126,7 +126,7 @@ void filter_backward(executor& ex, const char* what, const_matrix<T> dL_dy, cons
     if constexpr (std::is_same_v<A, float>) {
         row_mix_gradients<T> fast{rows,  rows_in(dL_dy),       rows_in(x), w.data,
                                   gamma, static_cast<A>(gain), rstd,       rows_in(dL_dx)};
-        blocks = try_row_mix_backward(ex, what, N, fast);
+        blocks = try_row_mix_backward(ex, what, fast, N);
         part = fast.parts;
     }
     if (blocks == 0) {
@@ -155,7 +155,7 @@ void spectral_filter_forward_kernel(executor& ex, const_matrix<T> x, const_vecto
     if constexpr (std::is_same_v<A, float>) {
         detail::row_mix<T> all{selection::all(x.rows()), detail::rows_in(x)};
         all.take_filter(w, gain, y);
-        if (detail::try_row_mix(ex, "spectral_filter_forward", x.width(), all)) return;
+        if (detail::try_row_mix(ex, "spectral_filter_forward", all, x.width())) return;
     }
     const auto& p = detail::dct_shape_of<A>(ex, x.width());
     detail::launch(ex, "spectral_filter_forward", detail::blocks_for(ex, x.rows()), p.threads(), p.shared_bytes(),
@@ -180,7 +180,7 @@ void spectral_mix_forward_kernel(executor& ex, const_matrix<T> x, const selectio
         detail::row_mix<T> chosen{rows, detail::rows_in(x)};
         chosen.take_filter(w, gain, y);
         chosen.take_norm(gamma, beta, eps, stats);
-        if (detail::try_row_mix(ex, "spectral_mix_forward", x.width(), chosen)) return;
+        if (detail::try_row_mix(ex, "spectral_mix_forward", chosen, x.width())) return;
     }
     const auto& p = detail::dct_shape_of<A>(ex, x.width());
     detail::launch(ex, "spectral_mix_forward", detail::blocks_for(ex, x.rows()), p.threads(), p.shared_bytes(),

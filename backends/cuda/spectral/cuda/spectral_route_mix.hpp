@@ -18,7 +18,7 @@ bool spectral_route_mix_forward_kernel(executor& ex, const_matrix<T> x, dct_scal
         all.take_routes(thresholds, op.data);
         all.take_filter(w, gain, y);
         all.take_norm(gamma, beta, eps, stats);
-        return detail::try_row_mix(ex, "spectral_route_mix_forward", x.width(), all);
+        return detail::try_row_mix(ex, "spectral_route_mix_forward", all, x.width());
     }
     return false;
 }

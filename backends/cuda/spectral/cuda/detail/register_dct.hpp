@@ -22,6 +22,8 @@ namespace spectral::cuda::detail {
 // R of the widths that have a register form, else 0
 constexpr int register_radix(index width) {
     switch (width) {
+        case 64:
+        case 128:
         case 256: return 16;
         case 512: return 32;
         case 768: return 48;
@@ -57,6 +59,20 @@ struct register_shape {
         return which == 0 ? k : which == 1 ? N - k : which == 2 ? M - k : M + k;
     }
 };
+
+// f(integral_constant<int, width>) where there is a register form, else nothing is done and the result is 0
+template <class F>
+auto with_register_width(index width, F f) {
+    const auto at = [&](auto... w) {
+        decltype(f(std::integral_constant<int, 64>{})) result{};
+        ((width == w() ? void(result = f(w)) : void()), ...);
+        return result;
+    };
+    return at(std::integral_constant<int, 64>{}, std::integral_constant<int, 128>{}, std::integral_constant<int, 256>{},
+              std::integral_constant<int, 512>{}, std::integral_constant<int, 768>{},
+              std::integral_constant<int, 896>{}, std::integral_constant<int, 1024>{},
+              std::integral_constant<int, 2048>{}, std::integral_constant<int, 4096>{});
+}
 
 template <class A>
 struct alignas(4 * sizeof(A)) quad {

@@ -202,36 +202,26 @@ __global__ void __launch_bounds__(row_mix_shared<Width>::threads, row_mix_shared
     }
 }
 
-// The widths and memory that it takes: 4 neighbours of every row as one access.
+// Whether 4 neighbours of every row are one access
 template <class T>
 bool takes_quads(const rows_of<T>& v) {
     return reinterpret_cast<std::uintptr_t>(v.data) % (4 * sizeof(T)) == 0 && v.stride % 4 == 0;
 }
 
-template <int Width, class T>
-void launch_row_mix(executor& ex, const char* what, const row_mix<T>& p) {
-    using memory = row_mix_shared<Width>;
-    const auto& plan = ex.keep<register_plan<Width>>(0);
-    const auto blocks = static_cast<unsigned>(
-        std::min<index>(divide_up(p.rows.capacity, memory::rows), index{memory::blocks} * ex.multiprocessors()));
-    launch(ex, what, blocks, memory::threads, sizeof(memory), row_mix_kernel<Width, T>, p, plan.turn, plan.split);
-}
-
-// false: not for this width, scalar or memory, and nothing was done
+// false: not for this width, scalar, memory or device, and nothing was done
 template <class T>
-bool try_row_mix(executor& ex, const char* what, index width, const row_mix<T>& p) {
-    if constexpr (std::is_same_v<compute<T>, float>) {
-        if (!takes_quads(p.x) || !takes_quads(p.y)) return false;
-        switch (width) {
-            case 256: return launch_row_mix<256>(ex, what, p), true;
-            case 512: return launch_row_mix<512>(ex, what, p), true;
-            case 768: return launch_row_mix<768>(ex, what, p), true;
-            case 896: return launch_row_mix<896>(ex, what, p), true;
-            case 1024: return launch_row_mix<1024>(ex, what, p), true;
-            case 2048: return launch_row_mix<2048>(ex, what, p), true;
-            case 4096: return launch_row_mix<4096>(ex, what, p), true;
-        }
-    }
+bool try_row_mix(executor& ex, const char* what, const row_mix<T>& p, index width) {
+    if constexpr (std::is_same_v<compute<T>, float>)
+        return takes_quads(p.x) && takes_quads(p.y) && with_register_width(width, [&](auto w) {
+                   using memory = row_mix_shared<w()>;
+                   if (sizeof(memory) > ex.shared_limit()) return false;
+                   const auto& plan = ex.keep<register_plan<w()>>(0);
+                   const auto blocks = std::min<index>(divide_up(p.rows.capacity, memory::rows),
+                                                       index{memory::blocks} * ex.multiprocessors());
+                   launch(ex, what, static_cast<unsigned>(blocks), memory::threads, sizeof(memory),
+                          row_mix_kernel<w(), T>, p, plan.turn, plan.split);
+                   return true;
+               });
     return false;
 }
 

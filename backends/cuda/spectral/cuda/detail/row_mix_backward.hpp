@@ -156,33 +156,22 @@ __global__ void __launch_bounds__(row_mix_backward_shared<Width>::threads, 1)
     }
 }
 
-template <int Width, class T>
-unsigned launch_row_mix_backward(executor& ex, const char* what, row_mix_gradients<T>& p) {
-    using memory = row_mix_backward_shared<Width>;
-    const auto& plan = ex.keep<register_plan<Width>>(0);
-    const auto blocks =
-        static_cast<unsigned>(std::min<index>(divide_up(p.rows.capacity, memory::rows), ex.multiprocessors()));
-    p.parts = ex.memory().template vector<float>(index{blocks} * (p.gamma ? 3 : 1) * Width).data;
-    launch(ex, what, blocks, memory::threads, sizeof(memory), row_mix_backward_kernel<Width, T>, p, plan.turn,
-           plan.split);
-    return blocks;
-}
-
-// How many blocks left their sums in p.parts (in the arena); 0: not for this width, scalar or memory, and nothing was done.
+// How many blocks left their sums in p.parts (in the arena); 0: not for this width, scalar, memory or device, and nothing
+// was done.
 template <class T>
-unsigned try_row_mix_backward(executor& ex, const char* what, index width, row_mix_gradients<T>& p) {
-    if constexpr (std::is_same_v<compute<T>, float>) {
-        if (!takes_quads(p.x) || !takes_quads(p.dL_dy) || !takes_quads(p.dL_dx)) return 0;
-        switch (width) {
-            case 256: return launch_row_mix_backward<256>(ex, what, p);
-            case 512: return launch_row_mix_backward<512>(ex, what, p);
-            case 768: return launch_row_mix_backward<768>(ex, what, p);
-            case 896: return launch_row_mix_backward<896>(ex, what, p);
-            case 1024: return launch_row_mix_backward<1024>(ex, what, p);
-            case 2048: return launch_row_mix_backward<2048>(ex, what, p);
-            case 4096: return launch_row_mix_backward<4096>(ex, what, p);
-        }
-    }
+unsigned try_row_mix_backward(executor& ex, const char* what, row_mix_gradients<T>& p, index width) {
+    if constexpr (std::is_same_v<compute<T>, float>)
+        if (takes_quads(p.x) && takes_quads(p.dL_dy) && takes_quads(p.dL_dx))
+            return with_register_width(width, [&](auto w) -> unsigned {
+                using memory = row_mix_backward_shared<w()>;
+                if (sizeof(memory) > ex.shared_limit()) return 0;
+                const auto& plan = ex.keep<register_plan<w()>>(0);
+                const auto blocks = std::min<index>(divide_up(p.rows.capacity, memory::rows), ex.multiprocessors());
+                p.parts = ex.memory().template vector<float>(blocks * (p.gamma ? 3 : 1) * width).data;
+                launch(ex, what, static_cast<unsigned>(blocks), memory::threads, sizeof(memory),
+                       row_mix_backward_kernel<w(), T>, p, plan.turn, plan.split);
+                return static_cast<unsigned>(blocks);
+            });
     return 0;
 }
 
