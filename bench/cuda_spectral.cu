@@ -2,7 +2,7 @@
 // bench/cuda_spectral.cu: the spectral operators on a GPU: checked against double, then timed beside a copy and a product
 //   nvcc -std=c++20 -O3 -arch=sm_90 --expt-relaxed-constexpr --extended-lambda -Iinclude -Ibackends/cuda bench/cuda_spectral.cu -lcublasLt
 //   cuda_spectral [WIDTH...]
-// 65536 rows of bfloat16, medians of event times in ms. `copy` moves the bytes of x and y once; `product` is x times one folded
+// 65536 and 8192 rows of bfloat16, medians of event times in ms. `copy` moves the bytes of x and y once; `product` is x times one folded
 // d x d matrix (no entropy, no norm). Errors are the largest differences, over the largest value, from the same operators in
 // double on the same numbers; `flips` is the share of routes that differ, at a threshold that splits the rows in two.
 #include <spectral/cuda.hpp>
@@ -154,9 +154,8 @@ void check_width(E& ex, index d) {
     one(workload<bfloat16>(ex, n, d), "bfloat16");
 }
 
-void time_width(E& ex, index d) {
+void time_width(E& ex, index d, index n) {
     using T = bfloat16;
-    const index n = 65536;
     workload<T> w(ex, n, d);
     w.only_entropy(ex);
     auto entropy = host(ex, w.entropy);
@@ -171,9 +170,9 @@ void time_width(E& ex, index d) {
     const double entropies = time_ms(ex, [&] { w.only_entropy(ex); }), mix = time_ms(ex, [&] { w.mix(ex); });
     const double back = time_ms(ex, [&] { w.backward(ex); }), filter_back = time_ms(ex, [&] { w.filter_backward(ex); });
     std::printf(
-        "%5d  copy %.3f  product %.3f | route+mix: share 1 %.3f  1/2 %.3f  0 %.3f | entropy %.3f  mix %.3f | backward: mix %.3f"
+        "%5d x %4d  copy %.3f  product %.3f | route+mix: share 1 %.3f  1/2 %.3f  0 %.3f | entropy %.3f  mix %.3f | backward: mix %.3f"
         "  filter %.3f\n",
-        static_cast<int>(d), copied, product, all, some, none, entropies, mix, back, filter_back);
+        static_cast<int>(n), static_cast<int>(d), copied, product, all, some, none, entropies, mix, back, filter_back);
     std::fflush(stdout);
 }
 
@@ -181,9 +180,10 @@ void time_width(E& ex, index d) {
 
 int main(int count, char** values) {
     spectral::E ex;
-    std::printf("%s, 65536 rows of bfloat16, ms\n", ex.device_name().c_str());
+    std::printf("%s, bfloat16, ms\n", ex.device_name().c_str());
     std::vector<spectral::index> widths;
     for (int i = 1; i < count; ++i) widths.push_back(std::atoi(values[i]));
     if (widths.empty()) widths = {256, 512, 768, 896, 1024, 2048, 4096};
-    for (auto d : widths) spectral::time_width(ex, d), spectral::check_width(ex, d);
+    for (auto d : widths)
+        spectral::time_width(ex, d, 65536), spectral::time_width(ex, d, 8192), spectral::check_width(ex, d);
 }

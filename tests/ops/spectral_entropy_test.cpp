@@ -39,6 +39,20 @@ TEMPLATE_LIST_TEST_CASE("spectral_entropy: forward and backward", "[ops][spectra
     });
 }
 
+TEMPLATE_LIST_TEST_CASE("spectral_entropy: widths that a backend may treat apart", "[ops][spectral_entropy]", targets) {
+    for (index d : {64, 128, 512, 640, 768, 896, 1024, 2048, 4096})
+        for (dct_norm norm : norms)
+            check_against_reference<TestType>(
+                "spectral_entropy", shape(3, d), 4.0 * static_cast<double>(d), [&](auto& on) {
+                    auto x = on.input(3, d, normals(3 * d, 1));
+                    auto entropy = on.output(3);
+                    auto dL_dx = on.state(3, d, normals(3 * d, 2));
+                    spectral_entropy_forward(on.ex, x, norm, entropy);
+                    spectral_entropy_backward(on.ex, on.statistics(normals(3, 3)), x, norm, dL_dx);
+                    return outputs{{"entropy", on.read(entropy)}, {"dL_dx", on.read(dL_dx), 18}};
+                });
+}
+
 TEMPLATE_LIST_TEST_CASE("spectral_entropy: a pure cosine has none, a flat spectrum all", "[ops][spectral_entropy]",
                         targets) {
     for (index d : {2, 5, 16, 33, 64, 97, 256}) {
