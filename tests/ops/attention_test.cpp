@@ -92,7 +92,8 @@ results run(On& on, const attention_problem& p, bool gradients = true) {
     const index nq = p.q_rows.rows(), nk = p.k_rows.rows(), wq = p.q_width(), wk = p.k_width();
     const row_map q_rows = p.q_rows.on(on), k_rows = p.k_rows.on(on);
     auto q = on.input(nq, wq, p.q), k = on.input(nk, wk, p.k), v = on.input(nk, wk, p.v);
-    auto out = on.output(nq, wq), lse = on.statistics(nq, p.options.heads);
+    auto out = on.output(nq, wq);
+    auto lse = on.statistics(nq, p.options.heads);
     attention_forward<typename On::executor, scalar>(on.ex, q, k, v, q_rows, k_rows, p.options, out, lse);
     results r{{"out", on.read(out)}, {"lse", on.read(lse)}};
     if (!gradients) return r;
@@ -263,7 +264,8 @@ TEST_CASE("attention: gradient of the reference against finite differences", "[o
             const index nq = p.q_rows.rows(), nk = p.k_rows.rows(), wq = p.q_width(), wk = p.k_width();
             const row_map q_rows = p.q_rows.on(on), k_rows = p.k_rows.on(on);
             auto q = on.state(nq, wq, p.q), k = on.state(nk, wk, p.k), v = on.state(nk, wk, p.v);
-            auto out = on.output(nq, wq), lse = on.statistics(nq, p.options.heads);
+            auto out = on.output(nq, wq);
+    auto lse = on.statistics(nq, p.options.heads);
             const auto loss = [&] {
                 attention_forward<reference::executor, double>(on.ex, q, k, v, q_rows, k_rows, p.options, out, lse);
                 return dot(p.dL_dout, on.read(out));

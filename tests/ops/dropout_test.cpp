@@ -35,7 +35,8 @@ TEMPLATE_LIST_TEST_CASE("dropout: the mask is the documented one", "[ops][dropou
     const auto got = on.read(y);
     for (std::size_t i = 0; i < got.size(); ++i) {
         const bool keep = draw.bits(i) >= probability_threshold(p);
-        CHECK(got[i] == (keep ? Approx(1 / 0.7) : Approx(0)));
+        // one rounding of the factor, one of the product
+        CHECK(std::abs(got[i] - (keep ? 1 / 0.7 : 0)) <= allowed<typename TestType::scalar>(2, 1 / 0.7));
     }
 }
 

@@ -35,8 +35,8 @@ TEMPLATE_LIST_TEST_CASE("token_gate: forward and backward", "[ops][gate]", targe
                             auto b = on.input(normals(K, 4));
                             auto s = on.statistics(n, K);
                             token_gate_forward(on.ex, x, entropy, w, b, s);
-                            auto dL_dx = on.state(n, d, normals(n * d, 5)),
-                                 dL_dw = on.gradient(K, d + 1, normals(K * (d + 1), 6));
+                            auto dL_dx = on.state(n, d, normals(n * d, 5));
+                            auto dL_dw = on.gradient(K, d + 1, normals(K * (d + 1), 6));
                             auto dL_dentropy = on.output(n), dL_db = on.state(normals(K, 7));
                             token_gate_backward(on.ex, on.statistics(n, K, normals(n * K, 8)), s, x, entropy, w, dL_dx,
                                                 dL_dentropy, dL_dw, dL_db);
@@ -74,7 +74,8 @@ TEMPLATE_LIST_TEST_CASE("sigmoid_gate: forward and backward", "[ops][gate]", tar
                  u = on.input(1, d, normals(d, 2, 1 / std::sqrt(static_cast<double>(d))));
             auto gate = on.output(g);
             sigmoid_gate_forward(on.ex, pooled, u, on.input({0.5}), gate);
-            auto dL_dpooled = on.output(g, d), dL_du = on.gradient(1, d, normals(d, 3));
+            auto dL_dpooled = on.output(g, d);
+            auto dL_du = on.gradient(1, d, normals(d, 3));
             auto dL_db = on.state({0.25});
             sigmoid_gate_backward(on.ex, on.statistics(normals(g, 4)), gate, pooled, u, dL_dpooled, dL_du, dL_db);
             return outputs{{"gate", on.read(gate)},

@@ -123,7 +123,8 @@ TEMPLATE_LIST_TEST_CASE("linear by hand", "[ops][linear]", targets) {
     CHECK(on.read(y) == std::vector<double>{22, 50});
     // dL_dy = (1, 2): dL_dx = dL_dy W, dL_dw += dL_dyᵀ x, dL_db += dL_dy
     auto dL_dy = on.input(1, 2, {1, 2}), w = on.input(2, 3, {1, 0, 0, 1, -1, 2});
-    auto dL_dx = on.state(1, 3, {100, 100, 100}), dL_dw = on.gradient(2, 3, {1, 1, 1, 1, 1, 1});
+    auto dL_dx = on.state(1, 3, {100, 100, 100});
+    auto dL_dw = on.gradient(2, 3, {1, 1, 1, 1, 1, 1});
     auto dL_db = on.state({7, 7});
     linear_backward_input(on.ex, dL_dy, w, dL_dx, write::accumulate);
     CHECK(on.read(dL_dx) == std::vector<double>{103, 98, 104});
