@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // bench/training_cuda.cu: a whole training step (forward, loss, backward, clip, AdamW) on a GPU in bfloat16
-//   training_cuda [--model full|chiar] [--batch 32] [--time 256] [--small] [--steps 10] [--share 0.5] [--operators]
+//   training_cuda [--model full|chiar] [--batch 32] [--time 256] [--small] [--steps 10] [--share 0.5] [--tune] [--operators]
 // One JSON line: median milliseconds and tokens/s, memory, and for CHIAR the share of tokens that attention got. Each
 // threshold is set to the quantile of its own layer's entropies that gives the share asked for, as `calibrate` does.
 #include <spectral/cuda.hpp>
@@ -20,7 +20,7 @@ using T = spectral::bfloat16;
 using executor = spectral::cuda::executor;
 
 struct options {
-    bool chiar = false, small = false, operators = false;
+    bool chiar = false, small = false, operators = false, tune = false;
     index batch = 32, time = 256, steps = 10, vocab = 50304;
     double share = 0.5;
 };
@@ -126,11 +126,12 @@ int main(int count, char** arguments) {
         else if (is("--steps")) o.steps = std::atoll(next());
         else if (is("--share")) o.share = std::atof(next());
         else if (is("--small")) o.small = true;
+        else if (is("--tune")) o.tune = true;
         else if (is("--operators")) o.operators = true;
         else return std::fprintf(stderr, "training_cuda: unknown option %s\n", arguments[i]), 2;
     }
     try {
-        executor ex{{.timings = o.operators}};
+        executor ex{{.tune = o.tune, .timings = o.operators}};
         if (o.chiar) run<spectral::chiar_former<executor, T>>(ex, o);
         else run<spectral::full_attention<executor, T>>(ex, o);
     } catch (const std::exception& e) {

@@ -71,15 +71,18 @@ TEMPLATE_LIST_TEST_CASE("spectral_entropy: a pure cosine has none, a flat spectr
         spectral_entropy_forward(on.ex, on.input(4, d, x), dct_norm::ortho, entropy);
         const auto h = on.read(entropy);
         INFO("width " << d << " on " << TestType::executor_name());
-        for (int i : {0, 1, 2}) CHECK(std::abs(h[static_cast<std::size_t>(i)]) < 1e-4);
-        CHECK(std::abs(h[3] - 1) < 1e-4);
+        // rows rounded to bfloat16 leak 2^-18 of their power into each coefficient, whose -P ln P is 5e-5
+        const double error =
+            1e-4 + (std::is_same_v<typename TestType::scalar, bfloat16> ? static_cast<double>(d) * 5e-5 / std::log(d) : 0);
+        for (int i : {0, 1, 2}) CHECK(std::abs(h[static_cast<std::size_t>(i)]) < error);
+        CHECK(std::abs(h[3] - 1) < error);
         // where coefficient 0 counts double, a constant row is still pure, and a flat spectrum is no longer flat
         spectral_entropy_forward(on.ex, on.input(4, d, x), dct_norm::reference, entropy);
-        CHECK(std::abs(on.read(entropy)[0]) < 1e-4);
+        CHECK(std::abs(on.read(entropy)[0]) < error);
         const double share = 2.0 / (static_cast<double>(d) + 1), rest = 1.0 / (static_cast<double>(d) + 1);
         const double want = -(share * std::log(share) + static_cast<double>(d - 1) * rest * std::log(rest)) /
                             std::log(static_cast<double>(d));
-        CHECK(std::abs(on.read(entropy)[3] - want) < 1e-4);
+        CHECK(std::abs(on.read(entropy)[3] - want) < error);
     }
 }
 

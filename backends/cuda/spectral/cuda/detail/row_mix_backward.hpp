@@ -56,6 +56,7 @@ __global__ void __launch_bounds__(row_mix_backward_shared<Width>::threads, 1)
         shared.split[j] = split[j];
         shared.weight[j] = pair_weights<Width>(j, p.w, normed, p.gain);
     }
+    __syncthreads();
     const int place = threadIdx.x % L, in_block = threadIdx.x / L;
     const register_lane<Width> row{place, shared.turn, shared.split, shared.exchange + in_block * shape::exchange};
     quad<float>* const spectrum = shared.spectrum + in_block * memory::splits;
