@@ -40,8 +40,8 @@ TEMPLATE_LIST_TEST_CASE("models: no allocation after the first step", "[models][
             const auto& about = entry.name;
             adamw optimizer(ex, model.parameters);
             const batch b = language_batch({60, 31, 7}, c.vocab_size, 5);
-            check_steady(ex, about + ", training", [&](int step) {
-                model.step = static_cast<std::uint64_t>(step);
+            check_steady(ex, about + ", training", [&](int) {
+                model.step = 0;  // the same dropout masks
                 model.parameters.zero_gradients();
                 model.run(b, phase::training);
                 optimizer.step({.learning_rate = 1e-5}, 1.0);  // the routes stay as they are, and so do the sizes

@@ -69,7 +69,12 @@ struct hands {
     std::vector<double> read(view<const T, 2> m) {
         const auto host = to_host(ex, m);
         std::vector<double> out;
-        for (T v : host) out.push_back(static_cast<double>(v));
+        for (T v : host) {
+            if constexpr (std::is_same_v<T, bfloat16>)
+                out.push_back(static_cast<float>(v));
+            else
+                out.push_back(static_cast<double>(v));
+        }
         return out;
     }
 

@@ -104,7 +104,7 @@ TEMPLATE_LIST_TEST_CASE("linear: a weight kept as bfloat16 counts as its widened
 // on cuda, decoding in bfloat16 has kernels of its own (few_rows_test).
 TEMPLATE_LIST_TEST_CASE("linear_forward: a row's bits do not depend on how few there are", "[ops][linear]", targets) {
     workbench<TestType> on;
-    if (std::string(TestType::executor_name()) == "cuda") return;
+    if (std::string(TestType::executor::name) == "cuda") return;
     const index i = 101, o = 37;
     auto x = on.input(4, i, normals(4 * i, 1)), w = on.input(o, i, normals(o * i, 2));
     auto together = on.output(4, o), alone = on.output(1, o);
