@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // examples/model.cpp: a whole CHIAR-Former of the published small shape, and its logits
-#include <spectral/cpu.hpp>  // or <spectral/reference.hpp>: nothing else changes
+#include <spectral/cpu.hpp>
 #include <spectral/models/chiar_former.hpp>
 
 #include <cstdio>
 
+using executor = spectral::cpu::executor;  // the one word that says who computes
+
 int main() {
-    spectral::cpu::executor ex;
+    executor ex;
     spectral::chiar_config config = spectral::chiar_config::small();
     config.routing_mode = spectral::routing_mode::threshold;
-    spectral::chiar_former<spectral::cpu::executor, float> model{ex, config};
+    spectral::chiar_former<executor, float> model{ex, config};
     model.parameters.initialize(1);
 
     const std::vector<spectral::row_index> ids(2 * 16, 7);  // two sequences of 16 tokens

@@ -23,6 +23,7 @@ struct projection {
     double scale = 0;
 };
 
+// A block's attention with the norm before it and the residual.
 template <class T>
 struct attention_half {
     view<const T, 1> gamma;  // (C) of the norm before; empty: none
@@ -34,6 +35,7 @@ struct attention_half {
     std::array<weight_view<T>, 3> next = {};  // read after this half: may be brought nearer meanwhile
 };
 
+// A block's gated feed-forward with the norm before it and the residual.
 template <class T>
 struct feed_forward_half {
     view<const T, 1> gamma;
