@@ -9,6 +9,7 @@
 #include <spectral/data/list_ops.hpp>
 #include <spectral/train/evaluate.hpp>
 
+#include <cmath>
 #include <iostream>
 
 namespace spectral::cli {
@@ -140,6 +141,8 @@ void run_eval(eval_options& o, CLI::App& command) {
         const task_data task = make_task(o.data, name, own_ids ? "" : tokenizer_file, {}, nullptr, nullptr);
         check(task.evaluations > 0, "spectral eval", "no data for task ", name, ": --data FILE");
         const evaluation m = evaluate(*r, {task.name, task.evaluations, task.evaluation_at});
+        check(std::isfinite(m.nats), model.path.string(), "the loss on ", task.name, " is ", m.nats,
+              ": the model's weights are broken");
         nlohmann::ordered_json json =
             task.classes == 0
                 ? language_figures(o, model, m, tokenizer_file)

@@ -159,6 +159,7 @@ std::unique_ptr<runner> model_directory::load(const runner_choice& choice, const
     auto r = choice.make(c, for_training);
     r->load_weights(weights, backbone_weights);
     load_route(*r, route);
+    check(r->weights_are_finite(), path.string(), "a weight is not finite: the model is broken");
     return r;
 }
 

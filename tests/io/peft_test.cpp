@@ -118,6 +118,8 @@ TEST_CASE("peft: sentences", "[io][peft]") {
     CHECK_SENTENCE(parsed(R"(, "target_modules": 3)"), "target_modules: expected a list");
     CHECK_SENTENCE(parsed(R"(, "target_modules": ["c_attn"])"), "none of the backbone's modules match");
     CHECK_SENTENCE(parsed(R"(, "target_modules": "(")"), "expected a regular expression");
+    CHECK_SENTENCE(parsed(q + R"(, "init_lora_weights": "pissa")"), "init_lora_weights: expected true, false");
+    CHECK_SENTENCE(parsed(q + R"(, "init_lora_weights": "loftq")"), "found \"loftq\"");
     CHECK_SENTENCE(parsed(q + R"(, "use_dora": true)"), "use_dora: not implemented");
     CHECK_SENTENCE(parsed(q + R"(, "modules_to_save": ["lm_head"])"), "modules_to_save: not implemented");
     CHECK_SENTENCE(parsed(q + R"(, "bias": "all")"), "bias: expected \"none\"");
@@ -160,6 +162,7 @@ TEST_CASE("peft: gates are read back", "[io][peft]") {
     CHECK_SENTENCE(parse(R"({"treshold": 0.5})"), "unknown key \"treshold\"; did you mean \"threshold\"?");
     CHECK_SENTENCE(parse(R"({"threshold": true})"), "threshold: expected a number");
     CHECK_SENTENCE(parse(R"({"write_kv": 1})"), "write_kv: expected true or false");
+    CHECK_SENTENCE(parse(R"({"threshold": 7})"), "threshold: expected a number between 0 and 1, found 7");
 }
 
 }  // namespace spectral::test

@@ -268,4 +268,32 @@ TEST_CASE("train: sentences", "[train][trainer]") {
     CHECK_SENTENCE(trained(r, o), "no such directory");
 }
 
+TEST_CASE("train: weights that are not finite are never saved", "[train][trainer]") {
+    temporary_dir dir;
+    auto o = options_in(dir / "run", 3);
+    o.save_every = 1;
+    o.schedule = {.peak = 1e300, .last = 0, .warmup = 0, .steps = 3};  // more than a float holds
+    tiny_run r;
+    CHECK_SENTENCE(trained(r, o), "train: step 1: a weight is not finite after the update");
+    CHECK(checkpoints(o.run).empty());
+}
+
+TEST_CASE("train: numbers that no training can use are refused", "[train][trainer]") {
+    temporary_dir dir;
+    const auto refused = [&](auto&& change, const std::string& sentence) {
+        auto o = options_in(dir / "run", 3);
+        change(o);
+        tiny_run r;
+        CHECK_SENTENCE(trained(r, o), sentence);
+        CHECK(!fs::exists(o.run));
+    };
+    refused([](auto& o) { o.schedule.peak = std::nan(""); }, "learning rate: expected a finite number of at least 0");
+    refused([](auto& o) { o.schedule.peak = -1; }, "learning rate: expected");
+    refused([](auto& o) { o.schedule.last = 1; }, "last learning rate: expected a number from 0 to the learning rate");
+    refused([](auto& o) { o.schedule.warmup = -5; }, "warm-up: expected at least 0 steps");
+    refused([](auto& o) { o.optimizer.weight_decay = std::nan(""); }, "weight decay: expected");
+    refused([](auto& o) { o.optimizer.beta1 = 2; }, "beta1: expected a number from 0 to below 1");
+    refused([](auto& o) { o.clip = -1; }, "clip: expected");
+}
+
 }  // namespace spectral::test

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <map>
 #include <string>
 #include <vector>
@@ -45,7 +46,9 @@ struct layer_work {
 struct entropy_histogram {
     static constexpr std::size_t bins = 1024;
     std::array<double, bins> count{};
-    void add(double h) { count[static_cast<std::size_t>(std::clamp(h, 0.0, 1 - 0.5 / bins) * bins)] += 1; }
+    void add(double h) {
+        if (std::isfinite(h)) count[static_cast<std::size_t>(std::clamp(h, 0.0, 1 - 0.5 / bins) * bins)] += 1;
+    }
 };
 
 // The routes of one layer in one pass.

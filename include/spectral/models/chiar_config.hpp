@@ -136,7 +136,7 @@ struct chiar_config {
         check(tau.size() <= 1 || static_cast<index>(tau.size()) == n_layers, "config", "tau: expected one number or ",
               n_layers, " entries, found ", tau.size());
         if (model_type == "chiar_classifier") at_least(num_classes, 1, "num_classes");
-        check(routing_mode != routing_mode::random || operators() == 2, "config",
+        check(baseline() || routing_mode != routing_mode::random || operators() == 2, "config",
               "routing_mode: random needs a layer_variant of two operators");
         if (!baseline())
             for (index l = 1; l + 1 < n_layers; ++l) thresholds(l);

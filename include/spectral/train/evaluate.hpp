@@ -138,6 +138,7 @@ inline void add_work(nlohmann::ordered_json& line, const evaluation& e, const ch
         const auto& bins = count.entropies.count;
         const auto filled = [](double n) { return n > 0; };
         const auto first = std::find_if(bins.begin(), bins.end(), filled);
+        if (first == bins.end()) continue;  // no entropy was finite
         const auto last = std::find_if(bins.rbegin(), bins.rend(), filled).base();
         constexpr double width = 1.0 / entropy_histogram::bins;
         line["entropy_histogram"][std::to_string(layer)] = {{"from", static_cast<double>(first - bins.begin()) * width},

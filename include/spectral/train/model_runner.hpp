@@ -5,6 +5,7 @@
 #include <spectral/train/adamw.hpp>
 #include <spectral/train/runner.hpp>
 
+#include <cmath>
 #include <memory>
 
 namespace spectral {
@@ -55,6 +56,11 @@ public:
     }
     batch_result evaluate(const batch& b) override { return model_.run(b, phase::evaluation); }
     void zero_gradients() override { model_.parameters.zero_gradients(); }
+    bool weights_are_finite() override {
+        tensor<Exec, double> sum(*ex_, {1});
+        sum_of_squares(*ex_, model_.parameters.masters(), sum.view());
+        return std::isfinite(sum.to_host()[0]);
+    }
     std::vector<named_values> gradients() override {
         std::vector<named_values> out;
         for (const auto& [name, p] : model_.parameters.named())

@@ -62,6 +62,7 @@ public:
     virtual double update(const adamw_options& options, double max_norm) = 0;  // one AdamW step; zeroes gradients; returns their norm
     virtual batch_result evaluate(const batch& b) = 0;
     virtual void zero_gradients() = 0;
+    virtual bool weights_are_finite() = 0;                                     // of those that train
     virtual std::vector<named_values> gradients() = 0;
 
     virtual named_values logits(std::span<const row_index> ids, index batch_size) = 0;   // (B, T, V) or (B, classes)

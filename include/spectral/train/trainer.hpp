@@ -26,7 +26,7 @@ class training_run {
 public:
     training_run(runner& r, const std::function<batch(index)>& batch_at, const std::vector<evaluation_set>& sets,
                  const training_options& o, std::ostream& out)
-        : r_(r),
+        : r_((o.validate(), r)),
           batch_at_(batch_at),
           sets_(sets),
           o_(o),
@@ -175,6 +175,9 @@ private:
         events_.write(line);
     }
     void save(bool best) {
+        check(r_.weights_are_finite(), "train", "step ", state_.step,
+              ": a weight is not finite after the update (learning rate ", o_.schedule.at(state_.step - 1),
+              "); the last good checkpoint is ", last_good());
         save_checkpoint(o_.run, r_, state_, o_.tokenizer, best, o_.keep);
         saved_at_ = state_.step;
     }

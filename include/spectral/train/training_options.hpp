@@ -5,7 +5,9 @@
 #include <spectral/ops/optimizer.hpp>
 #include <spectral/train/schedule.hpp>
 
+#include <cmath>
 #include <filesystem>
+#include <limits>
 
 namespace spectral {
 
@@ -24,6 +26,22 @@ struct training_options {
     std::filesystem::path start_weights;  // safetensors to start from; empty: from the initialisers
     bool keep_frozen = false;             // frozen weights are loaded already: only the others start from initialisers
     nlohmann::json more_identity = nlohmann::json::object();   // further options that a continuation must agree in
+
+    // Refuses numbers that no training can use.
+    void validate() const {
+        const auto within = [](double v, double least, double most, const char* name, const char* expected) {
+            check(v >= least && v <= most && std::isfinite(v), "train", name, ": expected ", expected, ", found ", v);
+        };
+        constexpr double any = std::numeric_limits<double>::max(), below_1 = 1 - 1e-12;
+        within(schedule.peak, 0, any, "learning rate", "a finite number of at least 0");
+        within(schedule.last, 0, schedule.peak, "last learning rate", "a number from 0 to the learning rate");
+        within(static_cast<double>(schedule.warmup), 0, any, "warm-up", "at least 0 steps");
+        within(optimizer.weight_decay, 0, any, "weight decay", "a finite number of at least 0");
+        within(optimizer.beta1, 0, below_1, "beta1", "a number from 0 to below 1");
+        within(optimizer.beta2, 0, below_1, "beta2", "a number from 0 to below 1");
+        within(clip, 0, any, "clip", "a finite number of at least 0");
+        within(static_cast<double>(accumulation), 1, any, "accumulation", "at least 1");
+    }
 
     // what must agree between a run and its continuation
     nlohmann::json identity() const {
