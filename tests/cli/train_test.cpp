@@ -218,6 +218,18 @@ TEST_CASE("info counts the published parameters without their memory", "[cli]") 
     INFO(got.err);
     REQUIRE(got.code == 0);
     CHECK(nlohmann::json::parse(got.out)["parameters"]["total"] == 400043009);
+    write_text(dir / "qwen2.json", R"({"model_type": "qwen2", "hidden_size": 896, "intermediate_size": 4864,
+        "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2, "vocab_size": 151936,
+        "max_position_embeddings": 32768, "rms_norm_eps": 1e-6, "rope_theta": 1000000.0, "hidden_act": "silu",
+        "tie_word_embeddings": true})");
+    const auto qwen2 = run_shell(limit + "exec \"$SPECTRAL\" info --json " + quoted(dir / "qwen2.json"));
+    INFO(qwen2.err);
+    REQUIRE(qwen2.code == 0);
+    const auto json = nlohmann::json::parse(qwen2.out);
+    CHECK(json["parameters"]["tensors"] == 290);
+    CHECK(json["parameters"]["total"] == 494032768);
+    CHECK(json["published_layer_route"]["adapters"] == 1081344);  // q, k, v, o at rank 8
+    CHECK(json["published_layer_route"]["gates"] == 21528);
     const auto build = run("info --build");
     CHECK(build.out.find("threads") != std::string::npos);
     CHECK(build.out.find("cpu/f32") != std::string::npos);
