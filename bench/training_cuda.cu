@@ -31,7 +31,8 @@ spectral::batch random_batch(const options& o, std::uint64_t seed) {
     const spectral::random_stream draw{seed, 1};
     for (index i = 0; i < o.batch * o.time; ++i) {
         b.ids.push_back(static_cast<spectral::row_index>(draw.bits(2 * i) % static_cast<std::uint32_t>(o.vocab)));
-        b.targets.push_back(static_cast<spectral::row_index>(draw.bits(2 * i + 1) % static_cast<std::uint32_t>(o.vocab)));
+        b.targets.push_back(
+            static_cast<spectral::row_index>(draw.bits(2 * i + 1) % static_cast<std::uint32_t>(o.vocab)));
     }
     return b;
 }
@@ -47,9 +48,11 @@ void calibrate(Model& model, const spectral::batch& b, double share) {
             model.run(b, spectral::phase::evaluation);
             model.trace = nullptr;
             auto& entropy = trace.layers.at(static_cast<index>(l + 1)).entropy;
-            const auto at = entropy.begin() + static_cast<std::ptrdiff_t>((1 - share) * static_cast<double>(entropy.size()));
+            const auto at =
+                entropy.begin() + static_cast<std::ptrdiff_t>((1 - share) * static_cast<double>(entropy.size()));
             std::nth_element(entropy.begin(), at, entropy.end());
-            std::get<spectral::entropy_threshold<executor, T>>(model.stack.middle[l].mix.router.router).thresholds = {*at};
+            std::get<spectral::entropy_threshold<executor, T>>(model.stack.middle[l].mix.router.router).thresholds = {
+                *at};
         }
 }
 template <class Model>
@@ -69,7 +72,7 @@ void run(executor& ex, const options& o) {
     auto config = o.small ? spectral::chiar_config::small() : spectral::chiar_config::large();
     config.vocab_size = o.vocab;
     config.max_seq_len = o.time;
-    config.dropout = 0;   // as in the programs this is compared with
+    config.dropout = 0;  // as in the programs this is compared with
     config.model_type = o.chiar ? "chiar_former" : "full_attention";
     Model model{ex, config};
     model.parameters.initialize(0);
@@ -98,11 +101,12 @@ void run(executor& ex, const options& o) {
     const double median = ms[ms.size() / 2], tokens = static_cast<double>(o.batch * o.time);
     std::size_t free = 0, total = 0;
     cudaMemGetInfo(&free, &total);
-    std::printf("{\"model\": \"%s\", \"batch\": %lld, \"time\": %lld, \"ms\": %.3f, \"fastest_ms\": %.3f, \"tokens_per_s\": %.0f, \"loss\": %.4f, "
-                "\"attention_share\": %.3f, \"gib\": %.2f, \"allocations_in_steps\": %lld, \"device\": \"%s\"}\n",
-                o.chiar ? "chiar" : "full_attention", static_cast<long long>(o.batch), static_cast<long long>(o.time), median, ms.front(),
-                tokens / median * 1e3, loss, routed_share(model, b), static_cast<double>(total - free) / (1u << 30),
-                static_cast<long long>(ex.allocations() - allocations), ex.device_name().c_str());
+    std::printf(
+        "{\"model\": \"%s\", \"batch\": %lld, \"time\": %lld, \"ms\": %.3f, \"fastest_ms\": %.3f, \"tokens_per_s\": %.0f, \"loss\": %.4f, "
+        "\"attention_share\": %.3f, \"gib\": %.2f, \"allocations_in_steps\": %lld, \"device\": \"%s\"}\n",
+        o.chiar ? "chiar" : "full_attention", static_cast<long long>(o.batch), static_cast<long long>(o.time), median,
+        ms.front(), tokens / median * 1e3, loss, routed_share(model, b), static_cast<double>(total - free) / (1u << 30),
+        static_cast<long long>(ex.allocations() - allocations), ex.device_name().c_str());
     if (!o.operators) return;
     ex.time_by_operator();
     for (int i = 0; i < 3; ++i) step();
@@ -120,20 +124,31 @@ int main(int count, char** arguments) {
     for (int i = 1; i < count; ++i) {
         const auto is = [&](const char* name) { return std::strcmp(arguments[i], name) == 0; };
         const auto next = [&] { return i + 1 < count ? arguments[++i] : "0"; };
-        if (is("--model")) o.chiar = std::strcmp(next(), "chiar") == 0;
-        else if (is("--batch")) o.batch = std::atoll(next());
-        else if (is("--time")) o.time = std::atoll(next());
-        else if (is("--steps")) o.steps = std::atoll(next());
-        else if (is("--share")) o.share = std::atof(next());
-        else if (is("--small")) o.small = true;
-        else if (is("--tune")) o.tune = true;
-        else if (is("--operators")) o.operators = true;
-        else return std::fprintf(stderr, "training_cuda: unknown option %s\n", arguments[i]), 2;
+        if (is("--model"))
+            o.chiar = std::strcmp(next(), "chiar") == 0;
+        else if (is("--batch"))
+            o.batch = std::atoll(next());
+        else if (is("--time"))
+            o.time = std::atoll(next());
+        else if (is("--steps"))
+            o.steps = std::atoll(next());
+        else if (is("--share"))
+            o.share = std::atof(next());
+        else if (is("--small"))
+            o.small = true;
+        else if (is("--tune"))
+            o.tune = true;
+        else if (is("--operators"))
+            o.operators = true;
+        else
+            return std::fprintf(stderr, "training_cuda: unknown option %s\n", arguments[i]), 2;
     }
     try {
         executor ex{{.tune = o.tune, .timings = o.operators}};
-        if (o.chiar) run<spectral::chiar_former<executor, T>>(ex, o);
-        else run<spectral::full_attention<executor, T>>(ex, o);
+        if (o.chiar)
+            run<spectral::chiar_former<executor, T>>(ex, o);
+        else
+            run<spectral::full_attention<executor, T>>(ex, o);
     } catch (const std::exception& e) {
         return std::fprintf(stderr, "training_cuda: %s\n", e.what()), 1;
     }

@@ -58,7 +58,8 @@ layer_route_config route_of(const finetune_options& o, const qwen2_config& backb
     if (o.tune != "gates") {
         r.lora = o.lora;
         r.lora_targets = o.targets;
-        static const std::vector<std::string> known{"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"};
+        static const std::vector<std::string> known{"q_proj",    "k_proj",  "v_proj",   "o_proj",
+                                                    "gate_proj", "up_proj", "down_proj"};
         for (const auto& t : o.targets)
             check(std::find(known.begin(), known.end(), t) != known.end(), "--lora-targets", "unknown module ",
                   in_quotes(t), suggestion(t, known));
@@ -68,8 +69,8 @@ layer_route_config route_of(const finetune_options& o, const qwen2_config& backb
         g.pool = value_of<gate_pool>(o.pool, {{"prompt", gate_pool::prompt},
                                               {"last_prompt_token", gate_pool::last_prompt_token},
                                               {"sequence", gate_pool::sequence}});
-        g.kind = value_of<gate_kind>(o.kind, {{"straight_through", gate_kind::straight_through},
-                                              {"hard_concrete", gate_kind::hard_concrete}});
+        g.kind = value_of<gate_kind>(
+            o.kind, {{"straight_through", gate_kind::straight_through}, {"hard_concrete", gate_kind::hard_concrete}});
         g.scope = value_of<gate_scope>(o.scope, {{"block", gate_scope::block},
                                                  {"attention", gate_scope::attention},
                                                  {"feed_forward", gate_scope::feed_forward}});
@@ -80,7 +81,8 @@ layer_route_config route_of(const finetune_options& o, const qwen2_config& backb
             check(number.is_number(), "--gate-bias", "expected a number or published, found ", in_quotes(o.bias));
             g.bias = number.get<double>();
         }
-        check(g.threshold > 0 && g.threshold < 1, "--gate-threshold", "expected a number in (0, 1), found ", g.threshold);
+        check(g.threshold > 0 && g.threshold < 1, "--gate-threshold", "expected a number in (0, 1), found ",
+              g.threshold);
         r.gates = g;
     }
     return r;
@@ -95,8 +97,10 @@ struct objective_spec {
 };
 objective_spec parse_objective(const std::string& text) {
     const auto bad = [&] {
-        fail("--objective", "expected mean=λ, budget=SHARE, budget:TYPE=SHARE, differential:TYPE:TYPE=λ, "
-             "supervised:TYPE=OPENNESS or oracle:TYPE=SHARE, found ", in_quotes(text));
+        fail("--objective",
+             "expected mean=λ, budget=SHARE, budget:TYPE=SHARE, differential:TYPE:TYPE=λ, "
+             "supervised:TYPE=OPENNESS or oracle:TYPE=SHARE, found ",
+             in_quotes(text));
     };
     objective_spec out;
     const std::size_t equals = text.rfind('=');
@@ -107,11 +111,16 @@ objective_spec parse_objective(const std::string& text) {
     std::istringstream parts(text.substr(0, equals));
     std::getline(parts, out.kind, ':');
     for (std::string part; std::getline(parts, part, ':');) out.types.push_back(part);
-    const std::size_t wanted = out.kind == "mean" ? 0 : out.kind == "differential" ? 2 : out.kind == "budget" ? out.types.size() : 1;
-    const bool known = out.kind == "mean" || out.kind == "budget" || out.kind == "differential" || out.kind == "supervised" || out.kind == "oracle";
+    const std::size_t wanted = out.kind == "mean"           ? 0
+                               : out.kind == "differential" ? 2
+                               : out.kind == "budget"       ? out.types.size()
+                                                            : 1;
+    const bool known = out.kind == "mean" || out.kind == "budget" || out.kind == "differential" ||
+                       out.kind == "supervised" || out.kind == "oracle";
     if (!known || out.types.size() != wanted || out.types.size() > 2 || (out.kind == "budget" && wanted > 1)) bad();
     const bool share = out.kind == "budget" || out.kind == "supervised" || out.kind == "oracle";
-    check(!share || (out.value >= 0 && out.value <= 1), "--objective", in_quotes(text), ": expected a share from 0 to 1");
+    check(!share || (out.value >= 0 && out.value <= 1), "--objective", in_quotes(text),
+          ": expected a share from 0 to 1");
     return out;
 }
 
@@ -128,9 +137,11 @@ gate_objective make_objective(const finetune_options& o, runner& r, const tokeni
         if (spec.kind == "supervised") supervised[spec.types[0]] = {spec.value};
         if (spec.kind == "oracle") {
             conversation_choice few = o.data;
-            conversation_data data = read_samples(o.train, tok, few, conversation_side::training, o.held_out, {spec.types[0]});
+            conversation_data data =
+                read_samples(o.train, tok, few, conversation_side::training, o.held_out, {spec.types[0]});
             check(!data.turns.empty(), "--objective " + text, "no samples of this step type in the training data");
-            if (static_cast<index>(data.turns.size()) > o.oracle_samples) data.turns.resize(static_cast<std::size_t>(o.oracle_samples));
+            if (static_cast<index>(data.turns.size()) > o.oracle_samples)
+                data.turns.resize(static_cast<std::size_t>(o.oracle_samples));
             const conversation_batches batches(std::move(data), batch_options(o.data, o.batch, o.seed, false));
             const auto increase = leave_one_out(
                 r, {spec.types[0], batches.evaluation_batches(), [&](index n) { return batches.evaluation_at(n); }});
@@ -161,8 +172,8 @@ void run_finetune(finetune_options& o, CLI::App& command) {
     const model_directory model(o.model);
     const qwen2_config& backbone = model.qwen2();
     check(!o.train.empty(), "spectral finetune", "expected conversations to train on (--train FILE...), found none");
-    check(o.data.max_length > 0 && o.data.max_length <= model.longest(), "--max-length", "expected 1 to ", model.longest(),
-          " (max_position_embeddings), found ", o.data.max_length);
+    check(o.data.max_length > 0 && o.data.max_length <= model.longest(), "--max-length", "expected 1 to ",
+          model.longest(), " (max_position_embeddings), found ", o.data.max_length);
     const auto tok = tokenizer::from_file(model.tokenizer());
     check(tok.vocab_size() <= backbone.vocab_size, model.tokenizer().string(), "expected at most ", backbone.vocab_size,
           " tokens (vocab_size), found ", tok.vocab_size());
@@ -195,11 +206,12 @@ void run_finetune(finetune_options& o, CLI::App& command) {
     if (!o.loop.quiet) {
         index trained = 0, all = 0;
         for (const auto& p : parameters_of(m)) all += p.size, trained += p.trainable ? p.size : 0;
-        std::cerr << "model: " << backbone.num_hidden_layers << " blocks of width " << backbone.hidden_size << ", " << trained
-                  << " of " << all << " values train\nplan: " << o.loop.steps << " steps of " << o.batch << " x "
-                  << o.loop.accumulation << " samples, learning rate " << o.learning_rate << '\n';
+        std::cerr << "model: " << backbone.num_hidden_layers << " blocks of width " << backbone.hidden_size << ", "
+                  << trained << " of " << all << " values train\nplan: " << o.loop.steps << " steps of " << o.batch
+                  << " x " << o.loop.accumulation << " samples, learning rate " << o.learning_rate << '\n';
     }
-    const training_end end = spectral::train(*r, [&](index step) { return batches.batch_at(step); }, sets, o.loop, std::cerr);
+    const training_end end = spectral::train(
+        *r, [&](index step) { return batches.batch_at(step); }, sets, o.loop, std::cerr);
     finish(o, "finetune", end);
 }
 
@@ -209,13 +221,20 @@ void add_finetune(CLI::App& app) {
     auto* c = app.add_subcommand("finetune", "LayerRoute: trains adapters and skip gates on a frozen Qwen2 model");
     auto o = std::make_shared<finetune_options>();
     add_run_options(*c, *o);
-    option(*c, "--model", o->model, "DIR", "Qwen2 model: config.json, weights, tokenizer.json")->group("Data")->required();
-    option(*c, "--train", o->train, "FILE...", "conversations as JSON lines: messages, tools, step_type")->group("Data");
-    option(*c, "--valid", o->valid, "FILE...", "the same for evaluation [the held-out share of --train]")->group("Data");
-    option(*c, "--held-out", o->held_out, "SHARE", "of --train's conversations kept from training, by a hash of the first user turn")
+    option(*c, "--model", o->model, "DIR", "Qwen2 model: config.json, weights, tokenizer.json")
+        ->group("Data")
+        ->required();
+    option(*c, "--train", o->train, "FILE...", "conversations as JSON lines: messages, tools, step_type")
+        ->group("Data");
+    option(*c, "--valid", o->valid, "FILE...", "the same for evaluation [the held-out share of --train]")
+        ->group("Data");
+    option(*c, "--held-out", o->held_out, "SHARE",
+           "of --train's conversations kept from training, by a hash of the first user turn")
         ->group("Data");
     add_conversation_options(*c, o->data);
-    option(*c, "--batch", o->batch, "N", "samples a batch")->group("Data")->check(CLI::Range(1, 1 << 20).description(""));
+    option(*c, "--batch", o->batch, "N", "samples a batch")
+        ->group("Data")
+        ->check(CLI::Range(1, 1 << 20).description(""));
     c->add_flag("--unbalanced", o->unbalanced, "samples as they come, instead of step types in turn")->group("Data");
     option(*c, "--seed", o->seed, "N", "of adapters, data order and dropout")->group("Data");
     const char* lora = "Adapters";
@@ -223,18 +242,23 @@ void add_finetune(CLI::App& app) {
     option(*c, "--lora-rank", o->lora.rank, "N", "of every adapter")->group(lora);
     option(*c, "--lora-alpha", o->lora.alpha, "X", "scale is alpha / rank")->group(lora);
     option(*c, "--lora-dropout", o->lora.dropout, "X", "of an adapter's input")->group(lora);
-    option(*c, "--lora-targets", o->targets, "NAME...", "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj [q, k, v, o]")
+    option(*c, "--lora-targets", o->targets, "NAME...",
+           "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj [q, k, v, o]")
         ->group(lora);
     c->add_flag("--rslora", o->lora.rank_stabilized, "scale is alpha / sqrt(rank)")->group(lora);
     const char* gates = "Gates";
-    choice(*c, "--pool", o->pool, {"prompt", "last_prompt_token", "sequence"}, "what a gate reads; sequence includes the answer")
+    choice(*c, "--pool", o->pool, {"prompt", "last_prompt_token", "sequence"},
+           "what a gate reads; sequence includes the answer")
         ->group(gates);
     choice(*c, "--gate-kind", o->kind, {"straight_through", "hard_concrete"}, "how a gate trains")->group(gates);
-    choice(*c, "--gate-scope", o->scope, {"block", "attention", "feed_forward"}, "what a closed gate leaves out")->group(gates);
-    option(*c, "--gate-bias", o->bias, "X|published", "at the start; published: +1, and -1 in blocks 8 to 16")->group(gates);
+    choice(*c, "--gate-scope", o->scope, {"block", "attention", "feed_forward"}, "what a closed gate leaves out")
+        ->group(gates);
+    option(*c, "--gate-bias", o->bias, "X|published", "at the start; published: +1, and -1 in blocks 8 to 16")
+        ->group(gates);
     option(*c, "--gate-threshold", o->gates.threshold, "X", "open above this probability")->group(gates);
     option(*c, "--gate-lr", o->gate_rate, "X", "learning rate of the gates as a multiple of --lr")->group(gates);
-    c->add_flag("--skip-first-position", o->gates.skip_first_position, "leave the first token out of the pool")->group(gates);
+    c->add_flag("--skip-first-position", o->gates.skip_first_position, "leave the first token out of the pool")
+        ->group(gates);
     c->add_flag("--write-kv", o->gates.write_kv, "closed blocks still write keys and values")->group(gates);
     option(*c, "--objective", o->objectives, "SPEC...",
            "of the gates, summed: mean=1 (the authors'), budget=0.25, budget:TYPE=0.4, differential:TYPE:TYPE=1, "

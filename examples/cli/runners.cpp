@@ -57,7 +57,8 @@ std::unique_ptr<runner> runner_choice::make(const layer_route_model& m, bool for
 void add_runner_options(CLI::App& app, runner_choice& choice_) {
     choice(app, "--executor", choice_.executor, {"reference", "cpu", "cuda"}, "who computes")->group("Machine");
     choice(app, "--dtype", choice_.dtype, {"f32", "f64", "bf16"},
-           "scalar of weights and activations; bf16 (cuda) trains float masters")->group("Machine");
+           "scalar of weights and activations; bf16 (cuda) trains float masters")
+        ->group("Machine");
     option(app, "--threads", choice_.threads, "N", "threads of the cpu executor; 0: all")
         ->group("Machine")
         ->check(CLI::Range(0, 4096).description(""));
@@ -88,8 +89,10 @@ model_directory model_directory::of_file(const std::filesystem::path& config_jso
 }
 void model_directory::read(const std::filesystem::path& file) {
     const auto json = read_json_file(file);
-    if (json.is_object() && json.value("model_type", nlohmann::json()) == "qwen2") config = parse_qwen2_config(json, file.string());
-    else config = read_chiar_config(file);
+    if (json.is_object() && json.value("model_type", nlohmann::json()) == "qwen2")
+        config = parse_qwen2_config(json, file.string());
+    else
+        config = read_chiar_config(file);
     if (!is_qwen2()) return;
     const auto generation = path / "generation_config.json";  // ends of a text: all of both files
     if (!std::filesystem::exists(generation)) return;

@@ -18,7 +18,7 @@ std::unique_ptr<runner> make_reference_f32(const layer_route_model& m, int threa
 std::unique_ptr<runner> make_reference_f64(const layer_route_model& m, int threads, bool for_training);
 std::unique_ptr<runner> make_cpu_f32(const layer_route_model& m, int threads, bool for_training);
 std::unique_ptr<runner> make_cpu_f64(const layer_route_model& m, int threads, bool for_training);
-#if SPECTRAL_PROGRAM_CUDA   // built with -DSPECTRAL_CUDA=ON
+#if SPECTRAL_PROGRAM_CUDA  // built with -DSPECTRAL_CUDA=ON
 std::unique_ptr<runner> make_cuda_f32(const chiar_config& c, int, bool for_training);
 std::unique_ptr<runner> make_cuda_bf16(const chiar_config& c, int, bool for_training);
 std::unique_ptr<runner> make_cuda_f32(const layer_route_model& m, int, bool for_training);
@@ -32,13 +32,13 @@ struct runner_entry {
 };
 inline constexpr runner_entry runner_table[] = {
 #if SPECTRAL_PROGRAM_CUDA
-                                                {"cuda", "bf16", make_cuda_bf16, make_cuda_bf16},
-                                                {"cuda", "f32", make_cuda_f32, make_cuda_f32},
+    {"cuda", "bf16", make_cuda_bf16, make_cuda_bf16},
+    {"cuda", "f32", make_cuda_f32, make_cuda_f32},
 #endif
-                                                {"cpu", "f32", make_cpu_f32, make_cpu_f32},
-                                                {"cpu", "f64", make_cpu_f64, make_cpu_f64},
-                                                {"reference", "f32", make_reference_f32, make_reference_f32},
-                                                {"reference", "f64", make_reference_f64, make_reference_f64}};
+    {"cpu", "f32", make_cpu_f32, make_cpu_f32},
+    {"cpu", "f64", make_cpu_f64, make_cpu_f64},
+    {"reference", "f32", make_reference_f32, make_reference_f32},
+    {"reference", "f64", make_reference_f64, make_reference_f64}};
 
 struct runner_choice {
     std::string executor = "cpu", dtype = "f32";
@@ -71,7 +71,8 @@ struct model_directory {
     index longest() const;
     std::filesystem::path tokenizer() const;  // throws if there is none
     std::filesystem::path run() const;  // the run that the checkpoint belongs to; may not exist
-    std::unique_ptr<runner> load(const runner_choice& choice, const route_files& route = {}, bool for_training = false) const;
+    std::unique_ptr<runner> load(const runner_choice& choice, const route_files& route = {},
+                                 bool for_training = false) const;
 
 private:
     model_directory() = default;

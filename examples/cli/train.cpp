@@ -20,8 +20,8 @@ struct train_options : loop_options {
     runner_choice runner;
 };
 
-const std::vector<std::string> train_paths{"train",  "valid", "train-tsv", "valid-tsv", "tokenizer",
-                                           "config", "from",  "tensorboard"};
+const std::vector<std::string> train_paths{"train",     "valid",  "train-tsv", "valid-tsv",
+                                           "tokenizer", "config", "from",      "tensorboard"};
 
 std::string about(const chiar_config& c) {
     const std::string routing = c.baseline() ? std::string()
@@ -86,7 +86,8 @@ void add_train(CLI::App& app) {
     add_data_options(*c, o->data);
     add_model_options(*c, o->model);
     add_loop_options(*c, *o);
-    option(*c, "--from", o->from, "DIR", "start from another model's weights, of the same shapes")->group("Optimisation");
+    option(*c, "--from", o->from, "DIR", "start from another model's weights, of the same shapes")
+        ->group("Optimisation");
     add_runner_options(*c, o->runner);
     c->callback([o, c] { run_training(*o, *c); });
 }

@@ -203,8 +203,8 @@ TEST_CASE("bad adapters, gates and conversations are refused with one sentence",
     const auto with_line = [&](const std::string& line) {
         write_text(t.dir / "bad.jsonl", conversation(1, true) + conversation(2, false) + line + "\n");
         fs::remove_all(t.dir / "none");
-        return run("finetune --quiet --steps 1" + t.model + " --max-length 1536 --train " + quoted(t.dir / "bad.jsonl") +
-                   " --out " + quoted(t.dir / "none"));
+        return run("finetune --quiet --steps 1" + t.model + " --max-length 1536 --train " +
+                   quoted(t.dir / "bad.jsonl") + " --out " + quoted(t.dir / "none"));
     };
     check_refused(with_line(R"({"messages": [)"), {"bad.jsonl: line 3"});
     check_refused(with_line(R"({"messages": [{"role": "robot", "content": "x"}]})"),

@@ -160,48 +160,50 @@ TEMPLATE_LIST_TEST_CASE("grouped_attention: a cache continues as the whole would
     using Exec = typename TestType::executor;
     using T = typename TestType::scalar;
     // the second and third have widths that fused kernels for few rows take
-    for (const auto& [width, g] : {std::pair{index{8}, grouping{}}, {32, {.head_width = 32}}, {64, {.heads = 6, .kv_heads = 1, .head_width = 64, .adapters = true}}}) {
-    const layer_case c{.lengths = {6, 3, 5}, .width = width, .phase = phase::evaluation};
-    attention_rig<TestType> rig(c, g);
-    rig.run();
-    const auto whole = rig.y, x = rig.wide(rig.x.view());
-    auto& ex = rig.ex;
-    decode_state<Exec, T> state;
-    state.layers.resize(static_cast<std::size_t>(c.layer + 1));   // the layer makes its own room
-    state.capacity = 6;
-    route_trace trace(route_trace::mode::count);
-    const std::vector<index> start{0, 6, 9};
-    std::vector<index> seen{0, 0, 0};
-    const auto call = [&](const std::vector<index>& lengths, bool keys_only) {
-        std::vector<double> part, want;
-        for (std::size_t s = 0; s < 3; ++s)
-            for (index i = (start[s] + seen[s]) * c.width; i < (start[s] + seen[s] + lengths[s]) * c.width; ++i) {
-                part.push_back(x[static_cast<std::size_t>(i)]);
-                want.push_back(whole[static_cast<std::size_t>(i)]);
-            }
-        arena_scope scratch(ex);
-        pass<Exec, T> p{.ex = ex, .rows = pack_rows(ex, lengths, seen), .trace = &trace, .decode = &state};
-        auto in = p.matrix(p.rows.rows(), c.width), y = p.matrix(p.rows.rows(), c.width);
-        rig.put(in, part);
-        typename attention_rig<TestType>::saved s;
-        if (keys_only)
-            rig.layer.write_keys(p, in);
-        else
-            rig.layer.forward(p, in, y, s);
-        for (std::size_t i = 0; i < 3; ++i) seen[i] += lengths[i];
-        if (!keys_only)
-            compare(rig.wide(y), want, allowed<T>(256, std::max(4.0, largest(want))),
-                    {"grouped_attention", "decoded", TestType::executor_name(), scalar_name<T>,
-                     std::to_string(p.rows.rows()) + " rows"});
-    };
-    call({3, 0, 1}, false);
-    call({1, 1, 0}, false);
-    call({1, 1, 2}, true);
-    call({1, 1, 2}, false);
-    const auto& work = trace.counts.at(c.layer).work;
-    CHECK(work.attention_rows == 10);
-    CHECK(work.key_rows == 14);
-    CHECK(work.attention_pairs == (1 + 2 + 3 + 1) + (4 + 1) + (6 + 3 + 4 + 5));  // by call
+    for (const auto& [width, g] : {std::pair{index{8}, grouping{}},
+                                   {32, {.head_width = 32}},
+                                   {64, {.heads = 6, .kv_heads = 1, .head_width = 64, .adapters = true}}}) {
+        const layer_case c{.lengths = {6, 3, 5}, .width = width, .phase = phase::evaluation};
+        attention_rig<TestType> rig(c, g);
+        rig.run();
+        const auto whole = rig.y, x = rig.wide(rig.x.view());
+        auto& ex = rig.ex;
+        decode_state<Exec, T> state;
+        state.layers.resize(static_cast<std::size_t>(c.layer + 1));  // the layer makes its own room
+        state.capacity = 6;
+        route_trace trace(route_trace::mode::count);
+        const std::vector<index> start{0, 6, 9};
+        std::vector<index> seen{0, 0, 0};
+        const auto call = [&](const std::vector<index>& lengths, bool keys_only) {
+            std::vector<double> part, want;
+            for (std::size_t s = 0; s < 3; ++s)
+                for (index i = (start[s] + seen[s]) * c.width; i < (start[s] + seen[s] + lengths[s]) * c.width; ++i) {
+                    part.push_back(x[static_cast<std::size_t>(i)]);
+                    want.push_back(whole[static_cast<std::size_t>(i)]);
+                }
+            arena_scope scratch(ex);
+            pass<Exec, T> p{.ex = ex, .rows = pack_rows(ex, lengths, seen), .trace = &trace, .decode = &state};
+            auto in = p.matrix(p.rows.rows(), c.width), y = p.matrix(p.rows.rows(), c.width);
+            rig.put(in, part);
+            typename attention_rig<TestType>::saved s;
+            if (keys_only)
+                rig.layer.write_keys(p, in);
+            else
+                rig.layer.forward(p, in, y, s);
+            for (std::size_t i = 0; i < 3; ++i) seen[i] += lengths[i];
+            if (!keys_only)
+                compare(rig.wide(y), want, allowed<T>(256, std::max(4.0, largest(want))),
+                        {"grouped_attention", "decoded", TestType::executor_name(), scalar_name<T>,
+                         std::to_string(p.rows.rows()) + " rows"});
+        };
+        call({3, 0, 1}, false);
+        call({1, 1, 0}, false);
+        call({1, 1, 2}, true);
+        call({1, 1, 2}, false);
+        const auto& work = trace.counts.at(c.layer).work;
+        CHECK(work.attention_rows == 10);
+        CHECK(work.key_rows == 14);
+        CHECK(work.attention_pairs == (1 + 2 + 3 + 1) + (4 + 1) + (6 + 3 + 4 + 5));  // by call
     }
 }
 

@@ -265,7 +265,7 @@ TEST_CASE("attention: gradient of the reference against finite differences", "[o
             const row_map q_rows = p.q_rows.on(on), k_rows = p.k_rows.on(on);
             auto q = on.state(nq, wq, p.q), k = on.state(nk, wk, p.k), v = on.state(nk, wk, p.v);
             auto out = on.output(nq, wq);
-    auto lse = on.statistics(nq, p.options.heads);
+            auto lse = on.statistics(nq, p.options.heads);
             const auto loss = [&] {
                 attention_forward<reference::executor, double>(on.ex, q, k, v, q_rows, k_rows, p.options, out, lse);
                 return dot(p.dL_dout, on.read(out));

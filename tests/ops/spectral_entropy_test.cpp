@@ -73,7 +73,8 @@ TEMPLATE_LIST_TEST_CASE("spectral_entropy: a pure cosine has none, a flat spectr
         INFO("width " << d << " on " << TestType::executor_name());
         // rows rounded to bfloat16 leak 2^-18 of their power into each coefficient, whose -P ln P is 5e-5
         const double error =
-            1e-4 + (std::is_same_v<typename TestType::scalar, bfloat16> ? static_cast<double>(d) * 5e-5 / std::log(d) : 0);
+            1e-4 +
+            (std::is_same_v<typename TestType::scalar, bfloat16> ? static_cast<double>(d) * 5e-5 / std::log(d) : 0);
         for (int i : {0, 1, 2}) CHECK(std::abs(h[static_cast<std::size_t>(i)]) < error);
         CHECK(std::abs(h[3] - 1) < error);
         // where coefficient 0 counts double, a constant row is still pure, and a flat spectrum is no longer flat

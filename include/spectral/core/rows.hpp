@@ -15,10 +15,10 @@ namespace spectral {
 
 // Where packed sequences lie: views of the executor's memory, mostly of its arena.
 struct row_map {
-    view<const row_index, 1> begin;      // (S) first row of each sequence
-    view<const row_index, 1> end;        // (S) one past its last row
-    view<const row_index, 1> position;   // (N) position of each row in its sequence
-    view<const row_index, 1> sequence;   // (N) which sequence a row belongs to
+    view<const row_index, 1> begin;  // (S) first row of each sequence
+    view<const row_index, 1> end;  // (S) one past its last row
+    view<const row_index, 1> position;  // (N) position of each row in its sequence
+    view<const row_index, 1> sequence;  // (N) which sequence a row belongs to
 
     index sequences() const { return begin.size(); }
     index rows() const { return position.size(); }
@@ -34,7 +34,7 @@ row_map pack_rows(Exec& ex, std::span<const index> lengths, std::span<const inde
         rows += n;
     }
     const auto s = static_cast<index>(lengths.size());
-    static thread_local std::vector<row_index> host;   // kept: packing a batch of a known size allocates nothing
+    static thread_local std::vector<row_index> host;  // kept: packing a batch of a known size allocates nothing
     host.resize(static_cast<std::size_t>(s + 1 + 2 * rows));
     host[0] = 0;
     row_index *offset = host.data(), *position = offset + s + 1, *sequence = position + rows;
@@ -64,8 +64,9 @@ struct count_ticket {
     int which = 0;
 };
 template <class Exec>
-inline constexpr bool sends_counts =
-    requires(Exec& ex, const row_index* from, row_index& to) { ex.receive_count(ex.send_counts(from, 1), to); };
+inline constexpr bool sends_counts = requires(Exec& ex, const row_index* from, row_index& to) {
+    ex.receive_count(ex.send_counts(from, 1), to);
+};
 
 // Which rows an operator runs on. `rows` null: all of 0 .. capacity-1 (the dense model). Otherwise the first *count
 // entries of rows are the ascending row numbers; capacity bounds the count.
@@ -73,8 +74,8 @@ struct selection {
     const row_index* rows = nullptr;
     const row_index* count = nullptr;
     index capacity = 0;
-    count_ticket sent = {};   // the count is on its way to the host, on executors that queue work
-    index known = -1;   // the count, where the host made the selection
+    count_ticket sent = {};  // the count is on its way to the host, on executors that queue work
+    index known = -1;  // the count, where the host made the selection
 
     static selection all(index n) { return {.capacity = n, .known = n}; }
     bool is_all() const { return rows == nullptr; }

@@ -80,7 +80,8 @@ inline std::map<std::string, lora_options> parse_peft_config(const nlohmann::jso
           get("bias").dump().substr(0, 60));
     // pissa, olora, corda, loftq: their adapters belong to a base whose weights were changed
     const auto initial = get("init_lora_weights");
-    check(initial.is_null() || initial.is_boolean() || initial == "gaussian" || initial == "eva" || initial == "orthogonal",
+    check(initial.is_null() || initial.is_boolean() || initial == "gaussian" || initial == "eva" ||
+              initial == "orthogonal",
           where, "init_lora_weights: expected true, false, \"gaussian\", \"eva\" or \"orthogonal\", found ",
           initial.dump().substr(0, 60));
     const auto number = [&](const char* key, double otherwise) {
@@ -230,7 +231,8 @@ inline skip_gate_options parse_router_config(const nlohmann::json& json, std::st
         check(!json.contains(key) || json[key].is_number(), where, key, ": expected a number");
     if (json.contains("threshold")) {
         o.threshold = json["threshold"].get<double>();
-        check(o.threshold > 0 && o.threshold < 1, where, "threshold: expected a number between 0 and 1, found ", o.threshold);
+        check(o.threshold > 0 && o.threshold < 1, where, "threshold: expected a number between 0 and 1, found ",
+              o.threshold);
     }
     for (auto [key, out] :
          {std::pair{"skip_first_position", &o.skip_first_position}, std::pair{"write_kv", &o.write_kv}})

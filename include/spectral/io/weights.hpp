@@ -16,19 +16,22 @@ namespace detail {
 // tensors that checkpoints carry and a model may do without: those that follow from others, and the MetaRouter where the
 // configuration fixes its gate or leaves it out
 inline bool redundant_tensor(std::string_view name) {
-    return name.ends_with("lm_head.weight") || name.find("rope.") != std::string_view::npos || name.find("meta_router.") != std::string_view::npos;
+    return name.ends_with("lm_head.weight") || name.find("rope.") != std::string_view::npos ||
+           name.find("meta_router.") != std::string_view::npos;
 }
 // state that a checkpoint of another routing mode lacks
 inline bool optional_tensor(std::string_view name) { return name.ends_with("router.multiplier"); }
 
 // Points a narrow parameter into the file, if that is possible.
 template <executor Exec, class T, class File>
-bool share_weight(Exec&, parameter_store<Exec, T>& store, const File& file, const std::string& stored, parameter<T>& p) {
+bool share_weight(Exec&, parameter_store<Exec, T>& store, const File& file, const std::string& stored,
+                  parameter<T>& p) {
     if constexpr (requires { requires Exec::reads_host_memory; }) {
         const tensor_entry& entry = file.at(stored);
         const auto owner = file.owner(stored);
         const std::byte* data = entry.data.data();
-        if (!owner || entry.dtype != dtype::bf16 || reinterpret_cast<std::uintptr_t>(data) % alignof(bfloat16) != 0) return false;
+        if (!owner || entry.dtype != dtype::bf16 || reinterpret_cast<std::uintptr_t>(data) % alignof(bfloat16) != 0)
+            return false;
         store.share(p, reinterpret_cast<const bfloat16*>(data), owner);
         return true;
     }
@@ -46,7 +49,7 @@ inline std::string name_list(const std::vector<std::string>& names) {
 struct weight_selection {
     std::function<bool(std::string_view)> holds = [](std::string_view) { return true; };
     std::function<std::string(const std::string&)> stored_as = [](const std::string& name) { return name; };
-    bool only = true;   // other tensors in the file are an error
+    bool only = true;  // other tensors in the file are an error
 
     static weight_selection prefixed(const std::string& prefix) {
         weight_selection w;
@@ -68,7 +71,8 @@ void load_weights(Exec& ex, parameter_store<Exec, T>& store, const File& file, c
         if (!file.contains(stored)) {
             if (!detail::optional_tensor(name)) missing.push_back(stored);
         } else if (file.at(stored).shape != p->shape) {
-            shapes.push_back(stored + " (expected " + detail::shape_list(p->shape) + ", found " + detail::shape_list(file.at(stored).shape) + ")");
+            shapes.push_back(stored + " (expected " + detail::shape_list(p->shape) + ", found " +
+                             detail::shape_list(file.at(stored).shape) + ")");
         }
     }
     if (which.only)
@@ -76,7 +80,9 @@ void load_weights(Exec& ex, parameter_store<Exec, T>& store, const File& file, c
             if (!wanted.count(name) && !detail::redundant_tensor(name)) unexpected.push_back(in_quotes(name));
     std::string problem;
     const auto say = [&](const char* what, const std::vector<std::string>& names) {
-        if (!names.empty()) problem += (problem.empty() ? "" : "; ") + std::to_string(names.size()) + " " + what + ": " + detail::name_list(names);
+        if (!names.empty())
+            problem += (problem.empty() ? "" : "; ") + std::to_string(names.size()) + " " + what + ": " +
+                       detail::name_list(names);
     };
     say("missing", missing);
     say("unexpected", unexpected);
@@ -103,8 +109,8 @@ void load_weights(Exec& ex, parameter_store<Exec, T>& store, const File& file, c
 
 // Adds the selected parameters to a writer. It refers to `hold`, which must live until it has written.
 template <executor Exec, class T>
-void add_weights(Exec& ex, const parameter_store<Exec, T>& store, safetensors_writer& writer, std::vector<std::vector<statistic<T>>>& hold,
-                 const weight_selection& which = {}) {
+void add_weights(Exec& ex, const parameter_store<Exec, T>& store, safetensors_writer& writer,
+                 std::vector<std::vector<statistic<T>>>& hold, const weight_selection& which = {}) {
     for (const auto& [name, p] : store.named()) {
         if (!which.holds(name)) continue;
         hold.push_back(to_host(ex, *p));

@@ -47,8 +47,9 @@ struct linear {
                        matrix_view<T> dL_dx, write mode) {
         if (dL_dx.data) linear_backward_input(p.ex, dL_dy, weight.matrix().slice(first, count), dL_dx, mode);
         if (weight.grad.data)
-            linear_backward_weight(p.ex, dL_dy, x, weight.grad.slice(first, count),
-                                   bias.grad.data ? bias.grad_vector().slice(first, count) : out_vector<statistic<T>>{});
+            linear_backward_weight(
+                p.ex, dL_dy, x, weight.grad.slice(first, count),
+                bias.grad.data ? bias.grad_vector().slice(first, count) : out_vector<statistic<T>>{});
         if (adapter && adapter_on) adapter->backward(p, first, dL_dy, x, dL_dx);
     }
 

@@ -65,7 +65,8 @@ vector_view<statistic<T>> entropy_of(pass<Exec, T>& p, const_matrix<T> x, dct_no
 // backward takes dL_dweight (not called for combine::select) and adds to dL_dx.
 template <class Router, class Exec, class T>
 concept token_router = requires(Router& r, pass<Exec, T>& p, const_matrix<T> x, routing<T>& route, matrix_view<T> dL_dx,
-                                const_matrix<statistic<T>> dL_dweight, typename Router::saved& s, void (*visitor)(const std::string&, parameter<T>&)) {
+                                const_matrix<statistic<T>> dL_dweight, typename Router::saved& s,
+                                void (*visitor)(const std::string&, parameter<T>&)) {
     r.forward(p, x, route, s);
     r.backward(p, dL_dweight, dL_dx, s);
     r.visit_parameters(visitor, std::string{});
@@ -223,8 +224,8 @@ struct learned_gate {
         if (options.mode == routing_mode::budget && n > 0)
             add_constant(p.ex, dL_ds.columns(K - 1, 1), p.loss_weight * s.pressure / static_cast<double>(n));
         auto dL_dentropy = p.statistics(n);
-        token_gate_backward(p.ex, dL_ds, s.s, s.x, s.entropy, weight.matrix(), dL_dx, dL_dentropy, p.gradient_of(weight),
-                            p.gradient_vector_of(bias));
+        token_gate_backward(p.ex, dL_ds, s.s, s.x, s.entropy, weight.matrix(), dL_dx, dL_dentropy,
+                            p.gradient_of(weight), p.gradient_vector_of(bias));
         spectral_entropy_backward(p.ex, dL_dentropy, s.x, config.dct_norm, dL_dx);
     }
 

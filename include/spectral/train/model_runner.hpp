@@ -26,8 +26,10 @@ public:
 
     // `for_training` makes room for gradients; moments are made at the first update
     model_runner(std::unique_ptr<Exec> ex, const config_type& config, bool for_training)
-        : ex_(std::move(ex)), model_(*ex_, config, for_training ? spectral::gradients::trainable : spectral::gradients::none),
-          facts_(facts_of(config)), for_training_(for_training) {}
+        : ex_(std::move(ex)),
+          model_(*ex_, config, for_training ? spectral::gradients::trainable : spectral::gradients::none),
+          facts_(facts_of(config)),
+          for_training_(for_training) {}
 
     const model_facts& facts() const override { return facts_; }
     std::string executor_name() const override { return Exec::name; }
@@ -76,7 +78,8 @@ public:
     }
     void start_decoding(index sequences, index capacity) override {
         capacity = std::min(capacity, facts_.longest);
-        if (static_cast<index>(state_.length.size()) == sequences && state_.capacity == capacity) return state_.restart(*ex_);
+        if (static_cast<index>(state_.length.size()) == sequences && state_.capacity == capacity)
+            return state_.restart(*ex_);
         state_ = model_.stack.make_decode_state(*ex_, sequences, capacity);
     }
     std::vector<float> decode(std::span<const row_index> ids, std::span<const index> lengths) override {
@@ -108,17 +111,21 @@ public:
     // moments are kept as one tensor each, in the order and padding of the parameters' block
     void load_optimizer(const safetensors_file& file) override {
         auto& o = optimizer();
-        for (auto [name, moments] : {std::pair{"first_moments", &o.first_moments()}, std::pair{"second_moments", &o.second_moments()}})
+        for (auto [name, moments] :
+             {std::pair{"first_moments", &o.first_moments()}, std::pair{"second_moments", &o.second_moments()}})
             moments->assign(file.read<statistic<T>>(name));
-        check(file.at("steps").size() == 1, file.name(), "tensor \"steps\": expected one number, found ", file.at("steps").size());
+        check(file.at("steps").size() == 1, file.name(), "tensor \"steps\": expected one number, found ",
+              file.at("steps").size());
         o.steps() = file.read<std::int64_t>("steps")[0];
         const auto learnt = objective_state();
         if (learnt.empty()) return;
         const auto values = file.read<double>("objective");
-        check_equal(values.size(), learnt.size(), file.name(), "tensor \"objective\": numbers that the objective learns");
+        check_equal(values.size(), learnt.size(), file.name(),
+                    "tensor \"objective\": numbers that the objective learns");
         for (std::size_t i = 0; i < learnt.size(); ++i) *learnt[i] = values[i];
     }
-    void save_optimizer(const std::filesystem::path& file, const std::map<std::string, std::string>& metadata) override {
+    void save_optimizer(const std::filesystem::path& file,
+                        const std::map<std::string, std::string>& metadata) override {
         auto& o = optimizer();
         const auto m = o.first_moments().to_host(), v = o.second_moments().to_host();
         const std::vector<std::int64_t> steps{o.steps()};
@@ -148,8 +155,10 @@ protected:
 private:
     // numbers that a training objective learns besides the parameters
     std::vector<std::shared_ptr<double>> objective_state() const {
-        if constexpr (requires { model_.stack.objective; }) return model_.stack.objective.state;
-        else return {};
+        if constexpr (requires { model_.stack.objective; })
+            return model_.stack.objective.state;
+        else
+            return {};
     }
     adamw<Exec, T>& optimizer() {
         check(for_training_, "runner", "made without gradients: it has no optimizer");

@@ -27,7 +27,7 @@ struct named_values {
 struct model_facts {
     std::string model_type;
     index vocabulary = 0, longest = 0;  // tokens; tokens of a sequence
-    bool classifies = false;            // a classifier alone: no next token
+    bool classifies = false;  // a classifier alone: no next token
 };
 
 // What a model with skip gates and adapters offers besides.
@@ -35,12 +35,12 @@ class layer_route_controls {
 public:
     virtual ~layer_route_controls() = default;
     virtual const layer_route_model& config() const = 0;
-    virtual void set_objective(gate_objective objective) = 0;     // of training
+    virtual void set_objective(gate_objective objective) = 0;  // of training
     virtual void use_adapters(bool on) = 0;
-    virtual void force_open(std::vector<char> blocks) = 0;        // evaluation: by block; empty: the gates decide
-    virtual gate_values gates() const = 0;                        // of the last pass
-    virtual std::vector<double> open_shares() const = 0;          // of the generation: open blocks / blocks, by sequence
-    virtual void merge_adapters() = 0;                            // into the weights, for good
+    virtual void force_open(std::vector<char> blocks) = 0;  // evaluation: by block; empty: the gates decide
+    virtual gate_values gates() const = 0;  // of the last pass
+    virtual std::vector<double> open_shares() const = 0;  // of the generation: open blocks / blocks, by sequence
+    virtual void merge_adapters() = 0;  // into the weights, for good
 };
 
 class runner {
@@ -48,45 +48,48 @@ public:
     virtual ~runner() = default;
 
     virtual const model_facts& facts() const = 0;
-    virtual const chiar_config* chiar() const { return nullptr; }          // of a CHIAR model
-    virtual layer_route_controls* layer_route() { return nullptr; }        // of a Qwen2 model
+    virtual const chiar_config* chiar() const { return nullptr; }  // of a CHIAR model
+    virtual layer_route_controls* layer_route() { return nullptr; }  // of a Qwen2 model
     virtual std::string executor_name() const = 0;
     virtual std::string scalar_name() const = 0;
-    virtual mac_counts executed_macs(const route_trace& trace, index head_rows) const = 0;              // report/work.hpp
+    virtual mac_counts executed_macs(const route_trace& trace, index head_rows) const = 0;  // report/work.hpp
     virtual mac_counts dense_macs(const std::vector<index>& lengths, index head_rows) const = 0;
 
-    virtual void initialize(std::uint64_t seed) = 0;                           // every parameter from its initializer
-    virtual void initialize_trainable(std::uint64_t seed) = 0;                 // adapters and gates over a loaded backbone
-    virtual void set_dropout(std::uint64_t seed, std::uint64_t step) = 0;      // names the masks of the next batches
-    virtual batch_result train(const batch& b, double weight) = 0;             // loss and gradients, added
-    virtual double update(const adamw_options& options, double max_norm) = 0;  // one AdamW step; zeroes gradients; returns their norm
+    virtual void initialize(std::uint64_t seed) = 0;  // every parameter from its initializer
+    virtual void initialize_trainable(std::uint64_t seed) = 0;  // adapters and gates over a loaded backbone
+    virtual void set_dropout(std::uint64_t seed, std::uint64_t step) = 0;  // names the masks of the next batches
+    virtual batch_result train(const batch& b, double weight) = 0;  // loss and gradients, added
+    virtual double update(const adamw_options& options,
+                          double max_norm) = 0;  // one AdamW step; zeroes gradients; returns their norm
     virtual batch_result evaluate(const batch& b) = 0;
     virtual void zero_gradients() = 0;
-    virtual bool weights_are_finite() = 0;                                     // of those that train
+    virtual bool weights_are_finite() = 0;  // of those that train
     virtual std::vector<named_values> gradients() = 0;
 
-    virtual named_values logits(std::span<const row_index> ids, index batch_size) = 0;   // (B, T, V) or (B, classes)
+    virtual named_values logits(std::span<const row_index> ids, index batch_size) = 0;  // (B, T, V) or (B, classes)
     virtual void start_decoding(index sequences, index capacity) = 0;
-    virtual std::vector<float> decode(std::span<const row_index> ids, std::span<const index> lengths) = 0;   // (S, V)
+    virtual std::vector<float> decode(std::span<const row_index> ids, std::span<const index> lengths) = 0;  // (S, V)
     // the next `count` tokens, the most likely each time, of sequences whose length is 1; none: the runner does not choose
     virtual std::vector<row_index> choose(std::span<const row_index> ids, std::span<const index> lengths, index count,
                                           index known) = 0;
-    virtual std::vector<double> embedding_entropy(std::span<const row_index> ids) = 0;   // of a CHIAR model
-    virtual void set_trace(route_trace* trace) = 0;                            // null: record nothing
+    virtual std::vector<double> embedding_entropy(std::span<const row_index> ids) = 0;  // of a CHIAR model
+    virtual void set_trace(route_trace* trace) = 0;  // null: record nothing
 
-    virtual model_files files() const = 0;                                     // what save_model writes
+    virtual model_files files() const = 0;  // what save_model writes
     virtual void load_weights(const weight_files& files, const weight_selection& which = {}) = 0;
     virtual void save_weights(const std::filesystem::path& file, const std::map<std::string, std::string>& metadata,
                               const weight_selection& which = {}) = 0;
     virtual void load_optimizer(const safetensors_file& file) = 0;
-    virtual void save_optimizer(const std::filesystem::path& file, const std::map<std::string, std::string>& metadata) = 0;
+    virtual void save_optimizer(const std::filesystem::path& file,
+                                const std::map<std::string, std::string>& metadata) = 0;
 
-    virtual std::size_t allocations() const = 0;    // of the executor since it was made
-    virtual std::size_t memory_bytes() const = 0;   // of the activations' arena
+    virtual std::size_t allocations() const = 0;  // of the executor since it was made
+    virtual std::size_t memory_bytes() const = 0;  // of the activations' arena
 };
 
 // The model's files into a directory that exists, and back: configuration files are not read.
-inline void save_model(runner& r, const std::filesystem::path& directory, const std::map<std::string, std::string>& metadata) {
+inline void save_model(runner& r, const std::filesystem::path& directory,
+                       const std::map<std::string, std::string>& metadata) {
     const model_files files = r.files();
     for (const auto& [name, text] : files.texts) write_file_atomically(directory / name, text);
     for (const auto& part : files.parts) r.save_weights(directory / part.file, metadata, part.which);

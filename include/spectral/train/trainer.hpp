@@ -155,7 +155,8 @@ private:
                 std::snprintf(figure, sizeof figure, "loss %.4f, accuracy %.2f %%", e.loss(), 100 * e.accuracy());
             } else {
                 line["perplexity"] = perplexity(e.nats, e.targets);
-                std::snprintf(figure, sizeof figure, "loss %.4f, perplexity %.2f", e.loss(), perplexity(e.nats, e.targets));
+                std::snprintf(figure, sizeof figure, "loss %.4f, perplexity %.2f", e.loss(),
+                              perplexity(e.nats, e.targets));
             }
             line["targets"] = e.targets;
             add_work(line, e, r_.chiar());
@@ -213,8 +214,8 @@ private:
 }  // namespace detail
 
 // Trains from the start or from the last checkpoint, evaluates, saves, and writes metrics.jsonl.
-inline training_end train(runner& r, const std::function<batch(index)>& batch_at, const std::vector<evaluation_set>& sets,
-                          const training_options& o, std::ostream& out) {
+inline training_end train(runner& r, const std::function<batch(index)>& batch_at,
+                          const std::vector<evaluation_set>& sets, const training_options& o, std::ostream& out) {
     return detail::training_run(r, batch_at, sets, o, out).run();
 }
 

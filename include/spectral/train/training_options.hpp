@@ -18,14 +18,14 @@ struct training_options {
     adamw_options optimizer;
     double clip = 1.0;
     std::uint64_t seed = 0;
-    index evaluate_every = 0, save_every = 0, log_every = 10, keep = 2;   // 0: only at the end
-    bool overfit_one_batch = false, resume = false, quiet = false, plain = false;   // plain: no line drawn anew
-    std::filesystem::path run;            // directory of checkpoints and metrics.jsonl
-    std::filesystem::path tokenizer;      // copied into checkpoints; may be empty
-    std::filesystem::path tensorboard;    // directory of event files; empty: none
+    index evaluate_every = 0, save_every = 0, log_every = 10, keep = 2;  // 0: only at the end
+    bool overfit_one_batch = false, resume = false, quiet = false, plain = false;  // plain: no line drawn anew
+    std::filesystem::path run;  // directory of checkpoints and metrics.jsonl
+    std::filesystem::path tokenizer;  // copied into checkpoints; may be empty
+    std::filesystem::path tensorboard;  // directory of event files; empty: none
     std::filesystem::path start_weights;  // safetensors to start from; empty: from the initialisers
-    bool keep_frozen = false;             // frozen weights are loaded already: only the others start from initialisers
-    nlohmann::json more_identity = nlohmann::json::object();   // further options that a continuation must agree in
+    bool keep_frozen = false;  // frozen weights are loaded already: only the others start from initialisers
+    nlohmann::json more_identity = nlohmann::json::object();  // further options that a continuation must agree in
 
     // Refuses numbers that no training can use.
     void validate() const {
@@ -45,10 +45,18 @@ struct training_options {
 
     // what must agree between a run and its continuation
     nlohmann::json identity() const {
-        nlohmann::json json{{"accumulation", accumulation}, {"learning_rate", schedule.peak}, {"last_learning_rate", schedule.last},
-                {"warmup", schedule.warmup}, {"steps", steps}, {"decay", static_cast<int>(schedule.decay)},
-                {"beta1", optimizer.beta1}, {"beta2", optimizer.beta2}, {"weight_decay", optimizer.weight_decay},
-                {"clip", clip}, {"seed", seed}, {"overfit_one_batch", overfit_one_batch}};
+        nlohmann::json json{{"accumulation", accumulation},
+                            {"learning_rate", schedule.peak},
+                            {"last_learning_rate", schedule.last},
+                            {"warmup", schedule.warmup},
+                            {"steps", steps},
+                            {"decay", static_cast<int>(schedule.decay)},
+                            {"beta1", optimizer.beta1},
+                            {"beta2", optimizer.beta2},
+                            {"weight_decay", optimizer.weight_decay},
+                            {"clip", clip},
+                            {"seed", seed},
+                            {"overfit_one_batch", overfit_one_batch}};
         json.update(more_identity);
         return json;
     }

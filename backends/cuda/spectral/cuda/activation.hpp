@@ -22,7 +22,9 @@ template <class T>
 __device__ inline pair_of<compute<T>> normal_cdf_and_density(compute<T> x) {
     if constexpr (std::is_same_v<T, bfloat16>) {
         const float e = __expf(-0.5f * x * x), t = __frcp_rn(1.0f + 0.3275911f * 0.70710678f * fabsf(x));
-        const float tail = 0.5f * e * t * (0.254829592f + t * (-0.284496736f + t * (1.421413741f + t * (-1.453152027f + t * 1.061405429f))));
+        const float tail =
+            0.5f * e * t *
+            (0.254829592f + t * (-0.284496736f + t * (1.421413741f + t * (-1.453152027f + t * 1.061405429f))));
         return {x < 0 ? tail : 1.0f - tail, 0.39894228040143267794f * e};
     } else {
         return {normal_cdf(x), normal_density(x)};
@@ -34,8 +36,9 @@ __device__ inline pair_of<compute<T>> normal_cdf_and_density(compute<T> x) {
 template <class T>
 void gelu_forward_kernel(executor& ex, const_matrix<T> x, matrix_view<T> y) {
     using A = detail::compute<T>;
-    detail::map_elements<T>(ex, "gelu_forward", {x}, {y},
-                            [=] __device__(const A* in, A* out) { out[0] = in[0] * detail::normal_cdf_and_density<T>(in[0]).a; });
+    detail::map_elements<T>(ex, "gelu_forward", {x}, {y}, [=] __device__(const A* in, A* out) {
+        out[0] = in[0] * detail::normal_cdf_and_density<T>(in[0]).a;
+    });
 }
 
 template <class T>
@@ -58,11 +61,12 @@ template <class T>
 void silu_gate_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> gate, const_matrix<T> up,
                                matrix_view<T> dL_dgate, matrix_view<T> dL_dup) {
     using A = detail::compute<T>;
-    detail::map_elements<T>(ex, "silu_gate_backward", {dL_dy, gate, up}, {dL_dgate, dL_dup}, [=] __device__(const A* in, A* out) {
-        const A dy = in[0], g = in[1], u = in[2], s = detail::sigmoid(g);
-        out[0] = dy * u * s * (1 + g * (1 - s));
-        out[1] = dy * g * s;
-    });
+    detail::map_elements<T>(ex, "silu_gate_backward", {dL_dy, gate, up}, {dL_dgate, dL_dup},
+                            [=] __device__(const A* in, A* out) {
+                                const A dy = in[0], g = in[1], u = in[2], s = detail::sigmoid(g);
+                                out[0] = dy * u * s * (1 + g * (1 - s));
+                                out[1] = dy * g * s;
+                            });
 }
 
 }  // namespace spectral::cuda

@@ -15,8 +15,8 @@ namespace detail {
 // Z: type of the logits, T: of the gradient; V values of Z to an access. One block a row; the largest logit and the sum of
 // exponentials are kept together, so that the row is read once before it is written.
 template <int V, class Z, class T>
-__global__ void cross_entropy_rows(index rows, index width, rows_of<const Z> logits, const row_index* target, compute<T>* loss,
-                                   compute<T> dL_dloss, rows_of<T> dL_dlogits) {
+__global__ void cross_entropy_rows(index rows, index width, rows_of<const Z> logits, const row_index* target,
+                                   compute<T>* loss, compute<T> dL_dloss, rows_of<T> dL_dlogits) {
     using A = compute<T>;
     for (index n = blockIdx.x; n < rows; n += gridDim.x) {
         const Z* z = logits(n);
@@ -32,18 +32,20 @@ __global__ void cross_entropy_rows(index rows, index width, rows_of<const Z> log
             A value[V];
             load<V>(z + v, value);
 #pragma unroll
-            for (int i = 1; i < V; ++i) value[i] = v + i < width ? value[i] : -INFINITY;   // behind the last column, see below
+            for (int i = 1; i < V; ++i)
+                value[i] = v + i < width ? value[i] : -INFINITY;  // behind the last column, see below
             A most = value[0];
 #pragma unroll
             for (int i = 1; i < V; ++i) most = greater{}(most, value[i]);
-            if (!(most <= largest)) total *= exp(largest - most), largest = most;   // also where it is NaN
+            if (!(most <= largest)) total *= exp(largest - most), largest = most;  // also where it is NaN
 #pragma unroll
-            for (int i = 0; i < V; ++i) total += value[i] == -INFINITY ? A(0) : exp(value[i] - largest);   // -inf − -inf would be NaN
+            for (int i = 0; i < V; ++i)
+                total += value[i] == -INFINITY ? A(0) : exp(value[i] - largest);  // -inf − -inf would be NaN
         }
         const A most = block_reduce(largest, greater{});
         total = block_reduce(total == 0 ? A(0) : total * exp(largest - most));
         const A chosen = widen(z[t]);
-        __syncthreads();   // everyone has read the chosen logit before its place is written
+        __syncthreads();  // everyone has read the chosen logit before its place is written
         if (threadIdx.x == 0) loss[n] = most + log(total) - chosen;
         if (!dL_dlogits.data) continue;
         const A scale = dL_dloss / total;
@@ -58,8 +60,8 @@ __global__ void cross_entropy_rows(index rows, index width, rows_of<const Z> log
 }
 
 template <class Z, class T>
-void cross_entropy_of(executor& ex, view<const Z, 2> logits, const_vector<row_index> target, vector_view<statistic<T>> loss, double dL_dloss,
-                      matrix_view<T> dL_dlogits, bool padded = false) {
+void cross_entropy_of(executor& ex, view<const Z, 2> logits, const_vector<row_index> target,
+                      vector_view<statistic<T>> loss, double dL_dloss, matrix_view<T> dL_dlogits, bool padded = false) {
     if (logits.empty()) return;
     // padded: rows go on to a multiple of 16 values, so packs may reach behind the last column
     const auto whole = [&](auto m) {
@@ -67,7 +69,8 @@ void cross_entropy_of(executor& ex, view<const Z, 2> logits, const_vector<row_in
         return m;
     };
     with_packs<Z>(takes_packs(whole(logits)) && takes_packs(whole(dL_dlogits)), [&](auto v) {
-        launch(ex, "cross_entropy", blocks_for(ex, logits.rows()), logits.width() > 4096 ? 512 : threads_for(divide_up(logits.width(), v())), 0,
+        launch(ex, "cross_entropy", blocks_for(ex, logits.rows()),
+               logits.width() > 4096 ? 512 : threads_for(divide_up(logits.width(), v())), 0,
                cross_entropy_rows<v(), Z, T>, logits.rows(), logits.width(), rows_in(logits), target.data, loss.data,
                static_cast<compute<T>>(dL_dloss), rows_in(dL_dlogits));
     });
@@ -82,24 +85,28 @@ inline index rows_of_logits(index rows, index row_bytes) {
 }  // namespace detail
 
 template <class T>
-void cross_entropy_kernel(executor& ex, view<const T, 2> logits, const_vector<row_index> target, vector_view<statistic<T>> loss,
-                          double dL_dloss, out_matrix<T> dL_dlogits) {
+void cross_entropy_kernel(executor& ex, view<const T, 2> logits, const_vector<row_index> target,
+                          vector_view<statistic<T>> loss, double dL_dloss, out_matrix<T> dL_dlogits) {
     detail::cross_entropy_of<T, T>(ex, logits, target, loss, dL_dloss, dL_dlogits);
 }
 
 template <class T>
 void linear_cross_entropy_kernel(executor& ex, view<const T, 2> x, const_matrix<T> w, const_vector<row_index> target,
-                                 vector_view<statistic<T>> loss, double dL_dloss, out_matrix<T> dL_dx, out_matrix<statistic<T>> dL_dw) {
+                                 vector_view<statistic<T>> loss, double dL_dloss, out_matrix<T> dL_dx,
+                                 out_matrix<statistic<T>> dL_dw) {
     using A = detail::compute<T>;
-    const index V = w.rows(), N = x.rows(), stride = detail::divide_up(V, 16) * 16;   // aligned rows: an unaligned head is 8 times slower
+    const index V = w.rows(), N = x.rows(),
+                stride = detail::divide_up(V, 16) * 16;  // aligned rows: an unaligned head is 8 times slower
     const index block = detail::rows_of_logits(N, stride * static_cast<index>(sizeof(A)));
     const bool backward = dL_dx.data || dL_dw.data;
     arena_scope scratch(ex);
     const auto padded = [&](auto matrix) { return matrix.columns(0, V); };
     auto logits = padded(ex.memory().template matrix<A>(block, stride));
     matrix_view<T> gradient;
-    if constexpr (std::is_same_v<A, T>) gradient = logits;   // in place
-    else if (backward) gradient = padded(ex.memory().template matrix<T>(block, stride));
+    if constexpr (std::is_same_v<A, T>)
+        gradient = logits;  // in place
+    else if (backward)
+        gradient = padded(ex.memory().template matrix<T>(block, stride));
     for (index first = 0; first < N; first += block) {
         const index count = std::min(block, N - first);
         const auto rows = x.slice(first, count);
@@ -115,8 +122,9 @@ void linear_cross_entropy_kernel(executor& ex, view<const T, 2> x, const_matrix<
 // a weight kept as bfloat16 while the model computes in another type: the same blocks, each product widening it
 template <class T>
     requires(!std::is_same_v<T, bfloat16>)
-void linear_cross_entropy_kernel(executor& ex, view<const T, 2> x, view<const bfloat16, 2> w, const_vector<row_index> target,
-                                 vector_view<statistic<T>> loss, double dL_dloss, out_matrix<T> dL_dx, out_matrix<statistic<T>> dL_dw) {
+void linear_cross_entropy_kernel(executor& ex, view<const T, 2> x, view<const bfloat16, 2> w,
+                                 const_vector<row_index> target, vector_view<statistic<T>> loss, double dL_dloss,
+                                 out_matrix<T> dL_dx, out_matrix<statistic<T>> dL_dw) {
     const index V = w.rows(), N = x.rows(), stride = detail::divide_up(V, 16) * 16;
     const index block = detail::rows_of_logits(N, stride * static_cast<index>(sizeof(T)));
     arena_scope scratch(ex);

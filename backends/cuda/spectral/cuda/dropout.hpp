@@ -19,7 +19,7 @@ __global__ void dropout_elements(index rows, index width, rows_of<const T> x, st
     for (index b = index{blockIdx.x} * blockDim.x + threadIdx.x; b < blocks; b += index{gridDim.x} * blockDim.x) {
         const philox_words words = philox(draw.key, draw.stream, static_cast<std::uint64_t>(b));
         index n = 4 * b / width, c = 4 * b - n * width;
-        if constexpr (Packs) {   // rows are whole numbers of blocks
+        if constexpr (Packs) {  // rows are whole numbers of blocks
             A v[4];
             load<4>(x(n) + c, v);
 #pragma unroll
@@ -44,13 +44,14 @@ void dropout_kernel(executor& ex, const_matrix<T> x, double p, random_stream dra
     const auto scale = static_cast<detail::compute<T>>(1 / (1 - p));
     const std::uint32_t threshold = probability_threshold(p);
     const unsigned blocks = detail::blocks_for(ex, detail::divide_up(x.size(), 4), 256);
-    const auto whole_blocks = [](const auto& v) {   // rows that begin with a block, four values to an access
+    const auto whole_blocks = [](const auto& v) {  // rows that begin with a block, four values to an access
         return v.width() % 4 == 0 && (v.row_stride % 4 == 0 || v.rows() <= 1) &&
                reinterpret_cast<std::uintptr_t>(v.data) % (4 * sizeof(T)) == 0;
     };
-    const auto kernel = whole_blocks(x) && whole_blocks(y) ? detail::dropout_elements<true, T> : detail::dropout_elements<false, T>;
-    detail::launch(ex, "dropout", blocks, 256, 0, kernel, x.rows(), x.width(), detail::rows_in(x), threshold, scale, draw,
-                   detail::rows_in(y));
+    const auto kernel =
+        whole_blocks(x) && whole_blocks(y) ? detail::dropout_elements<true, T> : detail::dropout_elements<false, T>;
+    detail::launch(ex, "dropout", blocks, 256, 0, kernel, x.rows(), x.width(), detail::rows_in(x), threshold, scale,
+                   draw, detail::rows_in(y));
 }
 
 }  // namespace spectral::cuda

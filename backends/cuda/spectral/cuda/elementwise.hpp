@@ -10,7 +10,8 @@ template <class T>
 void add_kernel(executor& ex, const_matrix<T> x, double a, matrix_view<T> y) {
     using A = detail::compute<T>;
     const A factor = static_cast<A>(a);
-    detail::map_elements<T>(ex, "add", {x, y}, {y}, [=] __device__(const A* in, A* out) { out[0] = in[1] + factor * in[0]; });
+    detail::map_elements<T>(ex, "add", {x, y}, {y},
+                            [=] __device__(const A* in, A* out) { out[0] = in[1] + factor * in[0]; });
 }
 
 template <class T>
@@ -23,7 +24,8 @@ template <class T>
 void add_constant_kernel(executor& ex, double a, matrix_view<T> y) {
     using A = detail::compute<T>;
     const A constant = static_cast<A>(a);
-    detail::map_elements<T>(ex, "add_constant", {y}, {y}, [=] __device__(const A* in, A* out) { out[0] = in[0] + constant; });
+    detail::map_elements<T>(ex, "add_constant", {y}, {y},
+                            [=] __device__(const A* in, A* out) { out[0] = in[0] + constant; });
 }
 
 template <class T>

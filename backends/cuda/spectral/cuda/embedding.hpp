@@ -14,7 +14,8 @@ namespace spectral::cuda {
 namespace detail {
 
 template <int V, class T>
-__global__ void gather_table_rows(index count, index width, const row_index* ids, rows_of<const T> table, rows_of<T> y, bool accumulate) {
+__global__ void gather_table_rows(index count, index width, const row_index* ids, rows_of<const T> table, rows_of<T> y,
+                                  bool accumulate) {
     using A = compute<T>;
     for (index n = index{blockIdx.x} * blockDim.y + threadIdx.y; n < count; n += index{gridDim.x} * blockDim.y) {
         const T* from = table(ids[n]);
@@ -33,12 +34,12 @@ __global__ void gather_table_rows(index count, index width, const row_index* ids
 }
 
 template <class T>
-__global__ void add_rows_by_id(index count, index width, const row_index* ids, const row_index* rows, rows_of<const T> dL_dy,
-                               rows_of<compute<T>> dL_dtable) {
+__global__ void add_rows_by_id(index count, index width, const row_index* ids, const row_index* rows,
+                               rows_of<const T> dL_dy, rows_of<compute<T>> dL_dtable) {
     using A = compute<T>;
     for (index first = blockIdx.x; first < count; first += gridDim.x) {
         const row_index id = ids[first];
-        if (first > 0 && ids[first - 1] == id) continue;   // another block begins this id
+        if (first > 0 && ids[first - 1] == id) continue;  // another block begins this id
         A* to = dL_dtable(id);
         for (index c = threadIdx.x; c < width; c += blockDim.x) {
             A sum = to[c];
@@ -51,22 +52,24 @@ __global__ void add_rows_by_id(index count, index width, const row_index* ids, c
 }  // namespace detail
 
 template <class T>
-void embedding_forward_kernel(executor& ex, const_vector<row_index> ids, const_matrix<T> table, matrix_view<T> y, write mode) {
+void embedding_forward_kernel(executor& ex, const_vector<row_index> ids, const_matrix<T> table, matrix_view<T> y,
+                              write mode) {
     if (y.empty()) return;
     detail::with_packs<T>(detail::takes_packs(table, y), [&](auto v) {
         unsigned x = 1;
         while (x < 128 && index{x} * v() < y.width()) x *= 2;
         const unsigned lines = 128 / x;
         detail::launch(ex, "embedding_forward", detail::blocks_for(ex, ids.size(), lines), dim3(x, lines), 0,
-                       detail::gather_table_rows<v(), T>, ids.size(), y.width(), ids.data, detail::rows_in(table), detail::rows_in(y),
-                       mode == write::accumulate);
+                       detail::gather_table_rows<v(), T>, ids.size(), y.width(), ids.data, detail::rows_in(table),
+                       detail::rows_in(y), mode == write::accumulate);
     });
 }
 
 // a table kept as bfloat16 while the model computes in another type
 template <class T>
     requires(!std::is_same_v<T, bfloat16>)
-void embedding_forward_kernel(executor& ex, const_vector<row_index> ids, view<const bfloat16, 2> table, matrix_view<T> y, write mode) {
+void embedding_forward_kernel(executor& ex, const_vector<row_index> ids, view<const bfloat16, 2> table,
+                              matrix_view<T> y, write mode) {
     const auto from = detail::rows_in(table);
     const auto to = detail::rows_in(y);
     const row_index* id = ids.data;
@@ -77,7 +80,8 @@ void embedding_forward_kernel(executor& ex, const_vector<row_index> ids, view<co
 }
 
 template <class T>
-void embedding_backward_kernel(executor& ex, const_vector<row_index> ids, view<const T, 2> dL_dy, matrix_view<statistic<T>> dL_dtable) {
+void embedding_backward_kernel(executor& ex, const_vector<row_index> ids, view<const T, 2> dL_dy,
+                               matrix_view<statistic<T>> dL_dtable) {
     if (dL_dy.empty()) return;
     arena_scope scratch(ex);
     const index n = ids.size();
@@ -85,12 +89,12 @@ void embedding_backward_kernel(executor& ex, const_vector<row_index> ids, view<c
          sorted_rows = ex.memory().template vector<row_index>(n);
     row_index* to = order.data;
     detail::for_each(ex, "embedding_backward", n, [=] __device__(index i) { to[i] = static_cast<row_index>(i); });
-    int bits = 1;   // of the largest id
+    int bits = 1;  // of the largest id
     while (bits < 31 && (index{1} << bits) < dL_dtable.rows()) ++bits;
     std::size_t bytes = 0;
     const auto sort = [&](void* temporary) {
-        detail::checked(cub::DeviceRadixSort::SortPairs(temporary, bytes, ids.data, sorted_ids.data, order.data, sorted_rows.data,
-                                                        static_cast<int>(n), 0, bits, ex.stream()),
+        detail::checked(cub::DeviceRadixSort::SortPairs(temporary, bytes, ids.data, sorted_ids.data, order.data,
+                                                        sorted_rows.data, static_cast<int>(n), 0, bits, ex.stream()),
                         "embedding_backward");
     };
     sort(nullptr);

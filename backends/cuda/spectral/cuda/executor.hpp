@@ -6,10 +6,11 @@
 // matrix product of every shape, the tables of every transform.
 #pragma once
 #if !defined(__CUDACC__)
-#error "spectral: <spectral/cuda.hpp> holds CUDA kernels: compile this file as CUDA, with nvcc --extended-lambda --expt-relaxed-constexpr (CMake: set_source_files_properties(file.cpp PROPERTIES LANGUAGE CUDA) and link spectral::cuda)"
+#error \
+    "spectral: <spectral/cuda.hpp> holds CUDA kernels: compile this file as CUDA, with nvcc --extended-lambda --expt-relaxed-constexpr (CMake: set_source_files_properties(file.cpp PROPERTIES LANGUAGE CUDA) and link spectral::cuda)"
 #endif
-#include <spectral/core/rows.hpp>
 #include <spectral/core/recording.hpp>
+#include <spectral/core/rows.hpp>
 #include <spectral/cuda/detail/status.hpp>
 
 #include <deque>
@@ -24,24 +25,26 @@ namespace spectral::cuda {
 // Which device, its memory, and whether TF32 may be used.
 struct executor_options {
     int device = 0;
-    std::size_t arena_bytes = 0;   // reserved at construction; 0: the first step of a shape asks for what it needs
-    bool overlap = true;           // kernels of a decoding step start before the one before them ends (sm_90 and later)
-    bool read_ahead = true;        // ... and bring weights that come later into the second level cache
-    bool tf32 = false;             // float matrix products on tensor cores, which read 10 fraction bits of 23
-    bool tune = false;             // matrix products: time what cuBLASLt proposes, once for a class of shapes, and keep the fastest
-    bool timings = false;          // time_by_operator(): events around every kernel, which then start a little later
+    std::size_t arena_bytes = 0;  // reserved at construction; 0: the first step of a shape asks for what it needs
+    bool overlap = true;  // kernels of a decoding step start before the one before them ends (sm_90 and later)
+    bool read_ahead = true;  // ... and bring weights that come later into the second level cache
+    bool tf32 = false;  // float matrix products on tensor cores, which read 10 fraction bits of 23
+    bool tune =
+        false;  // matrix products: time what cuBLASLt proposes, once for a class of shapes, and keep the fastest
+    bool timings = false;  // time_by_operator(): events around every kernel, which then start a little later
 };
 
 namespace detail {
 
-template <int>   // a template, so that the header may be included anywhere
+template <int>  // a template, so that the header may be included anywhere
 __global__ void probe_kernel() {}
 
 // Events around everything that an operator queues, added up by its name when asked.
 class operator_timings {
 public:
     ~operator_timings() {
-        for (const auto& s : spans_) noted(cudaEventDestroy(s.begin), "cudaEventDestroy"), noted(cudaEventDestroy(s.end), "cudaEventDestroy");
+        for (const auto& s : spans_)
+            noted(cudaEventDestroy(s.begin), "cudaEventDestroy"), noted(cudaEventDestroy(s.end), "cudaEventDestroy");
     }
     void begin(const char* what, cudaStream_t stream) {
         if (used_ == spans_.size()) {
@@ -113,12 +116,14 @@ public:
         (void)cudaDriverGetVersion(&driver);
         (void)cudaRuntimeGetVersion(&runtime);
         // without any driver the runtime calls it insufficient too, and its version is 0
-        check(found != cudaErrorInsufficientDriver || driver == 0, name, "the driver is too old: it supports CUDA ", version(driver),
-              ", this program was built with ", version(runtime), ": update the driver or build with an older toolkit");
+        check(found != cudaErrorInsufficientDriver || driver == 0, name, "the driver is too old: it supports CUDA ",
+              version(driver), ", this program was built with ", version(runtime),
+              ": update the driver or build with an older toolkit");
         check(found == cudaSuccess && devices > 0, name, "no CUDA device was found (",
-              driver == 0 ? std::string("no driver is installed") : detail::text(found), "): use --executor cpu or a machine with an NVIDIA GPU");
-        check(options.device >= 0 && options.device < devices, name, "there is no device ", options.device, ": this machine has ",
-              devices, ", numbered from 0");
+              driver == 0 ? std::string("no driver is installed") : detail::text(found),
+              "): use --executor cpu or a machine with an NVIDIA GPU");
+        check(options.device >= 0 && options.device < devices, name, "there is no device ", options.device,
+              ": this machine has ", devices, ", numbered from 0");
         detail::checked(cudaSetDevice(options.device), "cudaSetDevice");
         cudaDeviceProp about{};
         detail::checked(cudaGetDeviceProperties(&about, options.device), "cudaGetDeviceProperties");
@@ -129,8 +134,8 @@ public:
         cudaFuncAttributes probe{};
         const cudaError_t built_for_it = cudaFuncGetAttributes(&probe, detail::probe_kernel<0>);
         (void)cudaGetLastError();
-        check(built_for_it == cudaSuccess, name, "this program holds no code for ", device_name_, " (sm_", architecture_,
-              "): build with -DCMAKE_CUDA_ARCHITECTURES=", architecture_);
+        check(built_for_it == cudaSuccess, name, "this program holds no code for ", device_name_, " (sm_",
+              architecture_, "): build with -DCMAKE_CUDA_ARCHITECTURES=", architecture_);
         detail::checked(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
         memory_ = std::make_unique<arena<executor>>(*this);
         if (options.timings) timings_ = std::make_unique<detail::operator_timings>();
@@ -161,7 +166,7 @@ public:
         return p;
     }
     void deallocate(void* p, std::size_t) noexcept {
-        if (p) detail::noted(cudaFree(p), "cudaFree");   // waits for the device, so nothing can still be using p
+        if (p) detail::noted(cudaFree(p), "cudaFree");  // waits for the device, so nothing can still be using p
     }
     // `from` may be changed as soon as this returns: ordinary (pageable) memory is staged before the call comes back
     void copy_from_host(void* to, const void* from, std::size_t bytes) {
@@ -169,11 +174,13 @@ public:
             const auto* values = static_cast<const std::byte*>(from);
             from = recording_->copied_.emplace_back(values, values + bytes).data();
         }
-        if (bytes) detail::checked(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_), "copy to the device");
+        if (bytes)
+            detail::checked(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_), "copy to the device");
     }
     void copy_to_host(void* to, const void* from, std::size_t bytes) {
         check(!recording_, name, "work that the host waits for cannot be recorded");
-        if (bytes) detail::checked(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_), "copy from the device");
+        if (bytes)
+            detail::checked(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_), "copy from the device");
         synchronize();
     }
     void fill_bytes(void* p, int byte, std::size_t bytes) {
@@ -212,27 +219,30 @@ public:
     cudaStream_t stream() const { return stream_; }
     const executor_options& options() const { return options_; }
     const std::string& device_name() const { return device_name_; }
-    int architecture() const { return architecture_; }         // 90 for sm_90
+    int architecture() const { return architecture_; }  // 90 for sm_90
     int multiprocessors() const { return multiprocessors_; }
-    std::size_t shared_limit() const { return shared_limit_; } // bytes of shared memory one block may have
+    std::size_t shared_limit() const { return shared_limit_; }  // bytes of shared memory one block may have
     int threads() const { return 1; }
-    std::size_t allocations() const { return allocations_; }   // calls of allocate since construction
+    std::size_t allocations() const { return allocations_; }  // calls of allocate since construction
 
     // Counts on their way to the host: the copy is queued, and receiving waits for it alone, not for what was queued since.
     count_ticket send_counts(const row_index* from, int count) {
-        check(count <= sent_counts::most, name, "at most ", sent_counts::most, " counts are sent at once, found ", count);
-        if (recording_) return {};   // a recorded step asks for no count
+        check(count <= sent_counts::most, name, "at most ", sent_counts::most, " counts are sent at once, found ",
+              count);
+        if (recording_) return {};  // a recorded step asks for no count
         if (!sent_) sent_ = std::make_unique<sent_counts>();
         auto& s = sent_->slot[static_cast<std::size_t>(++sent_->last % sent_counts::slots)];
         s.number = sent_->last;
-        detail::checked(cudaMemcpyAsync(s.values, from, static_cast<std::size_t>(count) * sizeof *from, cudaMemcpyDeviceToHost, stream_), "counts to the host");
+        detail::checked(cudaMemcpyAsync(s.values, from, static_cast<std::size_t>(count) * sizeof *from,
+                                        cudaMemcpyDeviceToHost, stream_),
+                        "counts to the host");
         detail::checked(cudaEventRecord(s.arrived, stream_), "cudaEventRecord");
         return {s.number, 0};
     }
     bool receive_count(count_ticket t, row_index& count) {
         if (t.number < 0 || !sent_) return false;
         auto& s = sent_->slot[static_cast<std::size_t>(t.number % sent_counts::slots)];
-        if (s.number != t.number) return false;   // long ago: its place was used again
+        if (s.number != t.number) return false;  // long ago: its place was used again
         detail::checked(cudaEventSynchronize(s.arrived), "the work queued on the device");
         count = s.values[t.which];
         return true;
@@ -268,11 +278,12 @@ private:
             row_index* values = nullptr;
             cudaEvent_t arrived = nullptr;
         } slot[slots];
-        row_index* memory = nullptr;   // pinned: copies to other memory would wait
+        row_index* memory = nullptr;  // pinned: copies to other memory would wait
         std::int64_t last = 0;
 
         sent_counts() {
-            detail::checked(cudaMallocHost(reinterpret_cast<void**>(&memory), slots * most * sizeof *memory), "cudaMallocHost");
+            detail::checked(cudaMallocHost(reinterpret_cast<void**>(&memory), slots * most * sizeof *memory),
+                            "cudaMallocHost");
             for (int i = 0; i < slots; ++i) {
                 slot[i].values = memory + i * most;
                 detail::checked(cudaEventCreateWithFlags(&slot[i].arrived, cudaEventDisableTiming), "cudaEventCreate");
@@ -284,7 +295,8 @@ private:
             if (memory) detail::noted(cudaFreeHost(memory), "cudaFreeHost");
         }
     };
-    template <class Kept> static inline const char type_tag = 0;
+    template <class Kept>
+    static inline const char type_tag = 0;
     static std::string version(int v) { return spectral::detail::join(v / 1000, '.', v % 1000 / 10); }
 
     executor_options options_;
@@ -292,7 +304,7 @@ private:
     int architecture_ = 0, multiprocessors_ = 0;
     std::size_t shared_limit_ = 0, allocations_ = 0;
     cudaStream_t stream_ = nullptr;
-    recording* recording_ = nullptr;   // while work is recorded
+    recording* recording_ = nullptr;  // while work is recorded
     std::unique_ptr<arena<executor>> memory_;
     std::unique_ptr<sent_counts> sent_;
     std::unique_ptr<detail::operator_timings> timings_;

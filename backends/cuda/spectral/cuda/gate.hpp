@@ -44,35 +44,40 @@ __global__ void row_sum_kernel(index rows, index width, F f, Finish finish) {
 
 template <class A, class F, class Finish>
 void row_sums(executor& ex, const char* what, index rows, index width, F f, Finish finish) {
-    if (rows > 0) launch(ex, what, blocks_for(ex, rows, 8), 256, 0, row_sum_kernel<A, F, Finish>, rows, width, f, finish);
+    if (rows > 0)
+        launch(ex, what, blocks_for(ex, rows, 8), 256, 0, row_sum_kernel<A, F, Finish>, rows, width, f, finish);
 }
 
 // which pooled row a row belongs to
 struct pooled_row_of {
     pool_scope scope;
     const row_index* sequence;
-    __device__ index operator()(index n) const { return scope == pool_scope::batch ? 0 : scope == pool_scope::sequence ? index{sequence[n]} : n; }
+    __device__ index operator()(index n) const {
+        return scope == pool_scope::batch ? 0 : scope == pool_scope::sequence ? index{sequence[n]} : n;
+    }
 };
 
 }  // namespace detail
 
 template <class T>
-void token_gate_forward_kernel(executor& ex, view<const T, 2> x, const_vector<statistic<T>> entropy, const_matrix<T> w, const_vector<T> b,
-                               matrix_view<statistic<T>> s) {
+void token_gate_forward_kernel(executor& ex, view<const T, 2> x, const_vector<statistic<T>> entropy, const_matrix<T> w,
+                               const_vector<T> b, matrix_view<statistic<T>> s) {
     if (x.rows() == 0) return;
-    detail::launch(ex, "token_gate_forward", detail::blocks_for(ex, x.rows(), 8), 256, 0, detail::token_gate_rows<T>, x.rows(), x.width(),
-                   static_cast<int>(s.width()), detail::rows_in(x), entropy.data, detail::rows_in(w), b.data, detail::rows_in(s));
+    detail::launch(ex, "token_gate_forward", detail::blocks_for(ex, x.rows(), 8), 256, 0, detail::token_gate_rows<T>,
+                   x.rows(), x.width(), static_cast<int>(s.width()), detail::rows_in(x), entropy.data,
+                   detail::rows_in(w), b.data, detail::rows_in(s));
 }
 
 template <class T>
-void token_gate_backward_kernel(executor& ex, const_matrix<statistic<T>> dL_ds, const_matrix<statistic<T>> s, const_matrix<T> x, const_vector<statistic<T>> entropy,
-                                const_matrix<T> w, matrix_view<T> dL_dx, out_vector<statistic<T>> dL_dentropy, matrix_view<statistic<T>> dL_dw,
-                                out_vector<statistic<T>> dL_db) {
+void token_gate_backward_kernel(executor& ex, const_matrix<statistic<T>> dL_ds, const_matrix<statistic<T>> s,
+                                const_matrix<T> x, const_vector<statistic<T>> entropy, const_matrix<T> w,
+                                matrix_view<T> dL_dx, out_vector<statistic<T>> dL_dentropy,
+                                matrix_view<statistic<T>> dL_dw, out_vector<statistic<T>> dL_db) {
     using A = detail::compute<T>;
     const index N = x.rows(), d = x.width();
     const int K = static_cast<int>(s.width());
     arena_scope scratch(ex);
-    auto slopes = ex.memory().template matrix<A>(N, K);   // dL_dz
+    auto slopes = ex.memory().template matrix<A>(N, K);  // dL_dz
     const auto gradient = detail::rows_in(dL_ds), share = detail::rows_in(s);
     const auto in = detail::rows_in(x), weight = detail::rows_in(w);
     const auto dx = detail::rows_in(dL_dx);
@@ -94,19 +99,18 @@ void token_gate_backward_kernel(executor& ex, const_matrix<statistic<T>> dL_ds, 
         for (int o = 0; o < K; ++o) sum += dz[n * K + o] * detail::widen(weight(o)[c]);
         dx(n)[c] = detail::narrow<T>(sum);
     });
-    for (int o = 0; o < K; ++o)   // columns: d features, the entropy, the bias
+    for (int o = 0; o < K; ++o)  // columns: d features, the entropy, the bias
         detail::column_sums<1, A>(
             ex, "token_gate_backward", N, d + 2,
             [=] __device__(index n, index c, A(&sum)[1]) {
                 sum[0] += dz[n * K + o] * (c < d ? detail::widen(in(n)[c]) : c == d ? H[n] : A(1));
             },
-            [=] __device__(index c, const A(&total)[1]) {
-                (c <= d ? dw(o)[c] : db[o]) += total[0];
-            });
+            [=] __device__(index c, const A(&total)[1]) { (c <= d ? dw(o)[c] : db[o]) += total[0]; });
 }
 
 template <class T>
-void sigmoid_gate_forward_kernel(executor& ex, view<const T, 2> pooled, const_matrix<T> u, const_vector<T> b, vector_view<statistic<T>> gate) {
+void sigmoid_gate_forward_kernel(executor& ex, view<const T, 2> pooled, const_matrix<T> u, const_vector<T> b,
+                                 vector_view<statistic<T>> gate) {
     using A = detail::compute<T>;
     const auto in = detail::rows_in(pooled);
     const T *weight = u.data, *bias = b.data;
@@ -118,8 +122,9 @@ void sigmoid_gate_forward_kernel(executor& ex, view<const T, 2> pooled, const_ma
 }
 
 template <class T>
-void sigmoid_gate_backward_kernel(executor& ex, const_vector<statistic<T>> dL_dgate, const_vector<statistic<T>> gate, const_matrix<T> pooled,
-                                  const_matrix<T> u, matrix_view<T> dL_dpooled, matrix_view<statistic<T>> dL_du, out_vector<statistic<T>> dL_db) {
+void sigmoid_gate_backward_kernel(executor& ex, const_vector<statistic<T>> dL_dgate, const_vector<statistic<T>> gate,
+                                  const_matrix<T> pooled, const_matrix<T> u, matrix_view<T> dL_dpooled,
+                                  matrix_view<statistic<T>> dL_du, out_vector<statistic<T>> dL_db) {
     using A = detail::compute<T>;
     const index d = pooled.width();
     const auto in = detail::rows_in(pooled);
@@ -131,16 +136,15 @@ void sigmoid_gate_backward_kernel(executor& ex, const_vector<statistic<T>> dL_dg
     detail::column_sums<1, A>(
         ex, "sigmoid_gate_backward", gate.size(), d + 1,
         [=] __device__(index g, index c, A(&sum)[1]) { sum[0] += slope(g) * (c < d ? detail::widen(in(g)[c]) : A(1)); },
-        [=] __device__(index c, const A(&total)[1]) {
-            (c < d ? du[c] : db[0]) += total[0];
-        });
-    detail::for_each_element(ex, "sigmoid_gate_backward", gate.size(), d,
-                             [=] __device__(index g, index c) { out(g)[c] = detail::narrow<T>(slope(g) * detail::widen(weight[c])); });
+        [=] __device__(index c, const A(&total)[1]) { (c < d ? du[c] : db[0]) += total[0]; });
+    detail::for_each_element(ex, "sigmoid_gate_backward", gate.size(), d, [=] __device__(index g, index c) {
+        out(g)[c] = detail::narrow<T>(slope(g) * detail::widen(weight[c]));
+    });
 }
 
 template <class T>
-void blend_forward_kernel(executor& ex, const_matrix<T> a, const_matrix<T> x, const_vector<statistic<T>> gate, const row_map& map,
-                          pool_scope scope, matrix_view<T> y) {
+void blend_forward_kernel(executor& ex, const_matrix<T> a, const_matrix<T> x, const_vector<statistic<T>> gate,
+                          const row_map& map, pool_scope scope, matrix_view<T> y) {
     using A = detail::compute<T>;
     const auto left = detail::rows_in(a), right = detail::rows_in(x);
     const auto out = detail::rows_in(y);
@@ -154,8 +158,9 @@ void blend_forward_kernel(executor& ex, const_matrix<T> a, const_matrix<T> x, co
 
 // One number a row first; then a gate's rows are added by one block, in double.
 template <class T>
-void blend_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> a, const_matrix<T> x, const_vector<statistic<T>> gate,
-                           const row_map& map, pool_scope scope, matrix_view<T> dL_da, matrix_view<T> dL_dx, out_vector<statistic<T>> dL_dgate) {
+void blend_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> a, const_matrix<T> x,
+                           const_vector<statistic<T>> gate, const row_map& map, pool_scope scope, matrix_view<T> dL_da,
+                           matrix_view<T> dL_dx, out_vector<statistic<T>> dL_dgate) {
     using A = detail::compute<T>;
     const index N = x.rows();
     arena_scope scratch(ex);
@@ -178,7 +183,7 @@ void blend_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> 
         [=] __device__(index n, A sum) { part[n] = sum; });
     const row_index *begin = map.begin.data, *end = map.end.data;
     detail::row_sums<double>(
-        ex, "blend_backward", gate.size(), 32,   // a warp a gate: lane c takes every 32nd row
+        ex, "blend_backward", gate.size(), 32,  // a warp a gate: lane c takes every 32nd row
         [=] __device__(index g, index lane) {
             const index first = scope == pool_scope::batch ? 0 : scope == pool_scope::sequence ? index{begin[g]} : g;
             const index last = scope == pool_scope::batch ? N : scope == pool_scope::sequence ? index{end[g]} : g + 1;
@@ -233,28 +238,32 @@ void pick_columns_forward_kernel(executor& ex, const_matrix<T> s, const_vector<r
     const auto share = detail::rows_in(s);
     const auto out = detail::rows_in(picked);
     const row_index* chosen = op.data;
-    detail::for_each(ex, "pick_columns_forward", s.rows(), [=] __device__(index n) { out(n)[0] = share(n)[chosen[n]]; });
+    detail::for_each(ex, "pick_columns_forward", s.rows(),
+                     [=] __device__(index n) { out(n)[0] = share(n)[chosen[n]]; });
 }
 
 template <class T>
-void pick_columns_backward_kernel(executor& ex, const_matrix<T> dL_dpicked, const_vector<row_index> op, matrix_view<T> dL_ds) {
+void pick_columns_backward_kernel(executor& ex, const_matrix<T> dL_dpicked, const_vector<row_index> op,
+                                  matrix_view<T> dL_ds) {
     const auto in = detail::rows_in(dL_dpicked);
     const auto out = detail::rows_in(dL_ds);
     const row_index* chosen = op.data;
-    detail::for_each_element(ex, "pick_columns_backward", dL_ds.rows(), dL_ds.width(), [=] __device__(index n, index o) {
-        out(n)[o] = o == chosen[n] ? in(n)[0] : detail::narrow<T>(0);
-    });
+    detail::for_each_element(
+        ex, "pick_columns_backward", dL_ds.rows(), dL_ds.width(),
+        [=] __device__(index n, index o) { out(n)[o] = o == chosen[n] ? in(n)[0] : detail::narrow<T>(0); });
 }
 
 template <class T>
 void one_hot_rows_kernel(executor& ex, const_vector<row_index> op, matrix_view<T> y) {
     const auto out = detail::rows_in(y);
     const row_index* chosen = op.data;
-    detail::for_each_element(ex, "one_hot_rows", y.rows(), y.width(),
-                             [=] __device__(index n, index o) { out(n)[o] = detail::narrow<T>(o == chosen[n] ? 1 : 0); });
+    detail::for_each_element(ex, "one_hot_rows", y.rows(), y.width(), [=] __device__(index n, index o) {
+        out(n)[o] = detail::narrow<T>(o == chosen[n] ? 1 : 0);
+    });
 }
 
-inline void random_rows_kernel(executor& ex, const_vector<row_index> position, random_stream draw, double share, vector_view<row_index> op) {
+inline void random_rows_kernel(executor& ex, const_vector<row_index> position, random_stream draw, double share,
+                               vector_view<row_index> op) {
     const std::uint32_t threshold = probability_threshold(share);
     const bool always = share >= 1;
     const row_index* at = position.data;
@@ -265,7 +274,8 @@ inline void random_rows_kernel(executor& ex, const_vector<row_index> position, r
 }
 
 template <class T>
-void threshold_rows_kernel(executor& ex, vector_view<T> value, std::span<const double> ascending, vector_view<row_index> op) {
+void threshold_rows_kernel(executor& ex, vector_view<T> value, std::span<const double> ascending,
+                           vector_view<row_index> op) {
     double limits[3] = {};
     std::copy(ascending.begin(), ascending.end(), limits);
     const double first = limits[0], second = limits[1], third = limits[2];

@@ -11,7 +11,8 @@ template <class T>
 void kv_append_kernel(executor& ex, const_matrix<T> k, const_matrix<T> v, const row_map& map, kv_cache<T> cache) {
     const auto from_k = detail::rows_in(k), from_v = detail::rows_in(v);
     const auto to_k = detail::rows_in(cache.k), to_v = detail::rows_in(cache.v);
-    const row_index *begin = map.begin.data, *last = map.end.data, *position = map.position.data, *sequence = map.sequence.data;
+    const row_index *begin = map.begin.data, *last = map.end.data, *position = map.position.data,
+                    *sequence = map.sequence.data;
     row_index *end = cache.end.data, *at = cache.position.data;
     detail::for_each_element(ex, "kv_append", map.rows(), k.width(), [=] __device__(index n, index c) {
         const row_index s = sequence[n];

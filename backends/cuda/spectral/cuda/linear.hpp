@@ -9,10 +9,12 @@ namespace spectral::cuda {
 
 // The bias is cuBLASLt's epilogue in float and bfloat16; in double, where it has none, a pass of its own.
 template <class T>
-void linear_forward_kernel(executor& ex, const_matrix<T> x, const_matrix<T> w, const_vector<T> b, matrix_view<T> y, write mode) {
+void linear_forward_kernel(executor& ex, const_matrix<T> x, const_matrix<T> w, const_vector<T> b, matrix_view<T> y,
+                           write mode) {
     if (y.empty()) return;
     constexpr bool epilogue = !std::is_same_v<T, double>;
-    detail::gemm<T>(ex, "linear_forward", {x}, {w, true}, 1, mode == write::accumulate ? 1 : 0, y, epilogue ? b.data : nullptr);
+    detail::gemm<T>(ex, "linear_forward", {x}, {w, true}, 1, mode == write::accumulate ? 1 : 0, y,
+                    epilogue ? b.data : nullptr);
     if (epilogue || !b.data) return;
     const auto out = detail::rows_in(y);
     const T* bias = b.data;
@@ -22,18 +24,21 @@ void linear_forward_kernel(executor& ex, const_matrix<T> x, const_matrix<T> w, c
 }
 
 template <class T>
-void linear_backward_input_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> w, matrix_view<T> dL_dx, write mode) {
+void linear_backward_input_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> w, matrix_view<T> dL_dx,
+                                  write mode) {
     detail::gemm<T>(ex, "linear_backward_input", {dL_dy}, {w}, 1, mode == write::accumulate ? 1 : 0, dL_dx);
 }
 
 template <class T>
-void linear_backward_weight_kernel(executor& ex, view<const T, 2> dL_dy, const_matrix<T> x, matrix_view<statistic<T>> dL_dw, out_vector<statistic<T>> dL_db) {
+void linear_backward_weight_kernel(executor& ex, view<const T, 2> dL_dy, const_matrix<T> x,
+                                   matrix_view<statistic<T>> dL_dw, out_vector<statistic<T>> dL_db) {
     using A = detail::compute<T>;
     if (x.rows() == 0) return;
     detail::gemm<T, A>(ex, "linear_backward_weight", {dL_dy, true}, {x}, 1, 1, dL_dw);
     if (!dL_db.data) return;
     A* db = dL_db.data;
-    detail::matrix_column_sums<T>(ex, "linear_backward_weight", dL_dy, [=] __device__(index o, const A(&total)[1]) { db[o] += total[0]; });
+    detail::matrix_column_sums<T>(ex, "linear_backward_weight", dL_dy,
+                                  [=] __device__(index o, const A(&total)[1]) { db[o] += total[0]; });
 }
 
 // ---- a weight kept as bfloat16 while the model computes in another type: widened a part at a time ----------------------
@@ -45,7 +50,8 @@ template <class T>
 void widen_rows(executor& ex, const char* what, view<const bfloat16, 2> w, matrix_view<T> out) {
     const auto from = rows_in(w);
     const auto to = rows_in(out);
-    for_each_element(ex, what, w.rows(), w.width(), [=] __device__(index n, index c) { to(n)[c] = static_cast<T>(widen(from(n)[c])); });
+    for_each_element(ex, what, w.rows(), w.width(),
+                     [=] __device__(index n, index c) { to(n)[c] = static_cast<T>(widen(from(n)[c])); });
 }
 
 // f(first, count, rows [first, first + count) of w in T): at most 64 MB of them exist at a time
@@ -66,7 +72,8 @@ void for_widened_rows(executor& ex, const char* what, view<const bfloat16, 2> w,
 
 template <class T>
     requires(!std::is_same_v<T, bfloat16>)
-void linear_forward_kernel(executor& ex, const_matrix<T> x, view<const bfloat16, 2> w, const_vector<T> b, matrix_view<T> y, write mode) {
+void linear_forward_kernel(executor& ex, const_matrix<T> x, view<const bfloat16, 2> w, const_vector<T> b,
+                           matrix_view<T> y, write mode) {
     if (w.width() == 0) return linear_forward_kernel<T>(ex, x, view<const T, 2>(nullptr, w.shape), b, y, mode);
     detail::for_widened_rows<T>(ex, "linear_forward", w, [&](index first, index count, view<const T, 2> rows) {
         linear_forward_kernel<T>(ex, x, rows, b.data ? b.slice(first, count) : b, y.columns(first, count), mode);
@@ -75,10 +82,13 @@ void linear_forward_kernel(executor& ex, const_matrix<T> x, view<const bfloat16,
 
 template <class T>
     requires(!std::is_same_v<T, bfloat16>)
-void linear_backward_input_kernel(executor& ex, const_matrix<T> dL_dy, view<const bfloat16, 2> w, matrix_view<T> dL_dx, write mode) {
-    if (w.rows() == 0) return linear_backward_input_kernel<T>(ex, dL_dy, view<const T, 2>(nullptr, w.shape), dL_dx, mode);
+void linear_backward_input_kernel(executor& ex, const_matrix<T> dL_dy, view<const bfloat16, 2> w, matrix_view<T> dL_dx,
+                                  write mode) {
+    if (w.rows() == 0)
+        return linear_backward_input_kernel<T>(ex, dL_dy, view<const T, 2>(nullptr, w.shape), dL_dx, mode);
     detail::for_widened_rows<T>(ex, "linear_backward_input", w, [&](index first, index count, view<const T, 2> rows) {
-        linear_backward_input_kernel<T>(ex, dL_dy.columns(first, count), rows, dL_dx, first == 0 ? mode : write::accumulate);
+        linear_backward_input_kernel<T>(ex, dL_dy.columns(first, count), rows, dL_dx,
+                                        first == 0 ? mode : write::accumulate);
     });
 }
 

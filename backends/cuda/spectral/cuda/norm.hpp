@@ -23,8 +23,9 @@ __device__ inline void each_pack(index width, F&& f) {
 
 // s = x (+ r, kept in s);  y = (s − mean) rstd γ + β, or s rstd γ
 template <norm_kind Kind, bool Residual, int V, int P, class T>
-__global__ void norm_forward_rows(index rows, index width, rows_of<const T> x, rows_of<const T> r, const T* gamma, const T* beta,
-                                  compute<T> eps, rows_of<T> s, rows_of<T> y, compute<T>* mean, compute<T>* rstd) {
+__global__ void norm_forward_rows(index rows, index width, rows_of<const T> x, rows_of<const T> r, const T* gamma,
+                                  const T* beta, compute<T> eps, rows_of<T> s, rows_of<T> y, compute<T>* mean,
+                                  compute<T>* rstd) {
     using A = compute<T>;
     for (index n = blockIdx.x; n < rows; n += gridDim.x) {
         A a[P][V] = {};
@@ -35,7 +36,7 @@ __global__ void norm_forward_rows(index rows, index width, rows_of<const T> x, r
                 A b[V];
                 load<V>(r(n) + c, b);
 #pragma unroll
-                for (int i = 0; i < V; ++i) a[p][i] = widen(narrow<T>(a[p][i] + b[i]));   // what backward will read
+                for (int i = 0; i < V; ++i) a[p][i] = widen(narrow<T>(a[p][i] + b[i]));  // what backward will read
                 store<V>(s(n) + c, a[p]);
             }
 #pragma unroll
@@ -71,7 +72,8 @@ __global__ void norm_forward_rows(index rows, index width, rows_of<const T> x, r
 // rows, if asked for. dL_ds may be the memory of dL_dy.
 template <norm_kind Kind, int V, int P, class T>
 __global__ void norm_backward_rows(index rows, index width, rows_of<const T> dL_dy, rows_of<const T> s, const T* gamma,
-                                   const compute<T>* mean, const compute<T>* rstd, rows_of<T> dL_ds, bool accumulate, compute<T>* parts) {
+                                   const compute<T>* mean, const compute<T>* rstd, rows_of<T> dL_ds, bool accumulate,
+                                   compute<T>* parts) {
     using A = compute<T>;
     A dgamma[P][V] = {}, dbeta[P][V] = {};
     for (index n = blockIdx.x; n < rows; n += gridDim.x) {
@@ -94,7 +96,8 @@ __global__ void norm_backward_rows(index rows, index width, rows_of<const T> dL_
             }
         });
         const pair_of<A> sums = block_reduce(pair_of<A>{sum_g, sum_gs}, plus{});
-        const A mean_g = Kind == norm_kind::layer ? sums.a / static_cast<A>(width) : A(0), mean_gs = sums.b / static_cast<A>(width);
+        const A mean_g = Kind == norm_kind::layer ? sums.a / static_cast<A>(width) : A(0),
+                mean_gs = sums.b / static_cast<A>(width);
         each_pack<V, P>(width, [&](int p, index c) {
             A before[V] = {};
             if (accumulate) load<V>(dL_ds(n) + c, before);
@@ -121,9 +124,13 @@ template <class T, class F>
 void with_row_in_block(const char* what, bool packs, index width, F&& f) {
     with_packs<T>(packs, [&](auto v) {
         const index units = divide_up(width, v());
-        const auto threads = [&](int each) { return static_cast<unsigned>(divide_up(divide_up(units, each), 32) * 32); };
-        if (units <= 512) f(v, std::integral_constant<int, 1>{}, std::max(threads(1), 32u));
-        else if (units <= 2048) f(v, std::integral_constant<int, 4>{}, threads(4));
+        const auto threads = [&](int each) {
+            return static_cast<unsigned>(divide_up(divide_up(units, each), 32) * 32);
+        };
+        if (units <= 512)
+            f(v, std::integral_constant<int, 1>{}, std::max(threads(1), 32u));
+        else if (units <= 2048)
+            f(v, std::integral_constant<int, 4>{}, threads(4));
         else {
             check(units <= 16384, what, "rows of up to ", 16384 * v(), " values are supported on cuda, found ", width);
             f(v, std::integral_constant<int, 16>{}, threads(16));
@@ -132,17 +139,20 @@ void with_row_in_block(const char* what, bool packs, index width, F&& f) {
 }
 
 template <norm_kind Kind, bool Residual, class T>
-void norm_forward(executor& ex, const char* what, const_matrix<T> x, const_matrix<T> r, const T* gamma, const T* beta, double eps,
-                  matrix_view<T> s, matrix_view<T> y, compute<T>* mean, compute<T>* rstd) {
+void norm_forward(executor& ex, const char* what, const_matrix<T> x, const_matrix<T> r, const T* gamma, const T* beta,
+                  double eps, matrix_view<T> s, matrix_view<T> y, compute<T>* mean, compute<T>* rstd) {
     if (x.rows() == 0) return;
-    with_row_in_block<T>(what, takes_packs(x, r, s, y) && vectors_take_packs(x.width(), gamma, beta), x.width(), [&](auto v, auto p, unsigned threads) {
-        launch(ex, what, blocks_for(ex, x.rows()), threads, 0, norm_forward_rows<Kind, Residual, v(), p(), T>, x.rows(), x.width(),
-               rows_in(x), rows_in(r), gamma, beta, static_cast<compute<T>>(eps), rows_in(s), rows_in(y), mean, rstd);
-    });
+    with_row_in_block<T>(what, takes_packs(x, r, s, y) && vectors_take_packs(x.width(), gamma, beta), x.width(),
+                         [&](auto v, auto p, unsigned threads) {
+                             launch(ex, what, blocks_for(ex, x.rows()), threads, 0,
+                                    norm_forward_rows<Kind, Residual, v(), p(), T>, x.rows(), x.width(), rows_in(x),
+                                    rows_in(r), gamma, beta, static_cast<compute<T>>(eps), rows_in(s), rows_in(y), mean,
+                                    rstd);
+                         });
 }
 
 template <class A>
-struct add_norm_gradients {   // a struct: nvcc takes no __device__ lambda inside a generic one
+struct add_norm_gradients {  // a struct: nvcc takes no __device__ lambda inside a generic one
     A *dL_dgamma, *dL_dbeta;
     __device__ void operator()(index c, const A (&total)[2]) const {
         dL_dgamma[c] += total[0];
@@ -151,20 +161,24 @@ struct add_norm_gradients {   // a struct: nvcc takes no __device__ lambda insid
 };
 
 template <norm_kind Kind, class T>
-void norm_backward(executor& ex, const char* what, const_matrix<T> dL_dy, const_matrix<T> s, const T* gamma, const compute<T>* mean,
-                   const compute<T>* rstd, matrix_view<T> dL_ds, compute<T>* dL_dgamma, compute<T>* dL_dbeta, write mode) {
+void norm_backward(executor& ex, const char* what, const_matrix<T> dL_dy, const_matrix<T> s, const T* gamma,
+                   const compute<T>* mean, const compute<T>* rstd, matrix_view<T> dL_ds, compute<T>* dL_dgamma,
+                   compute<T>* dL_dbeta, write mode) {
     using A = compute<T>;
     if (s.rows() == 0) return;
     const index width = s.width();
-    with_row_in_block<T>(what, takes_packs(dL_dy, s, dL_ds) && vectors_take_packs(width, gamma, gamma), width, [&](auto v, auto p, unsigned threads) {
-        const index blocks = std::min<index>(s.rows(), index{8} * ex.multiprocessors());
-        arena_scope scratch(ex);
-        A* parts = dL_dgamma ? ex.memory().template vector<A>(blocks * 2 * width).data : nullptr;
-        launch(ex, what, static_cast<unsigned>(blocks), threads, 0, norm_backward_rows<Kind, v(), p(), T>, s.rows(), width, rows_in(dL_dy),
-               rows_in(s), gamma, mean, rstd, rows_in(dL_ds), mode == write::accumulate, parts);
-        if (!parts) return;
-        column_totals<2, A>(ex, what, width, blocks, static_cast<const A*>(parts), add_norm_gradients<A>{dL_dgamma, dL_dbeta});
-    });
+    with_row_in_block<T>(what, takes_packs(dL_dy, s, dL_ds) && vectors_take_packs(width, gamma, gamma), width,
+                         [&](auto v, auto p, unsigned threads) {
+                             const index blocks = std::min<index>(s.rows(), index{8} * ex.multiprocessors());
+                             arena_scope scratch(ex);
+                             A* parts = dL_dgamma ? ex.memory().template vector<A>(blocks * 2 * width).data : nullptr;
+                             launch(ex, what, static_cast<unsigned>(blocks), threads, 0,
+                                    norm_backward_rows<Kind, v(), p(), T>, s.rows(), width, rows_in(dL_dy), rows_in(s),
+                                    gamma, mean, rstd, rows_in(dL_ds), mode == write::accumulate, parts);
+                             if (!parts) return;
+                             column_totals<2, A>(ex, what, width, blocks, static_cast<const A*>(parts),
+                                                 add_norm_gradients<A>{dL_dgamma, dL_dbeta});
+                         });
 }
 
 }  // namespace detail
@@ -172,36 +186,39 @@ void norm_backward(executor& ex, const char* what, const_matrix<T> dL_dy, const_
 template <class T>
 void layer_norm_forward_kernel(executor& ex, const_matrix<T> s, const_vector<T> gamma, const_vector<T> beta, double eps,
                                matrix_view<T> y, out_vector<statistic<T>> mean, out_vector<statistic<T>> rstd) {
-    detail::norm_forward<detail::norm_kind::layer, false, T>(ex, "layer_norm_forward", s, {}, gamma.data, beta.data, eps, {}, y, mean.data,
-                                                             rstd.data);
+    detail::norm_forward<detail::norm_kind::layer, false, T>(ex, "layer_norm_forward", s, {}, gamma.data, beta.data,
+                                                             eps, {}, y, mean.data, rstd.data);
 }
 
 template <class T>
 void layer_norm_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> s, const_vector<T> gamma,
-                                const_vector<statistic<T>> mean, const_vector<statistic<T>> rstd, matrix_view<T> dL_ds, out_vector<statistic<T>> dL_dgamma,
-                                out_vector<statistic<T>> dL_dbeta, write mode) {
-    detail::norm_backward<detail::norm_kind::layer, T>(ex, "layer_norm_backward", dL_dy, s, gamma.data, mean.data, rstd.data, dL_ds,
-                                                       dL_dgamma.data, dL_dbeta.data, mode);
+                                const_vector<statistic<T>> mean, const_vector<statistic<T>> rstd, matrix_view<T> dL_ds,
+                                out_vector<statistic<T>> dL_dgamma, out_vector<statistic<T>> dL_dbeta, write mode) {
+    detail::norm_backward<detail::norm_kind::layer, T>(ex, "layer_norm_backward", dL_dy, s, gamma.data, mean.data,
+                                                       rstd.data, dL_ds, dL_dgamma.data, dL_dbeta.data, mode);
 }
 
 template <class T>
 void add_layer_norm_forward_kernel(executor& ex, const_matrix<T> x, const_matrix<T> r, const_vector<T> gamma,
                                    const_vector<T> beta, double eps, matrix_view<T> s, matrix_view<T> y,
                                    out_vector<statistic<T>> mean, out_vector<statistic<T>> rstd) {
-    detail::norm_forward<detail::norm_kind::layer, true, T>(ex, "add_layer_norm_forward", x, r, gamma.data, beta.data, eps, s, y, mean.data,
-                                                            rstd.data);
+    detail::norm_forward<detail::norm_kind::layer, true, T>(ex, "add_layer_norm_forward", x, r, gamma.data, beta.data,
+                                                            eps, s, y, mean.data, rstd.data);
 }
 
 template <class T>
-void rms_norm_forward_kernel(executor& ex, const_matrix<T> s, const_vector<T> gamma, double eps, matrix_view<T> y, out_vector<statistic<T>> rstd) {
-    detail::norm_forward<detail::norm_kind::rms, false, T>(ex, "rms_norm_forward", s, {}, gamma.data, nullptr, eps, {}, y, nullptr, rstd.data);
+void rms_norm_forward_kernel(executor& ex, const_matrix<T> s, const_vector<T> gamma, double eps, matrix_view<T> y,
+                             out_vector<statistic<T>> rstd) {
+    detail::norm_forward<detail::norm_kind::rms, false, T>(ex, "rms_norm_forward", s, {}, gamma.data, nullptr, eps, {},
+                                                           y, nullptr, rstd.data);
 }
 
 template <class T>
 void rms_norm_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> s, const_vector<T> gamma,
-                              const_vector<statistic<T>> rstd, matrix_view<T> dL_ds, out_vector<statistic<T>> dL_dgamma, write mode) {
-    detail::norm_backward<detail::norm_kind::rms, T>(ex, "rms_norm_backward", dL_dy, s, gamma.data, nullptr, rstd.data, dL_ds,
-                                                     dL_dgamma.data, nullptr, mode);
+                              const_vector<statistic<T>> rstd, matrix_view<T> dL_ds, out_vector<statistic<T>> dL_dgamma,
+                              write mode) {
+    detail::norm_backward<detail::norm_kind::rms, T>(ex, "rms_norm_backward", dL_dy, s, gamma.data, nullptr, rstd.data,
+                                                     dL_ds, dL_dgamma.data, nullptr, mode);
 }
 
 }  // namespace spectral::cuda

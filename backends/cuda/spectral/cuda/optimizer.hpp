@@ -10,7 +10,7 @@ namespace spectral::cuda {
 
 namespace detail {
 
-inline constexpr index squares_each = 16384;   // values to a block: the norm is the same bits on every device
+inline constexpr index squares_each = 16384;  // values to a block: the norm is the same bits on every device
 
 template <class T>
 __global__ void square_parts(index count, const T* x, double* parts) {
@@ -38,9 +38,11 @@ struct adamw_constants {
 };
 
 template <int V, class T>
-__global__ void adamw_values(index count, T* w, const T* g, T* m, T* v, bfloat16* rounded, adamw_constants<T> c, clip_by_norm clip) {
+__global__ void adamw_values(index count, T* w, const T* g, T* m, T* v, bfloat16* rounded, adamw_constants<T> c,
+                             clip_by_norm clip) {
     const T factor = static_cast<T>(clip.factor());
-    for (index i = index{V} * (index{blockIdx.x} * blockDim.x + threadIdx.x); i < count; i += index{V} * gridDim.x * blockDim.x) {
+    for (index i = index{V} * (index{blockIdx.x} * blockDim.x + threadIdx.x); i < count;
+         i += index{V} * gridDim.x * blockDim.x) {
         T weight[V], gradient[V], mean[V], variance[V];
         load<V>(w + i, weight);
         load<V>(g + i, gradient);
@@ -74,24 +76,30 @@ void sum_of_squares_kernel(executor& ex, vector_view<T> x, out_vector<double> re
     auto sums = ex.memory().template vector<double>(parts);
     detail::launch(ex, "sum_of_squares", static_cast<unsigned>(parts), 256, 0, detail::square_parts<T>, x.size(),
                    static_cast<const T*>(x.data), sums.data);
-    detail::launch(ex, "sum_of_squares", 1, 256, 0, detail::sum_parts<0>, parts, static_cast<const double*>(sums.data), result.data);
+    detail::launch(ex, "sum_of_squares", 1, 256, 0, detail::sum_parts<0>, parts, static_cast<const double*>(sums.data),
+                   result.data);
 }
 
 // The constants are rounded once from double; the clip factor is computed where the norm lies.
 template <class T>
-void adamw_step_kernel(executor& ex, vector_view<T> w, const_vector<T> g, vector_view<T> m, vector_view<T> v, const adamw_options& o,
-                       index t, const clip_by_norm& clip, out_vector<bfloat16> rounded) {
+void adamw_step_kernel(executor& ex, vector_view<T> w, const_vector<T> g, vector_view<T> m, vector_view<T> v,
+                       const adamw_options& o, index t, const clip_by_norm& clip, out_vector<bfloat16> rounded) {
     const index n = w.size();
     if (n == 0) return;
-    const double correction1 = 1 - std::pow(o.beta1, static_cast<double>(t)), correction2 = 1 - std::pow(o.beta2, static_cast<double>(t));
-    const detail::adamw_constants<T> c{static_cast<T>(o.beta1), static_cast<T>(o.beta2), static_cast<T>(1 - o.beta1),
-                                       static_cast<T>(1 - o.beta2), static_cast<T>(1 - o.learning_rate * o.weight_decay),
-                                       static_cast<T>(o.learning_rate / correction1), static_cast<T>(1 / std::sqrt(correction2)),
+    const double correction1 = 1 - std::pow(o.beta1, static_cast<double>(t)),
+                 correction2 = 1 - std::pow(o.beta2, static_cast<double>(t));
+    const detail::adamw_constants<T> c{static_cast<T>(o.beta1),
+                                       static_cast<T>(o.beta2),
+                                       static_cast<T>(1 - o.beta1),
+                                       static_cast<T>(1 - o.beta2),
+                                       static_cast<T>(1 - o.learning_rate * o.weight_decay),
+                                       static_cast<T>(o.learning_rate / correction1),
+                                       static_cast<T>(1 / std::sqrt(correction2)),
                                        static_cast<T>(o.eps)};
     const bool packs = detail::takes_packs(w, g, m, v) && reinterpret_cast<std::uintptr_t>(rounded.data) % 16 == 0;
     detail::with_packs<T>(packs, [&](auto width) {
-        detail::launch(ex, "adamw_step", detail::blocks_for(ex, n, 256 * width()), 256, 0, detail::adamw_values<width(), T>, n, w.data, g.data,
-                       m.data, v.data, rounded.data, c, clip);
+        detail::launch(ex, "adamw_step", detail::blocks_for(ex, n, 256 * width()), 256, 0,
+                       detail::adamw_values<width(), T>, n, w.data, g.data, m.data, v.data, rounded.data, c, clip);
     });
 }
 

@@ -32,7 +32,7 @@ __global__ void partition_rows(index count, const row_index* op, rows_of<row_ind
     int earlier = 0, unused = 0, found = 0;
     for (index i = threadIdx.x; i < first; i += partition_threads) earlier += op[i] == mine;
     scan(memory).ExclusiveSum(earlier, unused, found);
-    __syncthreads();   // the next scan uses the same memory
+    __syncthreads();  // the next scan uses the same memory
     bool chosen[partition_each];
     int here = 0, before = 0, total = 0;
 #pragma unroll
@@ -47,8 +47,8 @@ __global__ void partition_rows(index count, const row_index* op, rows_of<row_ind
 
 // to[to_rows[i]] (= or +=) from[from_rows[i]], one row to a line of threads; of the first *counted, where that is given
 template <int V, class T>
-__global__ void move_rows(index count, const row_index* counted, index width, rows_of<const T> from, const row_index* from_rows, rows_of<T> to,
-                          const row_index* to_rows, bool accumulate) {
+__global__ void move_rows(index count, const row_index* counted, index width, rows_of<const T> from,
+                          const row_index* from_rows, rows_of<T> to, const row_index* to_rows, bool accumulate) {
     using A = compute<T>;
     if (counted) count = *counted;
     for (index i = index{blockIdx.x} * blockDim.y + threadIdx.y; i < count; i += index{gridDim.x} * blockDim.y) {
@@ -68,15 +68,15 @@ __global__ void move_rows(index count, const row_index* counted, index width, ro
 }
 
 template <class T>
-void move(executor& ex, const char* what, index count, const_matrix<T> from, const row_index* from_rows, matrix_view<T> to,
-          const row_index* to_rows, bool accumulate, const row_index* counted = nullptr) {
+void move(executor& ex, const char* what, index count, const_matrix<T> from, const row_index* from_rows,
+          matrix_view<T> to, const row_index* to_rows, bool accumulate, const row_index* counted = nullptr) {
     if (count == 0 || from.width() == 0) return;
     with_packs<T>(takes_packs(from, to), [&](auto v) {
         unsigned x = 1;
         while (x < 128 && index{x} * v() < from.width()) x *= 2;
         const unsigned lines = 128 / x;
-        launch(ex, what, blocks_for(ex, count, lines), dim3(x, lines), 0, move_rows<v(), T>, count, counted, from.width(), rows_in(from), from_rows,
-               rows_in(to), to_rows, accumulate);
+        launch(ex, what, blocks_for(ex, count, lines), dim3(x, lines), 0, move_rows<v(), T>, count, counted,
+               from.width(), rows_in(from), from_rows, rows_in(to), to_rows, accumulate);
     });
 }
 
@@ -85,18 +85,22 @@ __device__ inline index lower_bound(const row_index* values, index count, index 
     index first = 0;
     while (count > 0) {
         const index half = count / 2;
-        if (values[first + half] < limit) first += half + 1, count -= half + 1;
-        else count = half;
+        if (values[first + half] < limit)
+            first += half + 1, count -= half + 1;
+        else
+            count = half;
     }
     return first;
 }
 
 }  // namespace detail
 
-inline void partition_kernel(executor& ex, const_vector<row_index> op, matrix_view<row_index> rows, vector_view<row_index> counts) {
+inline void partition_kernel(executor& ex, const_vector<row_index> op, matrix_view<row_index> rows,
+                             vector_view<row_index> counts) {
     const auto parts = std::max<index>(detail::divide_up(op.size(), detail::partition_part), 1);
-    detail::launch(ex, "partition", dim3(static_cast<unsigned>(counts.size()), static_cast<unsigned>(parts)), detail::partition_threads, 0,
-                   detail::partition_rows<0>, op.size(), op.data, detail::rows_in(rows), counts.data);
+    detail::launch(ex, "partition", dim3(static_cast<unsigned>(counts.size()), static_cast<unsigned>(parts)),
+                   detail::partition_threads, 0, detail::partition_rows<0>, op.size(), op.data, detail::rows_in(rows),
+                   counts.data);
 }
 
 template <class T>
@@ -118,7 +122,8 @@ void copy_rows_kernel(executor& ex, const_matrix<T> x, const selection& rows, ma
 inline void select_rows_kernel(executor& ex, const row_map& map, const selection& rows, vector_view<row_index> offsets,
                                vector_view<row_index> position, vector_view<row_index> sequence) {
     const index n = position.size(), S = map.sequences();
-    const row_index *chosen = rows.rows, *begin = map.begin.data, *from_position = map.position.data, *from_sequence = map.sequence.data;
+    const row_index *chosen = rows.rows, *begin = map.begin.data, *from_position = map.position.data,
+                    *from_sequence = map.sequence.data;
     row_index *offset = offsets.data, *to_position = position.data, *to_sequence = sequence.data;
     detail::for_each(ex, "select_rows", S + 1, [=] __device__(index s) {
         offset[s] = static_cast<row_index>(s == S ? n : detail::lower_bound(chosen, n, begin[s]));

@@ -17,7 +17,8 @@ inline constexpr index running_chunk = 64;
 //   sum(n) = value(n, c) + (starts(n) ? start(n, c) : sum of the row before);   emit(n, c, sum)
 // First the sum of every chunk, then what enters each, then the rows.
 template <bool Backward, class Starts, class Start, class Value, class Emit>
-void running_sums(executor& ex, const char* what, index rows, index width, Starts starts, Start start, Value value, Emit emit) {
+void running_sums(executor& ex, const char* what, index rows, index width, Starts starts, Start start, Value value,
+                  Emit emit) {
     const index chunks = divide_up(rows, running_chunk);
     if (rows == 0 || width == 0) return;
     arena_scope scratch(ex);
@@ -58,8 +59,8 @@ void running_sums(executor& ex, const char* what, index rows, index width, Start
 }  // namespace detail
 
 template <class T>
-void mean_pool_forward_kernel(executor& ex, const_matrix<T> x, const row_map& map, pool_scope scope, matrix_view<T> pooled,
-                              out_matrix<statistic<T>> history) {
+void mean_pool_forward_kernel(executor& ex, const_matrix<T> x, const row_map& map, pool_scope scope,
+                              matrix_view<T> pooled, out_matrix<statistic<T>> history) {
     using A = detail::compute<T>;
     const auto in = detail::rows_in(x);
     const auto out = detail::rows_in(pooled);
@@ -70,9 +71,12 @@ void mean_pool_forward_kernel(executor& ex, const_matrix<T> x, const row_map& ma
         return detail::column_sums<1, double>(
             ex, "mean_pool_forward", N, x.width(),
             [=] __device__(index n, index c, double(&sum)[1]) { sum[0] += detail::widen(in(n)[c]); },
-            [=] __device__(index c, const double(&total)[1]) { out(0)[c] = detail::narrow<T>(static_cast<A>(total[0] * share)); });
+            [=] __device__(index c, const double(&total)[1]) {
+                out(0)[c] = detail::narrow<T>(static_cast<A>(total[0] * share));
+            });
     }
-    const row_index *begin = map.begin.data, *end = map.end.data, *position = map.position.data, *sequence = map.sequence.data;
+    const row_index *begin = map.begin.data, *end = map.end.data, *position = map.position.data,
+                    *sequence = map.sequence.data;
     if (scope == pool_scope::causal) {
         // the row that ends a sequence writes its history, while the row that begins it may not have read it yet: a copy
         arena_scope scratch(ex);
@@ -98,7 +102,8 @@ void mean_pool_forward_kernel(executor& ex, const_matrix<T> x, const row_map& ma
 }
 
 template <class T>
-void mean_pool_backward_kernel(executor& ex, const_matrix<T> dL_dpooled, const row_map& map, pool_scope scope, matrix_view<T> dL_dx) {
+void mean_pool_backward_kernel(executor& ex, const_matrix<T> dL_dpooled, const row_map& map, pool_scope scope,
+                               matrix_view<T> dL_dx) {
     using A = detail::compute<T>;
     const auto in = detail::rows_in(dL_dpooled);
     const auto out = detail::rows_in(dL_dx);
@@ -108,14 +113,17 @@ void mean_pool_backward_kernel(executor& ex, const_matrix<T> dL_dpooled, const r
         const bool batch = scope == pool_scope::batch;
         return detail::for_each_element(ex, "mean_pool_backward", N, dL_dx.width(), [=] __device__(index n, index c) {
             const index s = batch ? 0 : sequence[n], rows = batch ? N : end[s] - begin[s];
-            if (!batch && (n < begin[s] || n >= end[s])) return;   // a mean over a prompt leaves its answer out
-            out(n)[c] = detail::narrow<T>(static_cast<A>(detail::widen(out(n)[c]) + detail::widen(in(s)[c]) / static_cast<double>(rows)));
+            if (!batch && (n < begin[s] || n >= end[s])) return;  // a mean over a prompt leaves its answer out
+            out(n)[c] = detail::narrow<T>(
+                static_cast<A>(detail::widen(out(n)[c]) + detail::widen(in(s)[c]) / static_cast<double>(rows)));
         });
     }
-    detail::running_sums<true>(   // what a row receives: gathered from the end of the sequence
+    detail::running_sums<true>(  // what a row receives: gathered from the end of the sequence
         ex, "mean_pool_backward", N, dL_dx.width(), [=] __device__(index n) { return n == end[sequence[n]] - 1; },
         [=] __device__(index, index) { return 0.0; },
-        [=] __device__(index n, index c) { return detail::widen(in(n)[c]) / static_cast<double>(n - begin[sequence[n]] + 1); },
+        [=] __device__(index n, index c) {
+            return detail::widen(in(n)[c]) / static_cast<double>(n - begin[sequence[n]] + 1);
+        },
         [=] __device__(index n, index c, double sum) {
             out(n)[c] = detail::narrow<T>(static_cast<A>(detail::widen(out(n)[c]) + sum));
         });

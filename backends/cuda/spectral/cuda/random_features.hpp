@@ -13,7 +13,7 @@ void random_features_forward_kernel(executor& ex, const_matrix<T> x, const_matri
     using A = detail::compute<T>;
     const index R = omega.width();
     arena_scope scratch(ex);
-    auto p = ex.memory().template matrix<A>(x.rows(), R);   // angles keep the precision of the sum
+    auto p = ex.memory().template matrix<A>(x.rows(), R);  // angles keep the precision of the sum
     detail::gemm<T, A>(ex, "random_features_forward", {x}, {omega}, 1 / std::sqrt(static_cast<double>(R)), 0, p);
     const auto angle = detail::rows_in(p);
     const auto out = detail::rows_in(phi);
@@ -25,15 +25,17 @@ void random_features_forward_kernel(executor& ex, const_matrix<T> x, const_matri
 }
 
 template <class T>
-void random_features_backward_kernel(executor& ex, matrix_view<T> dL_dphi, const_matrix<T> phi, const_matrix<T> omega, matrix_view<T> dL_dx) {
+void random_features_backward_kernel(executor& ex, matrix_view<T> dL_dphi, const_matrix<T> phi, const_matrix<T> omega,
+                                     matrix_view<T> dL_dx) {
     const index R = omega.width();
     const auto gradient = detail::rows_in(dL_dphi);
     const auto feature = detail::rows_in(phi);
     detail::for_each_element(ex, "random_features_backward", phi.rows(), R, [=] __device__(index n, index r) {
         gradient(n)[r] = detail::narrow<T>(detail::widen(feature(n)[r]) * detail::widen(gradient(n)[R + r]) -
-                                           detail::widen(feature(n)[R + r]) * detail::widen(gradient(n)[r]));   // dL_dp
+                                           detail::widen(feature(n)[R + r]) * detail::widen(gradient(n)[r]));  // dL_dp
     });
-    detail::gemm<T>(ex, "random_features_backward", {dL_dphi.columns(0, R)}, {omega, true}, 1 / std::sqrt(static_cast<double>(R)), 1, dL_dx);
+    detail::gemm<T>(ex, "random_features_backward", {dL_dphi.columns(0, R)}, {omega, true},
+                    1 / std::sqrt(static_cast<double>(R)), 1, dL_dx);
 }
 
 }  // namespace spectral::cuda

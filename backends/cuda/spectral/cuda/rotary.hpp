@@ -37,20 +37,23 @@ __global__ void rotate_rows(index rows, int units, int units_each, int half, row
 }  // namespace detail
 
 template <class T>
-void rotary_kernel(executor& ex, matrix_view<T> x, const_vector<row_index> position, const_matrix<statistic<T>> table, rotation direction) {
+void rotary_kernel(executor& ex, matrix_view<T> x, const_vector<row_index> position, const_matrix<statistic<T>> table,
+                   rotation direction) {
     using A = detail::compute<T>;
     if (x.empty()) return;
     const index half = table.width() / 2;
     // packs of both halves: each half, not only each head, is a whole number of them
-    const bool packs = detail::takes_packs(x.columns(0, half), x.columns(half, half), table.columns(0, half), table.columns(half, half));
+    const bool packs = detail::takes_packs(x.columns(0, half), x.columns(half, half), table.columns(0, half),
+                                           table.columns(half, half));
     detail::with_packs<T>(packs, [&](auto v) {
         const index units = x.width() / 2 / v();
         unsigned threads = 32;
         while (threads < 256 && threads < units) threads *= 2;
         const unsigned lines = 256 / threads;
-        detail::launch(ex, "rotary", detail::blocks_for(ex, x.rows(), lines), dim3(threads, lines), 0, detail::rotate_rows<v(), T>, x.rows(),
-                       static_cast<int>(units), static_cast<int>(half / v()), static_cast<int>(half), detail::rows_in(x), position.data,
-                       detail::rows_in(table), static_cast<A>(direction == rotation::forward ? 1 : -1));
+        detail::launch(ex, "rotary", detail::blocks_for(ex, x.rows(), lines), dim3(threads, lines), 0,
+                       detail::rotate_rows<v(), T>, x.rows(), static_cast<int>(units), static_cast<int>(half / v()),
+                       static_cast<int>(half), detail::rows_in(x), position.data, detail::rows_in(table),
+                       static_cast<A>(direction == rotation::forward ? 1 : -1));
     });
 }
 

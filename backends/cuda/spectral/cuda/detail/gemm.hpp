@@ -18,9 +18,12 @@ namespace spectral::cuda {
 
 namespace detail {
 
-template <class T> inline constexpr cudaDataType_t cuda_type = CUDA_R_32F;
-template <> inline constexpr cudaDataType_t cuda_type<double> = CUDA_R_64F;
-template <> inline constexpr cudaDataType_t cuda_type<bfloat16> = CUDA_R_16BF;
+template <class T>
+inline constexpr cudaDataType_t cuda_type = CUDA_R_32F;
+template <>
+inline constexpr cudaDataType_t cuda_type<double> = CUDA_R_64F;
+template <>
+inline constexpr cudaDataType_t cuda_type<bfloat16> = CUDA_R_16BF;
 
 // What an algorithm is chosen for.
 struct product_class {
@@ -39,7 +42,7 @@ inline std::uint32_t alignment(const void* p) {
 }
 
 struct matrix_products : kept {
-    static constexpr std::size_t workspace_bytes = std::size_t{32} << 20;   // what NVIDIA suggests for Hopper
+    static constexpr std::size_t workspace_bytes = std::size_t{32} << 20;  // what NVIDIA suggests for Hopper
     executor& ex;
     cublasLtHandle_t handle = nullptr;
     cublasLtMatmulPreference_t preference = nullptr;
@@ -52,13 +55,14 @@ struct matrix_products : kept {
         bool usable = false;
     };
     std::map<product_class, plan> plans;
-    std::map<product_class, cublasLtMatmulAlgo_t> given;   // choices of an earlier process
+    std::map<product_class, cublasLtMatmulAlgo_t> given;  // choices of an earlier process
 
     explicit matrix_products(executor& ex_) : ex(ex_) {
         checked(cublasLtCreate(&handle), "cublasLtCreate");
         checked(cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
         const std::size_t bytes = workspace_bytes;
-        checked(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes, sizeof bytes),
+        checked(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes,
+                                                     sizeof bytes),
                 "cublasLt workspace");
         workspace = ex.allocate(workspace_bytes);
     }
@@ -73,10 +77,10 @@ struct matrix_products : kept {
         ex.deallocate(workspace, workspace_bytes);
     }
 
-    cublasStatus_t run(const plan& p, const cublasLtMatmulAlgo_t& algorithm, const void* alpha, const void* left, const void* right,
-                       const void* beta, void* result) {
-        return cublasLtMatmul(handle, p.operation, alpha, left, p.left, right, p.right, beta, result, p.result, result, p.result, &algorithm,
-                              workspace, workspace_bytes, ex.stream());
+    cublasStatus_t run(const plan& p, const cublasLtMatmulAlgo_t& algorithm, const void* alpha, const void* left,
+                       const void* right, const void* beta, void* result) {
+        return cublasLtMatmul(handle, p.operation, alpha, left, p.left, right, p.right, beta, result, p.result, result,
+                              p.result, &algorithm, workspace, workspace_bytes, ex.stream());
     }
 
     // The first of cuBLASLt's proposals, or the fastest: `scratch` takes what the trials write.
@@ -85,8 +89,8 @@ struct matrix_products : kept {
         constexpr int most = 12;
         cublasLtMatmulHeuristicResult_t found[most] = {};
         int count = 0;
-        const auto status = cublasLtMatmulAlgoGetHeuristic(handle, p.operation, p.left, p.right, p.result, p.result, preference,
-                                                           timed ? most : 1, found, &count);
+        const auto status = cublasLtMatmulAlgoGetHeuristic(handle, p.operation, p.left, p.right, p.result, p.result,
+                                                           preference, timed ? most : 1, found, &count);
         p.usable = status == CUBLAS_STATUS_SUCCESS && count > 0;
         if (!p.usable) return;
         p.algorithm = found[0].algo;
@@ -97,7 +101,7 @@ struct matrix_products : kept {
         float best = INFINITY;
         for (int i = 0; i < count; ++i) {
             float fastest = INFINITY;
-            for (int repeat = 0; repeat < 4; ++repeat) {   // the first loads the kernel
+            for (int repeat = 0; repeat < 4; ++repeat) {  // the first loads the kernel
                 checked(cudaEventRecord(begin, ex.stream()), "cudaEventRecord");
                 if (trial(found[i].algo) != CUBLAS_STATUS_SUCCESS) break;
                 checked(cudaEventRecord(end, ex.stream()), "cudaEventRecord");
@@ -123,7 +127,8 @@ struct factor {
 
 // T: of the factors; U: of the result and the bias
 template <class T, class U = T>
-void gemm(executor& ex, const char* what, factor<T> a, factor<T> b, double alpha, double beta, view<U, 2> c, const U* bias = nullptr) {
+void gemm(executor& ex, const char* what, factor<T> a, factor<T> b, double alpha, double beta, view<U, 2> c,
+          const U* bias = nullptr) {
     using A = compute<T>;
     const index m = c.rows(), n = c.width(), k = a.columns();
     if (m == 0 || n == 0) return;
@@ -132,12 +137,13 @@ void gemm(executor& ex, const char* what, factor<T> a, factor<T> b, double alpha
     // a stride is only meaningful with more than one row, but cuBLASLt wants it large enough
     const auto stride = [](const auto& v) { return std::max(v.row_stride, std::max<index>(v.width(), 1)); };
     const index tf32 = std::is_same_v<T, float> && ex.options().tf32;
-    const product_class key{{size_class(m), size_class(n), size_class(k), index{m % 8 == 0} + 2 * (n % 8 == 0) + 4 * (k % 8 == 0),
-                             stride(a.matrix), stride(b.matrix), stride(c), a.transposed, b.transposed, cuda_type<T>, cuda_type<U>,
-                             bias != nullptr, beta != 0, alignment(a.matrix.data), alignment(b.matrix.data), alignment(c.data),
-                             bias ? alignment(bias) : 0, tf32}};
+    const product_class key{{size_class(m), size_class(n), size_class(k),
+                             index{m % 8 == 0} + 2 * (n % 8 == 0) + 4 * (k % 8 == 0), stride(a.matrix),
+                             stride(b.matrix), stride(c), a.transposed, b.transposed, cuda_type<T>, cuda_type<U>,
+                             bias != nullptr, beta != 0, alignment(a.matrix.data), alignment(b.matrix.data),
+                             alignment(c.data), bias ? alignment(bias) : 0, tf32}};
     auto& plan = products.plans[key];
-    const auto sizes = [&](auto&& f) {   // f(layout, matrix) of the three
+    const auto sizes = [&](auto&& f) {  // f(layout, matrix) of the three
         f(plan.left, b.matrix);
         f(plan.right, a.matrix);
         f(plan.result, c);
@@ -149,7 +155,8 @@ void gemm(executor& ex, const char* what, factor<T> a, factor<T> b, double alpha
                                                                   : CUBLAS_COMPUTE_32F;
         checked(cublasLtMatmulDescCreate(&plan.operation, how, cuda_type<A>), "cublasLtMatmulDescCreate");
         const auto set = [&](cublasLtMatmulDescAttributes_t attribute, auto value) {
-            checked(cublasLtMatmulDescSetAttribute(plan.operation, attribute, &value, sizeof value), "cublasLtMatmulDescSetAttribute");
+            checked(cublasLtMatmulDescSetAttribute(plan.operation, attribute, &value, sizeof value),
+                    "cublasLtMatmulDescSetAttribute");
         };
         set(CUBLASLT_MATMUL_DESC_TRANSA, b.transposed ? CUBLAS_OP_T : CUBLAS_OP_N);
         set(CUBLASLT_MATMUL_DESC_TRANSB, a.transposed ? CUBLAS_OP_T : CUBLAS_OP_N);
@@ -159,15 +166,18 @@ void gemm(executor& ex, const char* what, factor<T> a, factor<T> b, double alpha
         }
         sizes([&](cublasLtMatrixLayout_t& layout, const auto& v) {
             using S = std::remove_const_t<std::remove_pointer_t<decltype(v.data)>>;
-            checked(cublasLtMatrixLayoutCreate(&layout, cuda_type<S>, static_cast<std::uint64_t>(v.width()), static_cast<std::uint64_t>(v.rows()),
-                                               stride(v)),
+            checked(cublasLtMatrixLayoutCreate(&layout, cuda_type<S>, static_cast<std::uint64_t>(v.width()),
+                                               static_cast<std::uint64_t>(v.rows()), stride(v)),
                     "cublasLtMatrixLayoutCreate");
         });
-    } else {   // another shape of the same class
+    } else {  // another shape of the same class
         sizes([&](cublasLtMatrixLayout_t layout, const auto& v) {
-            const std::uint64_t rows = static_cast<std::uint64_t>(v.width()), columns = static_cast<std::uint64_t>(v.rows());
-            checked(cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_ROWS, &rows, sizeof rows), "cublasLtMatrixLayout");
-            checked(cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_COLS, &columns, sizeof columns), "cublasLtMatrixLayout");
+            const std::uint64_t rows = static_cast<std::uint64_t>(v.width()),
+                                columns = static_cast<std::uint64_t>(v.rows());
+            checked(cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_ROWS, &rows, sizeof rows),
+                    "cublasLtMatrixLayout");
+            checked(cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_COLS, &columns, sizeof columns),
+                    "cublasLtMatrixLayout");
         });
     }
     if (bias)
@@ -176,7 +186,8 @@ void gemm(executor& ex, const char* what, factor<T> a, factor<T> b, double alpha
     const auto choose = [&](bool timed) {
         const auto aligned = [&](cublasLtMatmulPreferenceAttributes_t attribute, const void* p) {
             const std::uint32_t bytes = alignment(p);
-            checked(cublasLtMatmulPreferenceSetAttribute(products.preference, attribute, &bytes, sizeof bytes), "cublasLt alignment");
+            checked(cublasLtMatmulPreferenceSetAttribute(products.preference, attribute, &bytes, sizeof bytes),
+                    "cublasLt alignment");
         };
         aligned(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, b.matrix.data);
         aligned(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, a.matrix.data);
@@ -190,15 +201,19 @@ void gemm(executor& ex, const char* what, factor<T> a, factor<T> b, double alpha
         if (timed) ex.deallocate(scratch, bytes);
     };
     if (fresh) {
-        if (const auto known = products.given.find(key); known != products.given.end()) plan.algorithm = known->second, plan.usable = true;
-        else choose(ex.options().tune);
+        if (const auto known = products.given.find(key); known != products.given.end())
+            plan.algorithm = known->second, plan.usable = true;
+        else
+            choose(ex.options().tune);
     }
-    const auto run = [&] { return products.run(plan, plan.algorithm, &alpha_value, b.matrix.data, a.matrix.data, &beta_value, c.data); };
+    const auto run = [&] {
+        return products.run(plan, plan.algorithm, &alpha_value, b.matrix.data, a.matrix.data, &beta_value, c.data);
+    };
     ex.queue(what, [&] {
         if (plan.usable && good(run())) return;
-        choose(false);   // the class's algorithm does not take this shape: one that does
-        check(plan.usable, what, "cuBLASLt has no matrix product for (", m, ", ", k, ") times (", k, ", ", n, ") of strides ", stride(a.matrix),
-              ", ", stride(b.matrix), ", ", stride(c), " on ", ex.device_name());
+        choose(false);  // the class's algorithm does not take this shape: one that does
+        check(plan.usable, what, "cuBLASLt has no matrix product for (", m, ", ", k, ") times (", k, ", ", n,
+              ") of strides ", stride(a.matrix), ", ", stride(b.matrix), ", ", stride(c), " on ", ex.device_name());
         checked(run(), what);
     });
 }
@@ -215,7 +230,8 @@ inline std::map<std::string, std::string> products_chosen(executor& ex) {
         std::ostringstream name, bytes;
         for (index v : key.value) name << (name.tellp() > 0 ? " " : "") << v;
         const auto* b = reinterpret_cast<const unsigned char*>(&plan.algorithm);
-        for (std::size_t i = 0; i < sizeof plan.algorithm; ++i) bytes << "0123456789abcdef"[b[i] / 16] << "0123456789abcdef"[b[i] % 16];
+        for (std::size_t i = 0; i < sizeof plan.algorithm; ++i)
+            bytes << "0123456789abcdef"[b[i] / 16] << "0123456789abcdef"[b[i] % 16];
         out[name.str()] = bytes.str();
     }
     return out;
@@ -229,15 +245,17 @@ inline void choose_products(executor& ex, const std::map<std::string, std::strin
         std::istringstream in(name);
         for (index& v : key.value) in >> v;
         cublasLtMatmulAlgo_t algorithm{};
-        const auto digit = [](char c) { return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1; };
+        const auto digit = [](char c) {
+            return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+        };
         bool good = !in.fail() && bytes.size() == 2 * sizeof algorithm;
         for (std::size_t i = 0; good && i < sizeof algorithm; ++i) {
             const int high = digit(bytes[2 * i]), low = digit(bytes[2 * i + 1]);
             good = high >= 0 && low >= 0;
             reinterpret_cast<unsigned char*>(&algorithm)[i] = static_cast<unsigned char>(16 * high + low);
         }
-        check(good, "plans", "\"", name, "\": expected ", detail::product_class::numbers, " numbers and ", 2 * sizeof algorithm,
-              " hexadecimal digits, found \"", bytes, "\"");
+        check(good, "plans", "\"", name, "\": expected ", detail::product_class::numbers, " numbers and ",
+              2 * sizeof algorithm, " hexadecimal digits, found \"", bytes, "\"");
         products.given[key] = algorithm;
     }
 }

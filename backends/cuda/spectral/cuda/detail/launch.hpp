@@ -13,19 +13,28 @@ namespace spectral::cuda::detail {
 
 // ---- values: stored as T, computed with as compute<T> ------------------------------------------------------------------
 
-template <class T> struct compute_type { using type = T; };
-template <> struct compute_type<bfloat16> { using type = float; };
-template <class T> using compute = typename compute_type<T>::type;
+template <class T>
+struct compute_type {
+    using type = T;
+};
+template <>
+struct compute_type<bfloat16> {
+    using type = float;
+};
+template <class T>
+using compute = typename compute_type<T>::type;
 
 template <class T>
 __device__ inline compute<T> widen(T value) {
-    if constexpr (std::is_same_v<T, bfloat16>) return __uint_as_float(static_cast<unsigned>(value.bits) << 16);
-    else return value;
+    if constexpr (std::is_same_v<T, bfloat16>)
+        return __uint_as_float(static_cast<unsigned>(value.bits) << 16);
+    else
+        return value;
 }
 template <class T>
 __device__ inline T narrow(compute<T> value) {
     if constexpr (std::is_same_v<T, bfloat16>) {
-        const __nv_bfloat16 rounded = __float2bfloat16_rn(value);   // one instruction; the same bits as bfloat16(float)
+        const __nv_bfloat16 rounded = __float2bfloat16_rn(value);  // one instruction; the same bits as bfloat16(float)
         T out;
         out.bits = __bfloat16_as_ushort(rounded);
         return out;
@@ -39,7 +48,8 @@ template <class T, int V>
 struct alignas(sizeof(T) * V) pack {
     T value[V];
 };
-template <class T> inline constexpr int wide = 16 / static_cast<int>(sizeof(T));   // values in 16 bytes
+template <class T>
+inline constexpr int wide = 16 / static_cast<int>(sizeof(T));  // values in 16 bytes
 
 template <int V, class T>
 __device__ inline void load(const T* from, compute<T> (&to)[V]) {
@@ -69,8 +79,10 @@ bool takes_packs(const Views&... views) {
 // f(integral_constant<int, V>) with V values of T to an access
 template <class T, class F>
 void with_packs(bool packs, F&& f) {
-    if (packs) f(std::integral_constant<int, wide<T>>{});
-    else f(std::integral_constant<int, 1>{});
+    if (packs)
+        f(std::integral_constant<int, wide<T>>{});
+    else
+        f(std::integral_constant<int, 1>{});
 }
 
 // A view as a kernel takes it: no shape, two words.
@@ -85,7 +97,7 @@ rows_of<T> rows_in(const view<T, 2>& v) {
     return {v.data, v.row_stride};
 }
 
-extern __shared__ __align__(16) unsigned char shared_bytes[];   // a block's dynamic shared memory
+extern __shared__ __align__(16) unsigned char shared_bytes[];  // a block's dynamic shared memory
 
 // ---- launches ----------------------------------------------------------------------------------------------------------
 
@@ -97,10 +109,11 @@ template <class... Parameters, class... Arguments>
 void launch_overlapping(executor& ex, const char* what, dim3 grid, dim3 block, std::size_t shared, bool overlap,
                         void (*kernel)(Parameters...), const Arguments&... arguments) {
     if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
-    if (shared > 40 * 1024) {   // more than 48 KB, with what the kernel itself declares, has to be asked for
-        check(shared <= ex.shared_limit(), what, "needs ", shared, " bytes of shared memory a block, ", ex.device_name(),
-              " has ", ex.shared_limit(), ": use a smaller width");
-        checked(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)), what);
+    if (shared > 40 * 1024) {  // more than 48 KB, with what the kernel itself declares, has to be asked for
+        check(shared <= ex.shared_limit(), what, "needs ", shared, " bytes of shared memory a block, ",
+              ex.device_name(), " has ", ex.shared_limit(), ": use a smaller width");
+        checked(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)),
+                what);
     }
     cudaLaunchConfig_t config{};
     config.gridDim = grid;
@@ -171,9 +184,10 @@ void map_elements(executor& ex, const char* what, const view<const T, 2> (&in)[I
     bool contiguous = true;
     for (int k = 0; k < I; ++k) inputs.view[k] = rows_in(in[k]), contiguous = contiguous && in[k].contiguous();
     for (int k = 0; k < O; ++k) outputs.view[k] = rows_in(out[k]), contiguous = contiguous && out[k].contiguous();
-    if (contiguous) width *= rows, rows = 1;   // one long row: no remainder at each row's end
+    if (contiguous) width *= rows, rows = 1;  // one long row: no remainder at each row's end
     const auto fits = [=](const auto& v) {
-        return reinterpret_cast<std::uintptr_t>(v.data) % 16 == 0 && width % wide<T> == 0 && (rows == 1 || v.row_stride % wide<T> == 0);
+        return reinterpret_cast<std::uintptr_t>(v.data) % 16 == 0 && width % wide<T> == 0 &&
+               (rows == 1 || v.row_stride % wide<T> == 0);
     };
     const bool packs = std::all_of(in, in + I, fits) && std::all_of(out, out + O, fits);
     with_packs<T>(packs, [&](auto v) {
@@ -182,8 +196,8 @@ void map_elements(executor& ex, const char* what, const view<const T, 2> (&in)[I
         const unsigned y = 256 / x;
         const index columns = std::min<index>(divide_up(width, index{x} * v()), index{32} * ex.multiprocessors());
         const index lines = std::clamp<index>(index{32} * ex.multiprocessors() / columns, 1, divide_up(rows, y));
-        launch(ex, what, dim3(static_cast<unsigned>(columns), static_cast<unsigned>(std::min<index>(lines, 65535))), dim3(x, y), 0,
-               map_kernel<v(), T, I, O, F>, rows, width, inputs, outputs, f);
+        launch(ex, what, dim3(static_cast<unsigned>(columns), static_cast<unsigned>(std::min<index>(lines, 65535))),
+               dim3(x, y), 0, map_kernel<v(), T, I, O, F>, rows, width, inputs, outputs, f);
     });
 }
 
@@ -201,7 +215,8 @@ void for_each(executor& ex, const char* what, index count, F f) {
 template <class F>
 __global__ void each_element_kernel(index rows, index width, F f) {
     for (index n = index{blockIdx.y} * blockDim.y + threadIdx.y; n < rows; n += index{gridDim.y} * blockDim.y)
-        for (index c = index{blockIdx.x} * blockDim.x + threadIdx.x; c < width; c += index{gridDim.x} * blockDim.x) f(n, c);
+        for (index c = index{blockIdx.x} * blockDim.x + threadIdx.x; c < width; c += index{gridDim.x} * blockDim.x)
+            f(n, c);
 }
 
 // f(n, c) for every element, neighbouring threads on neighbouring columns
@@ -213,8 +228,8 @@ void for_each_element(executor& ex, const char* what, index rows, index width, F
     const unsigned y = 256 / x;
     const index columns = std::min<index>(divide_up(width, x), 1024);
     const index lines = std::clamp<index>(index{64} * ex.multiprocessors() / columns, 1, divide_up(rows, y));
-    launch(ex, what, dim3(static_cast<unsigned>(columns), static_cast<unsigned>(std::min<index>(lines, 65535))), dim3(x, y), 0,
-           each_element_kernel<F>, rows, width, f);
+    launch(ex, what, dim3(static_cast<unsigned>(columns), static_cast<unsigned>(std::min<index>(lines, 65535))),
+           dim3(x, y), 0, each_element_kernel<F>, rows, width, f);
 }
 
 template <class T>

@@ -10,21 +10,31 @@ namespace spectral::cuda::detail {
 inline constexpr unsigned full_warp = 0xFFFFFFFFu;
 
 struct plus {
-    template <class A> __device__ A operator()(A a, A b) const { return a + b; }
+    template <class A>
+    __device__ A operator()(A a, A b) const {
+        return a + b;
+    }
 };
-struct greater {   // a NaN wins, so that it is not lost
-    template <class A> __device__ A operator()(A a, A b) const { return a > b || a != a ? a : b; }
+struct greater {  // a NaN wins, so that it is not lost
+    template <class A>
+    __device__ A operator()(A a, A b) const {
+        return a > b || a != a ? a : b;
+    }
 };
 
 template <class A>
-struct pair_of {   // two sums in one reduction
+struct pair_of {  // two sums in one reduction
     A a, b;
     __device__ friend pair_of operator+(pair_of x, pair_of y) { return {x.a + y.a, x.b + y.b}; }
 };
 template <class A>
-__device__ inline A from_lane_xor(A value, int lane) { return __shfl_xor_sync(full_warp, value, lane); }
+__device__ inline A from_lane_xor(A value, int lane) {
+    return __shfl_xor_sync(full_warp, value, lane);
+}
 template <class A>
-__device__ inline pair_of<A> from_lane_xor(pair_of<A> value, int lane) { return {from_lane_xor(value.a, lane), from_lane_xor(value.b, lane)}; }
+__device__ inline pair_of<A> from_lane_xor(pair_of<A> value, int lane) {
+    return {from_lane_xor(value.a, lane), from_lane_xor(value.b, lane)};
+}
 
 // Over groups of `Lanes` consecutive lanes; every lane gets the result.
 template <int Lanes = 32, class A, class Op = plus>
@@ -45,7 +55,7 @@ __device__ inline A block_reduce(A value, Op op = {}) {
     __syncthreads();
     value = part[0];
     for (unsigned w = 1; w < warps; ++w) value = op(value, part[w]);
-    __syncthreads();   // the next reduction writes `part` again
+    __syncthreads();  // the next reduction writes `part` again
     return value;
 }
 
@@ -99,7 +109,8 @@ __global__ void column_totals_kernel(index width, index chunks, const A* parts, 
 // parts (chunks, K, width)
 template <int K, class A, class F>
 void column_totals(executor& ex, const char* what, index width, index chunks, const A* parts, F finish) {
-    launch(ex, what, blocks_for(ex, width, 32), dim3(32, total_lines), 0, column_totals_kernel<K, A, F>, width, chunks, parts, finish);
+    launch(ex, what, blocks_for(ex, width, 32), dim3(32, total_lines), 0, column_totals_kernel<K, A, F>, width, chunks,
+           parts, finish);
 }
 
 // K sums for every column: f(n, c, A (&sum)[K]) adds what row n gives, finish(c, total) takes the results.
@@ -112,8 +123,8 @@ void column_sums(executor& ex, const char* what, index rows, index width, F f, F
     arena_scope scratch(ex);
     auto parts = ex.memory().template vector<A>(std::max<index>(chunks * K * width, 1));
     if (chunks > 0)
-        launch(ex, what, dim3(static_cast<unsigned>(divide_up(width, 32)), static_cast<unsigned>(chunks)), dim3(32, 8), 0,
-               column_parts_kernel<K, A, F>, rows, width, rows_each, parts.data, f);
+        launch(ex, what, dim3(static_cast<unsigned>(divide_up(width, 32)), static_cast<unsigned>(chunks)), dim3(32, 8),
+               0, column_parts_kernel<K, A, F>, rows, width, rows_each, parts.data, f);
     column_totals<K, A>(ex, what, width, chunks, static_cast<const A*>(parts.data), finish);
 }
 
@@ -134,7 +145,8 @@ __global__ void matrix_column_parts(index rows, index width, index rows_each, ro
             for (int i = 0; i < V; ++i) sum[i] += value[i];
         }
 #pragma unroll
-    for (int i = 0; i < V; ++i) shared[threadIdx.y][threadIdx.x + 32 * i] = sum[i];   // lanes side by side: no bank twice
+    for (int i = 0; i < V; ++i)
+        shared[threadIdx.y][threadIdx.x + 32 * i] = sum[i];  // lanes side by side: no bank twice
     __syncthreads();
     if (threadIdx.y == 0 && c < width)
 #pragma unroll
@@ -150,8 +162,9 @@ void matrix_column_sums(executor& ex, const char* what, view<const T, 2> x, Fini
     if (x.width() == 0) return;
     with_packs<T>(takes_packs(x), [&](auto v) {
         const index columns = divide_up(x.width(), 32 * v());
-        const index wanted = std::max<index>(1, 4 * ex.multiprocessors() / columns);   // chunks that fill the device
-        const index rows_each = std::max<index>(32, divide_up(x.rows(), wanted)), chunks = divide_up(x.rows(), rows_each);
+        const index wanted = std::max<index>(1, 4 * ex.multiprocessors() / columns);  // chunks that fill the device
+        const index rows_each = std::max<index>(32, divide_up(x.rows(), wanted)),
+                    chunks = divide_up(x.rows(), rows_each);
         arena_scope scratch(ex);
         A* parts = ex.memory().template vector<A>(std::max<index>(chunks * x.width(), 1)).data;
         if (chunks > 0)

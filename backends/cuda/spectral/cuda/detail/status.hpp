@@ -23,8 +23,9 @@ inline bool good(cublasStatus_t status) { return status == CUBLAS_STATUS_SUCCESS
 
 template <class Status>
 void checked(Status status, const char* call) {
-    if (good(status)) [[likely]] return;
-    if constexpr (std::is_same_v<Status, cudaError_t>) (void)cudaGetLastError();   // a later check reports its own error
+    if (good(status)) [[likely]]
+        return;
+    if constexpr (std::is_same_v<Status, cudaError_t>) (void)cudaGetLastError();  // a later check reports its own error
     fail("cuda", call, " failed: ", text(status));
 }
 
