@@ -169,6 +169,8 @@ void say_data(const char* what, const conversation_data& data) {
 
 void run_finetune(finetune_options& o, CLI::App& command) {
     const bool begun = open_run(o, command, finetune_paths);
+    // the language loss alone gives a gate no reason to close
+    if (o.objectives.empty() && o.tune != "adapters") o.objectives = {"mean=1"};
     const model_directory model(o.model);
     const qwen2_config& backbone = model.qwen2();
     check(!o.train.empty(), "spectral finetune", "expected conversations to train on (--train FILE...), found none");
@@ -262,7 +264,8 @@ void add_finetune(CLI::App& app) {
     c->add_flag("--write-kv", o->gates.write_kv, "closed blocks still write keys and values")->group(gates);
     option(*c, "--objective", o->objectives, "SPEC...",
            "of the gates, summed: mean=1 (the authors'), budget=0.25, budget:TYPE=0.4, differential:TYPE:TYPE=1, "
-           "supervised:TYPE=0.3 (openness), oracle:TYPE=0.4 (blocks that cost least)")
+           "supervised:TYPE=0.3 (openness), oracle:TYPE=0.4 (blocks that cost least); mean=0: the language loss alone "
+           "[mean=1 where gates train]")
         ->group(gates);
     option(*c, "--oracle-samples", o->oracle_samples, "N", "samples behind oracle targets")->group(gates);
     add_loop_options(*c, *o);
