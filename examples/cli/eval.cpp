@@ -195,7 +195,8 @@ void add_eval(CLI::App& app) {
     option(*c, "--runs", o->steps.runs, "RUN...",
            "--by: runs of finetune, one a seed, instead of --adapter and --router")
         ->group(group);
-    option(*c, "--samples", o->steps.samples, "N", "--by: samples of each step type; 0: all")->group(group);
+    option(*c, "--samples", o->steps.samples, "N", "--by: samples of each step type, evenly over the files; 0: all")
+        ->group(group);
     option(*c, "--resamples", o->steps.resamples, "N", "--by: of the bootstrap")->group(group);
     option(*c, "--side", o->steps.side, "SIDE", "--by: held_out, training or all conversations")->group(group);
     option(*c, "--held-out", o->steps.held_out, "SHARE", "--by: kept from training")->group(group);
@@ -205,6 +206,7 @@ void add_eval(CLI::App& app) {
         o->steps.model = o->model, o->steps.files = o->data.valid, o->steps.route = o->route,
         o->steps.runner = o->runner;
         o->steps.json = o->json, o->steps.batch = c->get_option("--batch")->count() ? o->data.batch : 8;
+        o->steps.length_given = c->get_option("--max-length")->count() > 0;
         evaluate_steps(o->steps);
     });
 }

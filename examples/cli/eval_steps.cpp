@@ -8,6 +8,7 @@
 
 #include <chrono>
 #include <iostream>
+#include <set>
 
 namespace spectral::cli {
 namespace {
@@ -19,6 +20,7 @@ struct of_type {
     std::string type;
     std::optional<conversation_batches> batches;
     std::vector<double> prompt_length, tools;  // tokens; 1 where the system turn lists tools
+    std::set<std::size_t> conversations;  // that the samples come from
 
     std::vector<double> skip;  // share of closed gates, by sample
     std::vector<std::vector<double>> soft, closed;  // by block: probability, 1 where closed, by sample
@@ -43,14 +45,23 @@ std::vector<of_type> read_types(const step_evaluation& o, const tokenizer& tok) 
     for (const auto& turn : all.turns) {
         auto& data = by_type[turn.step_type];
         if (data.turns.empty()) data.conversations = all.conversations;
-        if (o.samples == 0 || static_cast<index>(data.turns.size()) < o.samples) data.turns.push_back(turn);
+        data.turns.push_back(turn);
     }
+    // evenly over the files: their first samples may be of a few conversations
+    if (const auto wanted = static_cast<std::size_t>(o.samples); wanted > 0)
+        for (auto& [type, data] : by_type)
+            if (const std::size_t found = data.turns.size(); found > wanted) {
+                auto every = std::move(data.turns);
+                data.turns.clear();
+                for (std::size_t i = 0; i < wanted; ++i) data.turns.push_back(std::move(every[i * found / wanted]));
+            }
     std::vector<of_type> out;
     for (auto& [type, data] : by_type) {
         data.name = all.name;
         of_type t;
         t.type = type.empty() ? "untyped" : type;
         for (const auto& turn : data.turns) {
+            t.conversations.insert(static_cast<std::size_t>(turn.conversation));
             t.prompt_length.push_back(static_cast<double>(turn.prompt_length()));
             t.tools.push_back(data.conversations[static_cast<std::size_t>(turn.conversation)].tools ? 1 : 0);
         }
@@ -131,12 +142,16 @@ json run_figures(const step_evaluation& o, const std::string& name, runner& r, s
     for (auto& t : types)
         for (const mode& m : modes)
             if ((!m.adapters || route.adapted() || m.gates) && (!m.gates || route.gates)) measure(r, t, m, blocks);
-    json out{{"run", name}};
+    std::set<std::size_t> conversations;
+    for (const auto& t : types) conversations.insert(t.conversations.begin(), t.conversations.end());
+    json out{{"run", name}, {"side", o.side}, {"conversations", conversations.size()}};
     std::vector<double> skip, length, tools, tool;  // by sample: share of closed gates, tokens, tools listed, a call
     std::map<std::string, std::pair<double, double>> all;  // nats, targets by mode
     for (const auto& t : types) {
         json& j = out["types"][t.type];
-        j = {{"samples", t.prompt_length.size()}, {"prompt_tokens", mean_of(t.prompt_length)}};
+        j = {{"samples", t.prompt_length.size()},
+             {"conversations", t.conversations.size()},
+             {"prompt_tokens", mean_of(t.prompt_length)}};
         for (const auto& [m, nats] : t.nats) {
             j["perplexity"][m] = std::exp(nats / static_cast<double>(std::max<index>(t.targets, 1)));
             j["seconds"][m] = t.seconds.at(m);
@@ -180,6 +195,8 @@ json run_figures(const step_evaluation& o, const std::string& name, runner& r, s
 void print(const json& j) {
     const auto percent = [](const json& v) { return 100 * v.get<double>(); };
     std::printf("\n%s\n", j["run"].get<std::string>().c_str());
+    std::printf("  samples of %d conversations, side %s\n", j["conversations"].get<int>(),
+                j["side"].get<std::string>().c_str());
     std::printf("  %-12s %8s %8s %10s %10s %10s %8s %19s %8s\n", "step type", "samples", "prompt", "backbone",
                 "adapters", "routed", "skip", "95 %", "FLOPs");
     for (const auto& [type, t] : j["types"].items()) {
@@ -248,13 +265,14 @@ void print_over_runs(const json& j) {
 
 }  // namespace
 
-void evaluate_steps(const step_evaluation& o) {
+void evaluate_steps(step_evaluation o) {
     check(!o.files.empty(), "spectral eval --by step_type", "expected conversations (--data FILE...), found none");
     check(o.side == "all" || o.side == "training" || o.side == "held_out", "--side",
           "expected held_out, training or all, found ", in_quotes(o.side));
     const model_directory model(o.model);
     model.qwen2();
     const auto tok = tokenizer::from_file(model.tokenizer());
+    if (!o.length_given) o.data.max_length = std::min(o.data.max_length, model.longest());
     check(o.data.max_length <= model.longest(), "--max-length", "expected at most ", model.longest(),
           " (max_position_embeddings), found ", o.data.max_length);
     const std::vector<of_type> types = read_types(o, tok);

@@ -14,8 +14,8 @@ struct step_evaluation {
     conversation_choice data{.max_length = 2048};
     double held_out = 0.1;
     index batch = 8, samples = 0, resamples = 2000;
-    bool json = false;
+    bool json = false, length_given = false;  // not given: max_length, or the longest that the model takes
 };
-void evaluate_steps(const step_evaluation& o);
+void evaluate_steps(step_evaluation o);
 
 }  // namespace spectral::cli
