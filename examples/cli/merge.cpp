@@ -3,6 +3,8 @@
 #include "commands.hpp"
 #include "runners.hpp"
 
+#include <spectral/train/checkpoint.hpp>
+
 #include <iostream>
 
 namespace spectral::cli {
@@ -26,8 +28,14 @@ void run_merge(const merge_options& o) {
     r->layer_route()->merge_adapters();
     fs::create_directories(o.out);
     r->save_weights(fs::path(o.out) / "model.safetensors", {{"format", "pt"}}, backbone_weights);
-    for (const char* name : {"config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json",
-                             "vocab.json", "merges.txt"})
+    auto config = read_json_file<nlohmann::ordered_json>(model.path / "config.json");
+    // what was written may be of another type than the model's own weights
+    const char* dtype = o.runner.dtype == "bf16" ? "bfloat16" : o.runner.dtype == "f64" ? "float64" : "float32";
+    config["torch_dtype"] = dtype;
+    if (config.contains("dtype")) config["dtype"] = dtype;
+    write_file_atomically(fs::path(o.out) / "config.json", config.dump(2) + "\n");
+    for (const char* name : {"tokenizer.json", "tokenizer_config.json", "generation_config.json", "vocab.json",
+                             "merges.txt", "chat_template.jinja", "special_tokens_map.json", "added_tokens.json"})
         if (fs::exists(model.path / name))
             write_file_atomically(fs::path(o.out) / name, read_text_file(model.path / name));
     if (!o.route.router.empty()) {  // the gates stay gates
@@ -37,6 +45,9 @@ void run_merge(const merge_options& o) {
                                 r->layer_route()->config().route.gate_reg_weight, model.qwen2().num_hidden_layers));
         r->save_weights(fs::path(o.out) / router_part.file, {{"format", "pt"}}, router_part.which);
     }
+    const fs::path adapter = find_checkpoint(o.route.adapter);
+    if (o.route.router.empty() && fs::exists(adapter / router_part.file))
+        std::cerr << "gates are not merged and stay in " << adapter.string() << '\n';
     std::cerr << "written to " << o.out << '\n';
 }
 

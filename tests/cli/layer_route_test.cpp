@@ -111,6 +111,12 @@ TEST_CASE("LayerRoute from a backbone to its evaluation", "[cli]") {
     CHECK(run("eval --by step_type --side all --max-length 1536 --resamples 50" + t.model + " --data " +
               quoted(t.dir / "data.jsonl") + " --runs" + runs)
               .out.find("2 runs") != std::string::npos);
+    // without --max-length: the longest that this backbone takes, which is less than 2048; samples evenly over the file
+    const auto few = run("eval --by step_type --side all --samples 5 --resamples 50" + t.model + " --data " +
+                         quoted(t.dir / "data.jsonl") + " --runs" + runs);
+    INFO(few.err);
+    REQUIRE(few.code == 0);
+    CHECK(few.out.find("samples of 10 conversations, side all") != std::string::npos);
 }
 
 TEST_CASE("what trains, by flag", "[cli]") {
@@ -154,9 +160,16 @@ TEST_CASE("chat, generate and merge with adapters and gates", "[cli]") {
     REQUIRE(generated.code == 0);
     CHECK(std::count(generated.out.begin(), generated.out.end(), '\n') == 2);
 
+    write_text(t.dir / "backbone/last/chat_template.jinja", "{{ messages }}");
     const auto merged = run("merge --dtype f64 --out " + quoted(t.dir / "merged") + t.model + adapter + router);
     INFO(merged.err);
     REQUIRE(merged.code == 0);
+    CHECK(nlohmann::json::parse(read_text_file(t.dir / "merged/config.json"))["torch_dtype"] == "float64");
+    CHECK(read_text_file(t.dir / "merged/chat_template.jinja") == "{{ messages }}");
+    CHECK(merged.err.find("gates are not merged") == std::string::npos);  // --router: they are copied
+    const auto alone = run("merge --out " + quoted(t.dir / "alone") + t.model + adapter);
+    CHECK(alone.code == 0);
+    CHECK(alone.err.find("gates are not merged and stay in ") != std::string::npos);
     const auto backbone = t.logits(t.model), adapted = t.logits(t.model + adapter),
                folded = t.logits("--model " + quoted(t.dir / "merged"));
     CHECK(distance(backbone, adapted) > 1e-3);
