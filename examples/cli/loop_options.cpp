@@ -3,6 +3,7 @@
 #include "loop_options.hpp"
 #include "saved_options.hpp"
 
+#include <algorithm>
 #include <iostream>
 
 namespace spectral::cli {
@@ -55,6 +56,8 @@ void set_schedule(loop_options& o, index steps) {
     o.loop.steps = steps;
     o.loop.schedule.peak = o.learning_rate;
     o.loop.schedule.last = o.last_learning_rate;
+    if (o.last_learning_rate == loop_options{}.last_learning_rate)  // not asked for: no higher than the learning rate
+        o.loop.schedule.last = std::min(o.learning_rate, o.last_learning_rate);
     o.loop.schedule.steps = steps;
     o.loop.schedule.decay = o.schedule == "cosine"   ? decay::cosine
                             : o.schedule == "linear" ? decay::linear
