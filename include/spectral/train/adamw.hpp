@@ -52,6 +52,10 @@ public:
             adamw_step<Exec, real>(*ex_, masters.slice(begin, n), gradients.slice(begin, n), m_.view().slice(begin, n),
                                    v_.view().slice(begin, n), own, steps_, {sum_.data(), max_norm}, copy);
         }
+        // A first step that needed several blocks leaves an empty arena, which joins them at its next use: here, so that the
+        // second step allocates nothing.
+        const arena_scope scratch(*ex_);
+        ex_->memory().template vector<real>(1);
         return std::sqrt(sum_.to_host()[0]);  // the step is queued: only now does the host wait
     }
 
