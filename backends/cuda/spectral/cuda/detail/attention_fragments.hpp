@@ -38,13 +38,23 @@ __device__ inline unsigned char* tile_memory() {
 template <int Rows, int D>
 __device__ inline void load_rows(unsigned char* tile, rows_of<const bfloat16> from, index first, index last,
                                  index column, int width, int t) {
-    constexpr int chunks = D / 8;
+    using layout = tile_layout<Rows, D>;
+    constexpr int chunks = D / 8, step = 128 / chunks;
+    if constexpr (128 % chunks == 0 &&
+                  step % 8 == 0) {  // a thread keeps its chunk, and what rows of eight exchange it for
+        const int r = t / chunks, c = t % chunks, rows = 8 * c < width ? static_cast<int>(last - first) - r : 0;
+        const bfloat16* source = from(first + r) + column + 8 * c;
+        unsigned char* to = tile + layout::offset(r, c);
 #pragma unroll
-    for (int i = t; i < Rows * chunks; i += 128) {
-        const int r = i / chunks, c = i % chunks;
-        const bool valid = first + r < last && 8 * c < width;
-        copy_async(tile + tile_layout<Rows, D>::offset(r, c), valid ? from(first + r) + column + 8 * c : from.data,
-                   valid);
+        for (int i = 0; i < Rows; i += step, source += step * from.stride)
+            copy_async(to + i * layout::line, source, i < rows);
+    } else {
+#pragma unroll
+        for (int i = t; i < Rows * chunks; i += 128) {
+            const int r = i / chunks, c = i % chunks;
+            const bool valid = first + r < last && 8 * c < width;
+            copy_async(tile + layout::offset(r, c), valid ? from(first + r) + column + 8 * c : from.data, valid);
+        }
     }
 }
 
@@ -53,43 +63,18 @@ template <int Stages>
 struct tile_ring {
     shared_barrier full[Stages], empty[Stages];
 
-    __device__ void init(unsigned loading_threads, unsigned computing_warps) {
-        for (int s = 0; s < Stages; ++s) full[s].init(loading_threads), empty[s].init(computing_warps);
+    __device__ void init(unsigned announcements, unsigned computing_warps) {
+        for (int s = 0; s < Stages; ++s) full[s].init(announcements), empty[s].init(computing_warps);
     }
-    __device__ void wait_full(int i) { full[i % Stages].wait(i / Stages % 2); }
     __device__ void wait_empty(int i) { empty[i % Stages].wait(i / Stages % 2 ^ 1); }  // a fresh ring is empty
+    __device__ void announce(int i) { copy_async_arrive(full[i % Stages]); }  // by every loading thread
+    __device__ void wait_full(int i) {
+        full[i % Stages].wait(i / Stages % 2);
+        products_see_shared();
+    }
     __device__ void done(int i) {  // by a whole warp
         __syncwarp();
         if (threadIdx.x % 32 == 0) empty[i % Stages].arrive();
-    }
-};
-
-// A thread's copies in flight: a tile is announced when `Later` further ones have been asked for.
-template <int Later>
-struct loads_in_flight {
-    shared_barrier* waiting[Later + 1] = {};
-
-    __device__ void asked(shared_barrier& full) {
-        copy_async_commit();
-#pragma unroll
-        for (int i = 0; i < Later; ++i) waiting[i] = waiting[i + 1];
-        waiting[Later] = &full;
-        if (waiting[0]) announce<Later>(waiting[0]);
-    }
-    __device__ void finish() {
-        copy_async_wait<0>();
-        publish_shared();
-#pragma unroll
-        for (int i = 1; i <= Later; ++i)
-            if (waiting[i]) waiting[i]->arrive();
-    }
-
-private:
-    template <int Pending>
-    __device__ void announce(shared_barrier* full) {
-        copy_async_wait<Pending>();
-        publish_shared();
-        full->arrive();
     }
 };
 

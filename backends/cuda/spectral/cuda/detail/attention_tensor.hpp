@@ -11,15 +11,18 @@
 
 namespace spectral::cuda::detail {
 
-// Registers: 65536 shared by 128 threads that load and 128 Groups that compute.
+// A multiprocessor's 65536 registers: fewer for the 128 threads that load, more for the 128 Groups that compute.
 template <class Products, int Groups>
-__device__ inline void loading_registers() {
-    if constexpr (std::is_same_v<Products, warpgroup_products> && Groups > 1) give_registers<Groups == 2 ? 40 : 32>();
-}
-template <class Products, int Groups>
-__device__ inline void computing_registers() {
-    if constexpr (std::is_same_v<Products, warpgroup_products> && Groups > 1) take_registers<Groups == 2 ? 232 : 160>();
-}
+struct register_shares {
+    static constexpr bool uneven = std::is_same_v<Products, warpgroup_products>;
+    static_assert(!uneven || Groups == 2 || Groups == 3);
+    static __device__ void load() {
+        if constexpr (uneven) give_registers<Groups == 2 ? 40 : 32>();
+    }
+    static __device__ void compute() {
+        if constexpr (uneven) take_registers<Groups == 2 ? 232 : 160>();
+    }
+};
 
 // ---- forward --------------------------------------------------------------------------------------------------------
 
@@ -47,21 +50,19 @@ __global__ void __launch_bounds__(128 * (Groups + 1), 1)
         if (threadIdx.x == 0) k_ring->init(128, 4 * Groups), v_ring->init(128, 4 * Groups);
         __syncthreads();
         if (group == Groups) {
-            loading_registers<Products, Groups>();
+            register_shares<Products, Groups>::load();
             const int t = threadIdx.x % 128;
-            loads_in_flight<2> loads;
             load_rows<rows, D>(Q, a.q, first, last, index{h} * a.width, a.width, t);
             for (int j = 0; j < tiles; ++j) {
                 k_ring->wait_empty(j);
                 load_rows<Keys, D>(K + j % 2 * tile_bytes, a.k, k_first + j * Keys, k_first + keys, column, a.width, t);
-                loads.asked(k_ring->full[j % 2]);
+                k_ring->announce(j);
                 v_ring->wait_empty(j);
                 load_rows<Keys, D>(V + j % 2 * tile_bytes, a.v, k_first + j * Keys, k_first + keys, column, a.width, t);
-                loads.asked(v_ring->full[j % 2]);
+                v_ring->announce(j);
             }
-            loads.finish();
         } else {
-            computing_registers<Products, Groups>();
+            register_shares<Products, Groups>::compute();
             const int lane = threadIdx.x % 32, a_row = 64 * group;
             const index group_first = first + a_row, warp_first = group_first + threadIdx.x / 32 % 4 * 16,
                         row = warp_first + lane / 4;
@@ -190,9 +191,8 @@ __global__ void __launch_bounds__(128 * (Groups + 1), 1)
         if (threadIdx.x == 0) ring->init(128, 4 * Groups);
         __syncthreads();
         if (group == Groups) {
-            loading_registers<Products, Groups>();
+            register_shares<Products, Groups>::load();
             const int t = threadIdx.x % 128;
-            loads_in_flight<Stages - 2> loads;
             load_rows<rows, D>(Q, a.q, first, last, index{h} * a.width, a.width, t);
             load_rows<rows, D>(dO, dL_dout, first, last, index{h} * a.width, a.width, t);
             for (int j = 0; j < tiles; ++j) {
@@ -200,11 +200,10 @@ __global__ void __launch_bounds__(128 * (Groups + 1), 1)
                 ring->wait_empty(j);
                 load_rows<Keys, D>(to, a.k, k_first + j * Keys, k_first + keys, column, a.width, t);
                 load_rows<Keys, D>(to + tile_bytes, a.v, k_first + j * Keys, k_first + keys, column, a.width, t);
-                loads.asked(ring->full[j % Stages]);
+                ring->announce(j);
             }
-            loads.finish();
         } else {
-            computing_registers<Products, Groups>();
+            register_shares<Products, Groups>::compute();
             const int lane = threadIdx.x % 32, a_row = 64 * group;
             const index group_first = first + a_row, warp_first = group_first + threadIdx.x / 32 % 4 * 16,
                         row = warp_first + lane / 4;
@@ -218,34 +217,55 @@ __global__ void __launch_bounds__(128 * (Groups + 1), 1)
                                                statistics[h * q_count + min(row + 8, last - 1)]};
             float s[Keys / 8][4], d[Keys / 8][4], acc[D / 8][4] = {};
             unsigned p[Keys / 16][4];
-            for (int j = 0; j < mine; ++j) {
-                const unsigned char *K = KV + j % Stages * 2 * tile_bytes, *V = K + tile_bytes;
-                const int key = j * Keys + 2 * (lane % 4);
-                ring->wait_full(j);
-                Products::begin();
-                Products::template scores<D, rows, Keys>(s, Q, a_row, K);
-                Products::commit();
-                Products::template scores<D, rows, Keys>(d, dO, a_row, V);
-                Products::commit();
-                Products::template wait<1>(s);
-                if (j > 0) ring->done(j - 1);
-                if ((j + 1) * Keys > sure) hide(s, key, limit);
+            const auto K = [&](int j) { return KV + j % Stages * 2 * tile_bytes; };
+            const auto key = [&](int j) { return j * Keys + 2 * (lane % 4); };
+            const auto weigh = [&](int j) {
+                if ((j + 1) * Keys > sure) hide(s, key(j), limit);
 #pragma unroll
                 for (int b = 0; b < Keys / 8; ++b)
 #pragma unroll
                     for (int i = 0; i < 4; ++i) s[b][i] = exp2_approximate(s[b][i] * scale_2 - known[i / 2].lse_2);
-                Products::template wait<0>(d);
+            };
+            const auto slopes = [&](int j) {
                 round_values<Keys / 8>(p, [&](int b, int i) {
                     float slope = d[b][i];
-                    if constexpr (Dropout) slope *= a.dropout(row + i / 2 * 8, h, k_first + key + 8 * b + i % 2);
+                    if constexpr (Dropout) slope *= a.dropout(row + i / 2 * 8, h, k_first + key(j) + 8 * b + i % 2);
                     return s[b][i] * (slope - known[i / 2].delta);
                 });
+            };
+            if (mine > 0) {
+                ring->wait_full(0);
                 Products::begin();
-                Products::template add<D, Keys>(acc, p, K);
+                Products::template scores<D, rows, Keys>(s, Q, a_row, K(0));
+                Products::template scores<D, rows, Keys>(d, dO, a_row, K(0) + tile_bytes);
                 Products::commit();
+                Products::template wait<0>(s, d);
+                weigh(0);
+                slopes(0);
             }
-            Products::template wait<0>(acc);
-            if (mine > 0) ring->done(mine - 1);
+            for (int j = 1; j < mine; ++j) {  // while tile j is weighed, its other product and tile j - 1's run
+                ring->wait_full(j);
+                Products::begin();
+                Products::template scores<D, rows, Keys>(s, Q, a_row, K(j));
+                Products::commit();
+                Products::template add<D, Keys>(acc, p, K(j - 1));
+                Products::commit();
+                Products::template scores<D, rows, Keys>(d, dO, a_row, K(j) + tile_bytes);
+                Products::commit();
+                Products::template wait<2>(s);
+                weigh(j);
+                Products::template wait<1>(acc);
+                ring->done(j - 1);
+                Products::template wait<0>(d);
+                slopes(j);
+            }
+            if (mine > 0) {
+                Products::begin();
+                Products::template add<D, Keys>(acc, p, K(mine - 1));
+                Products::commit();
+                Products::template wait<0>(acc);
+                ring->done(mine - 1);
+            }
             for (int j = mine; j < tiles; ++j) {
                 ring->wait_full(j);
                 ring->done(j);
@@ -290,13 +310,12 @@ __global__ void __launch_bounds__(128 * (Groups + 1), 1)
         if (a.causal) q_first += lower_bound(position + q_first, q_last - q_first, a.k_rows.position[first]);
         const int tiles_each = static_cast<int>((q_last - q_first + Queries - 1) / Queries),
                   tiles = tiles_each * a.group;
-        if (threadIdx.x == 0) ring->init(128, 4 * Groups);
+        if (threadIdx.x == 0) ring->init(128 + 4, 4 * Groups);
         __syncthreads();
         if (group == Groups) {
-            loading_registers<Products, Groups>();
+            register_shares<Products, Groups>::load();
             const int t = threadIdx.x % 128;
             const visible_keys visible(a, tile.sequence);
-            loads_in_flight<Stages - 2> loads;
             load_rows<rows, D>(K, a.k, first, last, index{kv_head} * a.width, a.width, t);
             load_rows<rows, D>(V, a.v, first, last, index{kv_head} * a.width, a.width, t);
             for (int i = 0; i < tiles; ++i) {
@@ -312,27 +331,22 @@ __global__ void __launch_bounds__(128 * (Groups + 1), 1)
                     copy_async<8>(&column.known[t], valid ? statistics + h * q_count + n + t : statistics, valid);
                     column.limit[t] = valid ? visible(position[n + t]) : 0;
                 }
-                loads.asked(ring->full[i % Stages]);
+                ring->announce(i);
+                __syncwarp();
+                if (t % 32 == 0) ring->full[i % Stages].arrive();  // for the limits, which are ordinary stores
             }
-            loads.finish();
         } else {
-            computing_registers<Products, Groups>();
+            register_shares<Products, Groups>::compute();
             const int lane = threadIdx.x % 32, a_row = 64 * group;
             const int in_block = a_row + threadIdx.x / 32 % 4 * 16 + lane / 4;  // this lane's first key
             const int key[2] = {key_first + in_block, key_first + in_block + 8};
             const float scale_2 = a.scale * log2_e;
             float s[Queries / 8][4], d[Queries / 8][4], dk[D / 8][4] = {}, dv[D / 8][4] = {};
+            float keep[Dropout ? Queries / 8 : 1][4];
             unsigned p[Queries / 16][4], ds[Queries / 16][4];
-            for (int i = 0; i < tiles; ++i) {
-                const unsigned char *Q = Q_dO + i % Stages * 2 * tile_bytes, *dO = Q + tile_bytes;
+            const auto Q = [&](int i) { return Q_dO + i % Stages * 2 * tile_bytes; };
+            const auto weigh = [&](int i) {
                 const query_columns<Queries>& column = columns[i % Stages];
-                ring->wait_full(i);
-                Products::begin();
-                Products::template scores<D, rows, Queries>(s, K, a_row, Q);
-                Products::commit();
-                Products::template scores<D, rows, Queries>(d, V, a_row, dO);
-                Products::commit();
-                Products::template wait<1>(s);
                 const bool all_seen = column.limit[0] >= key_first + a_row + 64;  // by the first query, so by all
 #pragma unroll
                 for (int b = 0; b < Queries / 8; ++b)
@@ -344,32 +358,65 @@ __global__ void __launch_bounds__(128 * (Groups + 1), 1)
                         for (int r = 0; r < 2; ++r)
                             s[b][2 * r + c] = key[r] < limit ? exp2_approximate(s[b][2 * r + c] * scale_2 - lse_2) : 0;
                     }
-                float keep[Dropout ? Queries / 8 : 1][4];
-                if constexpr (Dropout) {
+            };
+            const auto weights = [&](int i) {
+                if constexpr (Dropout)
 #pragma unroll
                     for (int b = 0; b < Queries / 8; ++b)
 #pragma unroll
                         for (int j = 0; j < 4; ++j)
                             keep[b][j] = a.dropout(q_first + i % tiles_each * Queries + 8 * b + 2 * (lane % 4) + j % 2,
                                                    kv_head * a.group + i / tiles_each, k_first + key[j / 2]);
-                    round_values<Queries / 8>(p, [&](int b, int j) { return s[b][j] * keep[b][j]; });
-                } else {
-                    round_sums<Queries / 8>(p, s);
-                }
-                Products::template wait<0>(d);
-                Products::begin();
-                Products::template add<D, Queries>(dv, p, dO);
-                Products::commit();
+                round_values<Queries / 8>(p, [&](int b, int j) {
+                    if constexpr (Dropout)
+                        return s[b][j] * keep[b][j];
+                    else
+                        return s[b][j];
+                });
+            };
+            const auto slopes = [&](int i) {
+                const query_statistics* known = columns[i % Stages].known;
                 round_values<Queries / 8>(ds, [&](int b, int j) {
                     float slope = d[b][j];
                     if constexpr (Dropout) slope *= keep[b][j];
-                    return s[b][j] * (slope - column.known[8 * b + 2 * (lane % 4) + j % 2].delta);
+                    return s[b][j] * (slope - known[8 * b + 2 * (lane % 4) + j % 2].delta);
                 });
+            };
+            if (tiles > 0) {
+                ring->wait_full(0);
                 Products::begin();
-                Products::template add<D, Queries>(dk, ds, Q);
+                Products::template scores<D, rows, Queries>(s, K, a_row, Q(0));
+                Products::template scores<D, rows, Queries>(d, V, a_row, Q(0) + tile_bytes);
                 Products::commit();
-                Products::template wait<0>(dk, dv);  // sums that stayed in flight here would be serialized by ptxas
-                ring->done(i);
+                Products::template wait<0>(s, d);
+                weigh(0);
+                weights(0);
+                slopes(0);
+            }
+            for (int i = 1; i < tiles; ++i) {  // while tile i is weighed, its other product and tile i - 1's run
+                ring->wait_full(i);
+                Products::begin();
+                Products::template scores<D, rows, Queries>(s, K, a_row, Q(i));
+                Products::commit();
+                Products::template add<D, Queries>(dv, p, Q(i - 1) + tile_bytes);
+                Products::template add<D, Queries>(dk, ds, Q(i - 1));
+                Products::commit();
+                Products::template scores<D, rows, Queries>(d, V, a_row, Q(i) + tile_bytes);
+                Products::commit();
+                Products::template wait<2>(s);
+                weigh(i);
+                Products::template wait<1>(dk, dv);
+                ring->done(i - 1);
+                weights(i);
+                Products::template wait<0>(d);
+                slopes(i);
+            }
+            if (tiles > 0) {
+                Products::begin();
+                Products::template add<D, Queries>(dv, p, Q(tiles - 1) + tile_bytes);
+                Products::template add<D, Queries>(dk, ds, Q(tiles - 1));
+                Products::commit();
+                Products::template wait<0>(dk, dv);
             }
             const index row = first + in_block;
             store_rows<D / 8>(dL_dk, dk, row, last, index{kv_head} * a.width, a.width, a.scale, a.scale);

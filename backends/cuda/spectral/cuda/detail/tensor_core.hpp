@@ -22,13 +22,8 @@ __device__ inline void copy_async(void* shared, const void* from, bool valid) {
         asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;\n" ::"r"(to), "l"(from), "n"(Bytes), "r"(read)
                      : "memory");
 }
-__device__ inline void copy_async_commit() { asm volatile("cp.async.commit_group;\n" ::: "memory"); }
-template <int Pending>  // all but the last Pending groups of this thread have arrived
-__device__ inline void copy_async_wait() {
-    asm volatile("cp.async.wait_group %0;\n" ::"n"(Pending) : "memory");
-}
-// What this thread wrote to shared memory may be read by asynchronous products.
-__device__ inline void publish_shared() {
+// What other threads wrote to shared memory, as far as this thread knows of it, may be read by asynchronous products.
+__device__ inline void products_see_shared() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory");
 #endif
@@ -64,6 +59,11 @@ struct shared_barrier {
         } while (!done);
     }
 };
+
+// Arrives, on its own, when this thread's copies so far have.
+__device__ inline void copy_async_arrive(shared_barrier& barrier) {
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];\n" ::"r"(shared_address(&barrier)) : "memory");
+}
 
 // ---- products of a warp ---------------------------------------------------------------------------------------------
 

@@ -21,10 +21,7 @@ void copy_async(void* shared, const void* from, bool valid) {
     else
         std::memset(shared, 0, Bytes);
 }
-inline void copy_async_commit() {}
-template <int Pending>
-void copy_async_wait() {}
-inline void publish_shared() {}
+inline void products_see_shared() {}
 
 struct shared_barrier {
     std::uint16_t count, missing, phase, unused;
@@ -37,6 +34,8 @@ struct shared_barrier {
         while (phase % 2 == parity) cuda_on_host::block_runner::instance().wait(cuda_on_host::waits::other);
     }
 };
+
+inline void copy_async_arrive(shared_barrier& barrier) { barrier.arrive(); }
 
 // What the threads of a warp have in their hands, to be read by all of it.
 template <class T>
