@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// bench/attention_bench.cpp: attention alone against Eigen's matrix product, decoding, and what routing saves of a sub-layer
+// bench/attention_bench.cpp: attention alone against Eigen's matrix product, decoding, and what routing saves of a
+// sub-layer
 //
-// Attention alone: GFLOP/s counted on visible pairs, 4 D each forward and 10 D backward; of_sgemm divides by the rate of
-// Eigen's product measured in the same run. Sub-layer (norm and residual left out): gather, q projection of the routed
-// rows, k and v of all, attention, output projection, scatter. Its "kept" is the saved time as a share of the saved
-// multiplications: (t_dense - t_routed) / t_dense / (1 - executed share). Dense and routed runs alternate; the fastest
-// of each counts; kept_cpu is the same of processor time.
+// Attention alone: GFLOP/s counted on visible pairs, 4 D each forward and 10 D backward; of_sgemm divides by the rate
+// of Eigen's product measured in the same run. Sub-layer (norm and residual left out): gather, q projection of the
+// routed rows, k and v of all, attention, output projection, scatter. Its "kept" is the saved time as a share of the
+// saved multiplications: (t_dense - t_routed) / t_dense / (1 - executed share). Dense and routed runs alternate; the
+// fastest of each counts; kept_cpu is the same of processor time.
 #include <spectral/cpu/attention.hpp>
 #include <spectral/cpu/linear.hpp>
 #include <spectral/cpu/partition.hpp>

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// bench/decode_bench.cpp: Qwen2.5-0.5B shape, random weights: decoding against the bandwidth of reading, and what skipping saves
+// bench/decode_bench.cpp: Qwen2.5-0.5B shape, random weights: decoding against the bandwidth of reading, and what
+// skipping saves
 //
-// Decoding one sequence after a prompt of 64 tokens, weights in float and in bfloat16: tokens/s, and `of_floor`, the time of
-// a token over that of a plain read of as many bytes as the weights have, with the same threads, measured in turns: the
-// median of the ratios of neighbours. No executor may allocate while it decodes.
-// Skipping: 0, 4, 8 and 12 of the 24 blocks closed by their gates against the model without gates, in turns: the share of
-// the time beside the share of the multiply-accumulates (prefill, 256 tokens) and of the bytes of weights (decoding).
-//   decode_bench [--json FILE] [--tokens 32] [--skip-tokens 24] [--prefills 5] [--float-only | --bf16-only] [--threads N]
+// Decoding one sequence after a prompt of 64 tokens, weights in float and in bfloat16: tokens/s, and `of_floor`, the
+// time of a token over that of a plain read of as many bytes as the weights have, with the same threads, measured in
+// turns: the median of the ratios of neighbours. No executor may allocate while it decodes.
+// Skipping: 0, 4, 8 and 12 of the 24 blocks closed by their gates against the model without gates, in turns: the share
+// of the time beside the share of the multiply-accumulates (prefill, 256 tokens) and of the bytes of weights
+// (decoding).
+//   decode_bench [--json FILE] [--tokens 32] [--skip-tokens 24] [--prefills 5] [--float-only | --bf16-only] [--threads
+//   N]
 #include <spectral/cpu.hpp>
 #include <spectral/models/qwen2.hpp>
 #include <spectral/report/work.hpp>

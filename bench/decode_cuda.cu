@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // bench/decode_cuda.cu: Qwen2.5-0.5B shape, random weights: decoding on a GPU against a measured read of as many bytes
 //
-// First logits of a step against plain float loops over the same rows, and replays against direct launches, bit by bit. Then
-// tokens/s for 24, 20 and 16 blocks, sequences and contexts; the floor is the measured read of the weights and the cache.
-//   nvcc -std=c++20 -O3 -arch=sm_90 --expt-relaxed-constexpr --extended-lambda -Iinclude -Ibackends/cuda bench/decode_cuda.cu -lcublasLt
+// First logits of a step against plain float loops over the same rows, and replays against direct launches, bit by bit.
+// Then tokens/s for 24, 20 and 16 blocks, sequences and contexts; the floor is the measured read of the weights and the
+// cache.
+//   nvcc -std=c++20 -O3 -arch=sm_90 --expt-relaxed-constexpr --extended-lambda -Iinclude -Ibackends/cuda
+//   bench/decode_cuda.cu -lcublasLt
 #ifndef DECODE_SCALAR
 #define DECODE_SCALAR bfloat16  // or float: then weights alone are kept as bfloat16
 #endif
@@ -55,7 +57,7 @@ void fill(Model& model) {
     }
 }
 
-// ---- what the model computes, in plain float loops on the host -----------------------------------------------------------
+// ---- what the model computes, in plain float loops on the host ------------------------------------------------------
 
 struct plain_qwen {
     qwen2_config c;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // bench/gemm_bench.cpp: our matrix products against Eigen's, on the shapes of the small model, in turns in one loop
 //
-// y = x Wᵀ (forward), dx = dy W (input), dw = dyᵀ x (weight), float. GFLOP/s of ours and `over_eigen`, the median of the
-// ratios of neighbouring runs.
+// y = x Wᵀ (forward), dx = dy W (input), dw = dyᵀ x (weight), float. GFLOP/s of ours and `over_eigen`, the median of
+// the ratios of neighbouring runs.
 #include <spectral/cpu/detail/gemm.hpp>
 
 #include <benchmark/benchmark.h>

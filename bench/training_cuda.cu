@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // bench/training_cuda.cu: a whole training step (forward, loss, backward, clip, AdamW) on a GPU in bfloat16
-//   training_cuda [--model full|chiar] [--batch 32] [--time 256] [--small] [--steps 10] [--share 0.5] [--tune] [--operators]
+//   training_cuda [--model full|chiar] [--batch 32] [--time 256] [--small] [--steps 10] [--share 0.5]
+//       [--tune] [--operators]
 // One JSON line: median milliseconds and tokens/s, memory, and for CHIAR the share of tokens that attention got. Each
 // threshold is set to the quantile of its own layer's entropies that gives the share asked for, as `calibrate` does.
 #include <spectral/cuda.hpp>

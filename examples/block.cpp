@@ -7,6 +7,7 @@
 #include <spectral/cpu.hpp>
 #include <spectral/layers/block.hpp>
 #include <spectral/layers/dct_mixer.hpp>
+#include <spectral/layers/entropy_threshold.hpp>
 #include <spectral/layers/routed.hpp>
 #include <spectral/layers/self_attention.hpp>
 #include <spectral/report/flops.hpp>

@@ -228,8 +228,8 @@ void print(const json& j) {
     }
 }
 
-// Means over runs with Student's intervals: of the differential, and by step type of the skip share and of what the gates
-// cost, ln(routed perplexity / perplexity with every block).
+// Means over runs with Student's intervals: of the differential, and by step type of the skip share and of what the
+// gates cost, ln(routed perplexity / perplexity with every block).
 json over_runs(const json& runs) {
     std::map<std::string, std::vector<double>> differential, skip, cost;
     for (const auto& run : runs) {

@@ -16,8 +16,8 @@ struct generation_choice {
 };
 void add_generation_options(CLI::App& app, generation_choice& o);
 
-// Ends of a text, known ids and, where options do not say, generation_config.json's sampling of a model, into the options;
-// checks them.
+// Ends of a text, known ids and, where options do not say, generation_config.json's sampling of a model, into the
+// options; checks them.
 void complete(generation_choice& o, const model_directory& model, const tokenizer& tok);
 
 // The text of one answer as it grows. What might be the start of a stop string waits until it cannot be one any more.

@@ -50,7 +50,8 @@ std::string part_of(const std::string& name) {
     return "final norm";
 }
 
-// What every layer runs on B sequences of T when `share` of the tokens of a routed layer go to attention, in evaluation.
+// What every layer runs on B sequences of T when `share` of the tokens of a routed layer go to attention, in
+// evaluation.
 mac_counts forward_macs(const chiar_config& c, index batch, index time, double share) {
     if (c.baseline()) return dense_macs(c, std::vector<index>(static_cast<std::size_t>(batch), time), batch * time);
     const bool identity = c.layer_variant == layer_variant::identity_attn;
@@ -120,7 +121,8 @@ void print_parts(const std::vector<parameter_size>& parts, index total) {
     std::printf("  %-20s %13lld\n", "total", static_cast<long long>(total));
 }
 
-// A backbone, with the adapters and gates of `--adapter` and `--router`; without them, what the published ones would add.
+// A backbone, with the adapters and gates of `--adapter` and `--router`; without them, what the published ones would
+// add.
 void print_qwen2(const info_options& o, const qwen2_config& c) {
     layer_route_model m = with_route(c, o.route);
     const bool published = m.route.plain();

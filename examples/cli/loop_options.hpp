@@ -26,7 +26,8 @@ inline const std::vector<std::string> free_options{"out",          "resume",    
 index total_steps(const loop_options& o, double per_epoch);
 void set_schedule(loop_options& o, index steps);
 
-// The options of a run: read from run.json and restored (--resume), or written there. Returns whether it has a checkpoint.
+// The options of a run: read from run.json and restored (--resume), or written there. Returns whether it has a
+// checkpoint.
 bool open_run(loop_options& o, CLI::App& command, const std::vector<std::string>& path_options);
 
 // Ends the program as the signal would have, once the run is saved; returns if training is done.

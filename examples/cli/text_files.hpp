@@ -49,8 +49,8 @@ void for_each_line(const std::string& input, F&& f) {
 index train_tokenizer(const std::vector<std::string>& files, const bpe_training& options,
                       const std::filesystem::path& out);
 
-// A token file as it is, or text files encoded one after another. With a cache directory the tokens are kept there under
-// a name that holds the hash of texts and tokenizer: a changed text is encoded again. `say` hears what was done.
+// A token file as it is, or text files encoded one after another. With a cache directory the tokens are kept there
+// under a name that holds the hash of texts and tokenizer: a changed text is encoded again. `say` hears what was done.
 struct text_source {
     std::vector<std::string> files;
     std::string tokenizer;  // tokenizer.json; may be empty for token files

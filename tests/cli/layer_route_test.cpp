@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// tests/cli/layer_route_test.cpp: a backbone, LayerRoute on it, evaluation, chat and merge by the program; what it refuses
+// tests/cli/layer_route_test.cpp: a backbone, LayerRoute on it, evaluation, chat and merge by the program; what it
+// refuses
 #include "cli/program.hpp"
 
 #include <spectral/io/json.hpp>

@@ -40,7 +40,8 @@ struct tiny_run {
     }
 };
 
-// Starts a run in the background, sends `signal` once it has done some steps, waits; the shell's exit code is the run's.
+// Starts a run in the background, sends `signal` once it has done some steps, waits; the shell's exit code is the
+// run's.
 std::string interrupted(const tiny_run& t, const std::string& arguments, const std::string& name,
                         const std::string& signal) {
     const std::string metrics = quoted(t.dir / name / "metrics.jsonl");

@@ -13,8 +13,8 @@ bool same(const philox_words& got, std::uint32_t a, std::uint32_t b, std::uint32
 }
 }  // namespace
 
-// Known answers of philox4x32-10 as distributed with Random123 (Salmon et al.). Our counter words 0 and 1 are `counter`,
-// 2 and 3 are `stream`.
+// Known answers of philox4x32-10 as distributed with Random123 (Salmon et al.). Our counter words 0 and 1 are
+// `counter`, 2 and 3 are `stream`.
 TEST_CASE("philox: known answers", "[core][random]") {
     CHECK(same(philox(0, 0, 0), 0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8));
     const std::uint64_t ones = ~std::uint64_t{0};

@@ -8,6 +8,7 @@
 #include <spectral/ops/attention.hpp>
 #include <spectral/ops/cross_entropy.hpp>
 #include <spectral/ops/dct.hpp>
+#include <spectral/ops/decision.hpp>
 #include <spectral/ops/dropout.hpp>
 #include <spectral/ops/elementwise.hpp>
 #include <spectral/ops/embedding.hpp>
@@ -20,6 +21,7 @@
 #include <spectral/ops/pool.hpp>
 #include <spectral/ops/random_features.hpp>
 #include <spectral/ops/rotary.hpp>
+#include <spectral/ops/row_scale.hpp>
 #include <spectral/ops/spectral_entropy.hpp>
 #include <spectral/ops/spectral_filter.hpp>
 

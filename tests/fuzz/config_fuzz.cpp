@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// tests/fuzz/config_fuzz.cpp: any JSON as each of the configurations: refused with our exception, or valid when written again
+// tests/fuzz/config_fuzz.cpp: any JSON as each of the configurations: refused with our exception, or valid when written
+// again
 #include <spectral/io/chiar_config_json.hpp>
 #include <spectral/io/hugging_face.hpp>
 

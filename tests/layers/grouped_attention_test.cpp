@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// tests/layers/grouped_attention_test.cpp: Qwen2's attention: gradients for every grouping of heads, causality, decoding
+// tests/layers/grouped_attention_test.cpp: Qwen2's attention: gradients for every grouping of heads, causality,
+// decoding
 #include <spectral/layers/grouped_attention.hpp>
 #include "layer_test.hpp"
 

@@ -2,7 +2,7 @@
 // tests/layers/layer_norm_test.cpp: layer norm with its parameters, alone and after a residual sum
 #include <spectral/layers/layer_norm.hpp>
 #include <spectral/ops/elementwise.hpp>
-#include <spectral/ops/gate.hpp>
+#include <spectral/ops/row_scale.hpp>
 #include "layer_test.hpp"
 
 namespace spectral::test {

@@ -2,10 +2,11 @@
 // tests/layers/layer_test.hpp: one layer on one executor: its values, and its gradients against finite differences
 //
 //   layer_rig<oracle, feed_forward<...>> rig(c, c.width, 0.0, 0, 0);
-//   rig.template require_gradients<saved>(calls, "feed_forward");        calls.forward(p, x, y, s), calls.backward(p, dL_dy, dL_dx, s)
+//   rig.template require_gradients<saved>(calls, "feed_forward");        calls.forward(p, x, y, s), calls.backward(p,
+//   dL_dy, dL_dx, s)
 //
-// The scalar is L = Σ dL_dy ⊙ y + the pass's auxiliary loss. Gradients accumulate into values that are not zero, rows that
-// a selection leaves out hold NaN in dL_dy, and a mark in y: neither may be read or written.
+// The scalar is L = Σ dL_dy ⊙ y + the pass's auxiliary loss. Gradients accumulate into values that are not zero, rows
+// that a selection leaves out hold NaN in dL_dy, and a mark in y: neither may be read or written.
 #pragma once
 #include <spectral/layers/token_operator.hpp>
 #include <spectral/train/gradient_check.hpp>
@@ -189,7 +190,8 @@ public:
         return out;
     }
 
-    // Finite differences of L, or of `surrogate` where the gradient is that of another function, for x and all parameters.
+    // Finite differences of L, or of `surrogate` where the gradient is that of another function, for x and all
+    // parameters.
     template <class Saved, class Calls>
     void require_gradients(Calls calls, const std::string& about, double bound = 1e-6) {
         require_gradients_of<Saved>(
@@ -258,8 +260,8 @@ struct layer_calls {
     }
 };
 
-// run.template operator()<Target>() -> layer_values, on this target and on the oracle. `terms`: roundings along the longest
-// chain, of two normalisations and a few matrix products of these widths.
+// run.template operator()<Target>() -> layer_values, on this target and on the oracle. `terms`: roundings along the
+// longest chain, of two normalisations and a few matrix products of these widths.
 template <class Target, class Run>
 void compare_with_oracle(const std::string& layer, const std::string& about, Run&& run, double terms = 1024) {
     using T = typename Target::scalar;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// tests/layers/linear_test.cpp: a linear map with and without bias, one projection of a fused one, frozen maps, no dL_dx
+// tests/layers/linear_test.cpp: a linear map with and without bias, one projection of a fused one, frozen maps, no
+// dL_dx
 #include <spectral/layers/linear.hpp>
 #include <spectral/ops/elementwise.hpp>
 #include "layer_test.hpp"

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// tests/layers/lora_test.cpp: low-rank adapters: gradients with and without dropout, merged = unmerged, a new one changes nothing
+// tests/layers/lora_test.cpp: low-rank adapters: gradients with and without dropout, merged = unmerged, a new one
+// changes nothing
 #include <spectral/layers/linear.hpp>
 #include "layer_test.hpp"
 

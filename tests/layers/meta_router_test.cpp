@@ -59,7 +59,8 @@ TEMPLATE_LIST_TEST_CASE("meta_router: values and gradients", "[layers][meta_rout
         }
 }
 
-// A gate below the threshold leaves its rows as they are, and runs L1 on the others alone. In training nothing is skipped.
+// A gate below the threshold leaves its rows as they are, and runs L1 on the others alone. In training nothing is
+// skipped.
 TEMPLATE_LIST_TEST_CASE("meta_router: hard gating at evaluation", "[layers][meta_router]", targets) {
     using T = typename TestType::scalar;
     using Layer = gated<typename TestType::executor, T>;

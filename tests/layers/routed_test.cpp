@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// tests/layers/routed_test.cpp: every routing mode, both estimators, two and three operators: what runs, and its gradients
+// tests/layers/routed_test.cpp: every routing mode, both estimators, two and three operators: what runs, and its
+// gradients
 //
 // A hard choice is a kink, so gradients are held against finite differences of the function they are defined as:
 //   chosen operator alone (threshold, random, ...)   the layer itself, with its routes replayed
@@ -7,6 +8,7 @@
 //   soft                Σ s_o operator_o             the layer itself
 //   straight_through    Σ (onehot_o + s_o − s_o(x0)) operator_o, onehot and s(x0) held fixed: written out below
 // The budget's pressure and the regulariser's slope at one-hot gates enter that last surrogate as linear terms in s.
+#include <spectral/layers/any_router.hpp>
 #include <spectral/layers/dct_mixer.hpp>
 #include <spectral/layers/identity_mixer.hpp>
 #include <spectral/layers/rbf_mixer.hpp>
@@ -301,7 +303,8 @@ TEST_CASE("routed: what runs when", "[layers][routed]") {
         }
 }
 
-// Straight-through training has the values of evaluation: it differs in its gradient alone. selected_only is another model.
+// Straight-through training has the values of evaluation: it differs in its gradient alone. selected_only is another
+// model.
 TEMPLATE_LIST_TEST_CASE("routed: values of training and of evaluation", "[layers][routed]", targets) {
     using T = typename TestType::scalar;
     using L = two<typename TestType::executor, T>;

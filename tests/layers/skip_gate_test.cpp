@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// tests/layers/skip_gate_test.cpp: LayerRoute's gate: every pool and kind, its gradients, and what evaluation leaves out
+// tests/layers/skip_gate_test.cpp: LayerRoute's gate: every pool and kind, its gradients, and what evaluation leaves
+// out
 #include <spectral/layers/grouped_attention.hpp>
 #include <spectral/layers/skip_gate.hpp>
 #include "layer_test.hpp"
@@ -137,8 +138,8 @@ TEMPLATE_LIST_TEST_CASE("skip_gate: values and gradients on every executor", "[l
             4096);
 }
 
-// The hard concrete gate is a function of s almost everywhere. Straight-through takes dg/ds = 1: the gradient is that of
-// the same blend with g = [s₀ > threshold] + s − s₀.
+// The hard concrete gate is a function of s almost everywhere. Straight-through takes dg/ds = 1: the gradient is that
+// of the same blend with g = [s₀ > threshold] + s − s₀.
 TEST_CASE("skip_gate: gradients", "[layers][skip_gate]") {
     for (const auto& g : cases()) {
         gate_rig<oracle> rig(many(), g);
@@ -207,8 +208,8 @@ TEMPLATE_LIST_TEST_CASE("skip_gate: what each pool reads", "[layers][skip_gate]"
     }
 }
 
-// z = clip(1.2 σ((logit u + logit s) / β) − 0.1): over many draws the mean of [z > 0] is its closed form (Louizos et al.),
-// P(z > 0) = σ(logit s − β ln(0.1 / 1.1)). At evaluation the gate is hard.
+// z = clip(1.2 σ((logit u + logit s) / β) − 0.1): over many draws the mean of [z > 0] is its closed form (Louizos et
+// al.), P(z > 0) = σ(logit s − β ln(0.1 / 1.1)). At evaluation the gate is hard.
 TEST_CASE("skip_gate: hard concrete draws", "[layers][skip_gate]") {
     const gate_case g{{.kind = gate_kind::hard_concrete}};
     gate_rig<oracle> rig(many(), g);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// tests/models/config_test.cpp: parameter counts and names, and one sentence for every configuration or input that cannot be
+// tests/models/config_test.cpp: parameter counts and names, and one sentence for every configuration or input that
+// cannot be
 #include "model_test.hpp"
 
 #include <set>
@@ -17,7 +18,8 @@ std::set<std::string> names_of(Stack& stack) {
 }
 }  // namespace
 
-// A stack declares its parameters; only a model's store gives them memory. So the published sizes are counted at no cost.
+// A stack declares its parameters; only a model's store gives them memory. So the published sizes are counted at no
+// cost.
 TEST_CASE("models: parameter counts of the published sizes", "[models][config]") {
     auto& ex = oracle::instance();
     auto c = chiar_config::large();

@@ -62,7 +62,8 @@ TEMPLATE_LIST_TEST_CASE("decode: cached equals uncached", "[models][decoding]", 
         });
 }
 
-// A gate pooled over a batch or a sequence is fixed at prefill: the prompt's logits are exact, what follows keeps its gate.
+// A gate pooled over a batch or a sequence is fixed at prefill: the prompt's logits are exact, what follows keeps its
+// gate.
 TEMPLATE_LIST_TEST_CASE("decode: batch and sequence pooling keep the prompt's gate", "[models][decoding]", targets) {
     using T = typename TestType::scalar;
     for (meta_pool pool : {meta_pool::batch, meta_pool::sequence}) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// tests/models/gate_objective_test.cpp: what fine-tuning asks of the skip gates: values, gradients, a budget that is met
+// tests/models/gate_objective_test.cpp: what fine-tuning asks of the skip gates: values, gradients, a budget that is
+// met
 #include <spectral/core/random.hpp>
 #include <spectral/models/gate_objective.hpp>
 #include <support/compare.hpp>
@@ -179,8 +180,8 @@ TEST_CASE("gate_objective: the budget's multipliers are its state, and each obje
 }
 
 namespace {
-// Gates s = σ(bias of the sequence's type + offset of the layer), trained by plain gradient descent on the budget and on
-// a task that pulls every gate open. `hard(s, number)` is the gate that runs. Mean skip by type over the last steps.
+// Gates s = σ(bias of the sequence's type + offset of the layer), trained by plain gradient descent on the budget and
+// on a task that pulls every gate open. `hard(s, number)` is the gate that runs. Mean skip by type over the last steps.
 struct toy {
     std::map<std::string, double> bias{{"plan", 1}, {"tool", 1}};
     double spread = 0;  // of the layers' offsets

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // tests/models/golden_test.cpp: whole models against numbers of the authors' PyTorch code (float64)
 //
-// The operators by themselves; of models logits, loss, every gradient, gates and routes, the losses of three AdamW steps and the parameters after them.
-// ‖difference‖ / ‖value‖ per tensor: 1e-9 in double, 1e-4 in float. The files are described in tests/golden/README.md.
+// The operators by themselves; of models logits, loss, every gradient, gates and routes, the losses of three AdamW
+// steps and the parameters after them. ‖difference‖ / ‖value‖ per tensor: 1e-9 in double, 1e-4 in float. The files are
+// described in tests/golden/README.md.
 #include "support/golden.hpp"
 #include "support/executors.hpp"
 

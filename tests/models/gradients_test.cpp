@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // tests/models/gradients_test.cpp: the loss of whole models against finite differences, and against other executors
 //
-// Soft routing is smooth. A threshold is a step: τ lies in the widest gap between entropies, so that no difference moves a
-// row across it. Learned hard choices are checked layer by layer (tests/layers/routed_test.cpp) and here across executors.
+// Soft routing is smooth. A threshold is a step: τ lies in the widest gap between entropies, so that no difference
+// moves a row across it. Learned hard choices are checked layer by layer (tests/layers/routed_test.cpp) and here across
+// executors.
 #include "model_test.hpp"
 
 #include <spectral/train/gradient_check.hpp>
@@ -20,8 +21,8 @@ chiar_config small_config() {
 }
 const std::vector<index> lengths{4, 1, 3};
 
-// The middle of the widest gap between entropies, from the share `from` of the rows to the share `to`; its width must allow
-// for differences of 1e-3.
+// The middle of the widest gap between entropies, from the share `from` of the rows to the share `to`; its width must
+// allow for differences of 1e-3.
 double gap(std::vector<double> entropy, double from, double to) {
     std::sort(entropy.begin(), entropy.end());
     const double n = static_cast<double>(entropy.size());

@@ -1,8 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
-// tests/models/memory_test.cpp: after the first step a model asks its executor for no more memory
+// tests/models/memory_test.cpp: after the first step a model asks its executor, and the heap, for no more memory
 #include "model_test.hpp"
 
 #include <spectral/train/adamw.hpp>
+
+#include <atomic>
+#include <cstdlib>
+#include <new>
+
+namespace {
+std::atomic<long> heap_requests{0};
+}  // namespace
+
+// Every request of this program to the heap is counted. Eigen's packing buffers come from malloc: they are not in the
+// count.
+void* operator new(std::size_t bytes) {
+    ++heap_requests;
+    if (void* p = std::malloc(bytes ? bytes : 1)) return p;
+    throw std::bad_alloc{};
+}
+void operator delete(void* p) noexcept { std::free(p); }
+void operator delete(void* p, std::size_t) noexcept { std::free(p); }
 
 namespace spectral::test {
 
@@ -59,6 +77,29 @@ TEMPLATE_LIST_TEST_CASE("models: no allocation after the first step", "[models][
         });
     }
 }
+
+#if SPECTRAL_TEST_CPU
+// A training step on the CPU: the second grows what the first began, the third asks for nothing.
+TEST_CASE("models: a training step asks the heap for nothing", "[models][memory]") {
+    cpu::executor ex(2);
+    chiar_config c = larger_config();
+    c.dropout = 0.1;
+    chiar_former<cpu::executor, float> model(ex, c);
+    model.parameters.initialize(3);
+    adamw optimizer(ex, model.parameters);
+    const batch b = language_batch({60, 31, 7}, c.vocab_size, 5);
+    const auto requests_of_a_step = [&] {
+        const long before = heap_requests;
+        model.parameters.zero_gradients();
+        model.run(b, phase::training);
+        optimizer.step({.learning_rate = 1e-5}, 1.0);
+        return heap_requests - before;
+    };
+    CHECK(requests_of_a_step() > 0);
+    requests_of_a_step();
+    CHECK(requests_of_a_step() == 0);
+}
+#endif
 
 // The arena is empty between calls, whatever ran: two models may share an executor and take turns.
 TEMPLATE_LIST_TEST_CASE("models: results outlive another model's call", "[models][memory]", targets) {

@@ -45,7 +45,8 @@ struct named_config {
     chiar_config config;
 };
 
-// Every model that promises that no position sees a later one: all but batch and sequence pooling and the bidirectional RBF.
+// Every model that promises that no position sees a later one: all but batch and sequence pooling and the bidirectional
+// RBF.
 inline std::vector<named_config> causal_configs() {
     std::vector<named_config> out;
     const auto add = [&](const std::string& name, auto&& change) {

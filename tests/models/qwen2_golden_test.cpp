@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// tests/models/qwen2_golden_test.cpp: Qwen2, PEFT adapters and LayerRoute's gates against Transformers, PEFT and the authors
+// tests/models/qwen2_golden_test.cpp: Qwen2, PEFT adapters and LayerRoute's gates against Transformers, PEFT and the
+// authors
 //
-// Transformers computes norms, rotary tables and softmax in float inside a float64 model: double agrees to 1e-6 (logits,
-// losses) and 1e-5 (gradients); float to 1e-4. Gradients of blocks that every sequence skipped are exactly 0, so they are
-// held against the file's largest.
+// Transformers computes norms, rotary tables and softmax in float inside a float64 model: double agrees to 1e-6
+// (logits, losses) and 1e-5 (gradients); float to 1e-4. Gradients of blocks that every sequence skipped are exactly 0,
+// so they are held against the file's largest.
 #include "support/executors.hpp"
 #include "support/golden.hpp"
 

@@ -75,7 +75,8 @@ TEMPLATE_LIST_TEST_CASE("models: routed attention shrinks with its rows", "[mode
         }
 }
 
-// With the gate of L1 shut and every token sent to attention, layers 2.. are a full-attention model: values and gradients.
+// With the gate of L1 shut and every token sent to attention, layers 2.. are a full-attention model: values and
+// gradients.
 TEMPLATE_LIST_TEST_CASE("models: all tokens to attention is full attention", "[models][routing]", targets) {
     using Exec = typename TestType::executor;
     using T = typename TestType::scalar;

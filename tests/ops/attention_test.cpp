@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // tests/ops/attention_test.cpp: attention and its gradients on every executor against the reference in double
 //
-// Tolerances. Where signs are random, a product of two rows of D is about ‖a‖‖b‖ / √D, and off by eps √D times that. With
-// S = |scale| max‖q‖ max‖k‖ / √D a score is off by eps √D S and a weight by the fraction r = eps (√D S + √N + |lse| + 4):
-// N weights summed, one exp, one division, lse stored in T. Hence
+// Tolerances. Where signs are random, a product of two rows of D is about ‖a‖‖b‖ / √D, and off by eps √D times that.
+// With S = |scale| max‖q‖ max‖k‖ / √D a score is off by eps √D S and a weight by the fraction r = eps (√D S + √N +
+// |lse| + 4): N weights summed, one exp, one division, lse stored in T. Hence
 //   out: r max|v| / (1-p)     lse: r
-// dA = keep dL_dout·v is about G = max‖dL_dout‖ max‖v‖ / √D / (1-p), so dS = W (dA - δ) is off by W e, e = 2 G (r + eps √D).
-// The weights of a query sum to 1, those of a key to at most C (read off the reference: it is dL_dv where dL_dout = 1):
+// dA = keep dL_dout·v is about G = max‖dL_dout‖ max‖v‖ / √D / (1-p), so dS = W (dA - δ) is off by W e, e = 2 G (r + eps
+// √D). The weights of a query sum to 1, those of a key to at most C (read off the reference: it is dL_dv where dL_dout
+// = 1):
 //   dL_dq: scale e max|k|     dL_dk: scale e C max|q|     dL_dv: r C max|dL_dout|
 // each times 4 for the worst of many elements, as in support/compare.hpp.
 #include <spectral/ops/attention.hpp>

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// tests/ops/cross_entropy_test.cpp: softmax cross-entropy alone and fused with the projection: values, gradients, ignored rows
+// tests/ops/cross_entropy_test.cpp: softmax cross-entropy alone and fused with the projection: values, gradients,
+// ignored rows
 #include <spectral/ops/cross_entropy.hpp>
 #include <spectral/ops/linear.hpp>
 #include <support/gradient_check.hpp>

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// tests/ops/few_rows_test.cpp: the halves of a block as one operator, where an executor has them, against small operators
+// tests/ops/few_rows_test.cpp: the halves of a block as one operator, where an executor has them, against small
+// operators
 #include <spectral/ops/activation.hpp>
 #include <spectral/ops/attention.hpp>
 #include <spectral/ops/elementwise.hpp>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// tests/ops/gate_test.cpp: what routers and gates compute per row: softmax and sigmoid gates, blends, picks, thresholds
+// tests/ops/gate_test.cpp: softmax and sigmoid gates, and the blends of a gate
 #include <spectral/ops/gate.hpp>
 #include <support/gradient_check.hpp>
 #include <support/operator_test.hpp>
@@ -130,87 +130,6 @@ TEMPLATE_LIST_TEST_CASE("blend: gate 1 is a, gate 0 is x", "[ops][gate]", target
     CHECK(on.read(y) == std::vector<double>{5.5, 11, 30, 40, 5, 6});
 }
 
-TEMPLATE_LIST_TEST_CASE("scale_rows and row_dot, weights a column of a matrix", "[ops][gate]", targets) {
-    over(edge_shapes(), [&](index n, index c) {
-        check_against_reference<TestType>(
-            "scale_rows, row_dot", shape(n, c), static_cast<double>(c + 2), [&](auto& on) {
-                auto weights = on.statistics(n, 3, normals(n * 3, 1));
-                auto x = on.input(n, c, normals(n * c, 2)), z = on.input(n, c, normals(n * c, 3));
-                auto y = on.output(n, c), more = on.state(n, c, normals(n * c, 4));
-                auto d = on.gradient(n, 3, normals(n * 3, 5));
-                scale_rows(on.ex, x, weights.columns(1, 1), y);
-                scale_rows(on.ex, x, weights.columns(2, 1), more, write::accumulate);
-                row_dot(on.ex, x, z, d.columns(1, 1));  // the columns beside it keep their values
-                return outputs{{"y", on.read(y)}, {"y accumulated", on.read(more)}, {"d", on.read(d)}};
-            });
-    });
-}
-
-TEMPLATE_LIST_TEST_CASE("argmax_rows: the first of the largest; threshold_rows: strictly above", "[ops][gate]",
-                        targets) {
-    workbench<TestType> on;
-    auto op = on.template output<row_index>(6);
-    argmax_rows(on.ex, on.state(6, 3, {1, 2, 3, 3, 2, 3, 2, 2, 1, -5, -4, -4, 0, 0, 0, -1, -2, -3}), op);
-    CHECK(on.read(op) == std::vector<double>{2, 0, 0, 1, 0, 0});
-    auto levels = on.template output<row_index>(5);
-    auto values = on.state({0.25, 0.5, 0.75, 0.5000001, -1});
-    threshold_rows(on.ex, values, std::vector<double>{0.5}, levels);
-    CHECK(on.read(levels) == std::vector<double>{0, 0, 1, 1, 0});
-    threshold_rows(on.ex, values, std::vector<double>{0.25, 0.5, 0.7}, levels);
-    CHECK(on.read(levels) == std::vector<double>{0, 1, 3, 2, 0});
-    on.check_untouched("argmax_rows, threshold_rows");
-
-    for (index n : edge_rows)
-        for (index K : {1, 2, 3, 4})
-            check_against_reference<TestType>("argmax_rows, threshold_rows", shape(n, K), 1, [&](auto& case_on) {
-                auto choice = case_on.template output<row_index>(n), level = case_on.template output<row_index>(n);
-                argmax_rows(case_on.ex, case_on.state(n, K, normals(n * K, 1)), choice);
-                threshold_rows(case_on.ex, case_on.state(normals(n, 2)), std::vector<double>{-0.5, 0.5}, level);
-                return outputs{{"argmax", case_on.read(choice)}, {"level", case_on.read(level)}};
-            });
-}
-
-TEMPLATE_LIST_TEST_CASE("pick_columns and one_hot_rows", "[ops][gate]", targets) {
-    for (index n : edge_rows)
-        for (index K : {1, 2, 3, 4})
-            check_against_reference<TestType>("pick_columns, one_hot_rows", shape(n, K), 1, [&](auto& on) {
-                auto op = on.ids(random_ids(n, K, 1));
-                auto picked = on.output(n, 1), dL_ds = on.output(n, K), hot = on.output(n, K);
-                pick_columns_forward(on.ex, on.input(n, K, normals(n * K, 2)), op, picked);
-                pick_columns_backward(on.ex, on.input(n, 1, normals(n, 3)), op, dL_ds);
-                one_hot_rows(on.ex, op, hot);
-                return outputs{{"picked", on.read(picked)}, {"dL_ds", on.read(dL_ds)}, {"one_hot", on.read(hot)}};
-            });
-    workbench<TestType> on;
-    auto op = on.ids({2, 0});
-    auto picked = on.output(2, 1), dL_ds = on.output(2, 3), hot = on.output(2, 3);
-    pick_columns_forward(on.ex, on.input(2, 3, {1, 2, 3, 4, 5, 6}), op, picked);
-    pick_columns_backward(on.ex, on.input(2, 1, {7, 8}), op, dL_ds);
-    one_hot_rows(on.ex, op, hot);
-    CHECK(on.read(picked) == std::vector<double>{3, 4});
-    CHECK(on.read(dL_ds) == std::vector<double>{0, 0, 7, 8, 0, 0});
-    CHECK(on.read(hot) == std::vector<double>{0, 0, 1, 1, 0, 0});
-}
-
-TEMPLATE_LIST_TEST_CASE("random_rows: a coin by position, the same on every executor", "[ops][gate]", targets) {
-    const random_stream draw{3, 4};
-    for (double share : {0.0, 0.3, 1.0}) {
-        workbench<TestType> on;
-        const auto position = random_ids(1000, 5000, 1);
-        auto op = on.template output<row_index>(1000);
-        random_rows(on.ex, on.ids(position), draw, share, op);
-        const auto got = on.read(op);
-        double ones = 0;
-        for (std::size_t i = 0; i < got.size(); ++i) {
-            CHECK(got[i] ==
-                  (draw.bits(static_cast<std::uint64_t>(position[i])) < probability_threshold(share) ? 1 : 0));
-            ones += got[i];
-        }
-        CHECK(std::abs(ones / 1000 - share) < 5 * std::sqrt(share * (1 - share) / 1000) + 1e-9);
-        on.check_untouched("random_rows");
-    }
-}
-
 TEST_CASE("gates: gradients", "[ops][gate]") {
     workbench<oracle> on;
     const index n = 6, d = 4, K = 3;
@@ -254,18 +173,6 @@ TEST_CASE("gates: gradients", "[ops][gate]") {
         require_gradient(on.ex, x, dL_dx, loss, "blend: x");
         require_gradient(on.ex, gate, dL_dgate, loss, "blend: gate");
     }
-    {
-        // y = c x: dL_dc = row_dot(dL_dy, x), dL_dx = scale_rows(dL_dy, c)
-        const auto dL_dy = normals(n * d, 3);
-        auto x = on.state(n, d, normals(n * d, 1)), c = on.state(n, 1, normals(n, 2)), y = on.output(n, d),
-             dL_dx = on.output(n, d), dL_dc = on.output(n, 1);
-        auto dy = on.input(n, d, dL_dy);
-        scale_rows(on.ex, dy, c, dL_dx);
-        row_dot(on.ex, dy, x, dL_dc);
-        const auto loss = [&] { return scale_rows(on.ex, x, c, y), dot(dL_dy, on.read(y)); };
-        require_gradient(on.ex, x, dL_dx, loss, "scale_rows: x");
-        require_gradient(on.ex, c, dL_dc, loss, "scale_rows: c");
-    }
 }
 
 TEMPLATE_LIST_TEST_CASE("gates: a NaN row stays alone", "[ops][gate]", targets) {
@@ -276,20 +183,19 @@ TEMPLATE_LIST_TEST_CASE("gates: a NaN row stays alone", "[ops][gate]", targets) 
         workbench<TestType> on;
         const row_map map = pack_rows(on.ex, std::vector<index>{n});
         auto s = on.statistics(n, K);
-        auto y = on.output(n, d), scaled = on.output(n, d);
+        auto y = on.output(n, d);
         auto gate = on.output(n);
         token_gate_forward(on.ex, on.input(n, d, values), on.statistics(shares(n, 3)),
                            on.input(K, d + 1, normals(K * (d + 1), 2)), on.input(normals(K, 4)), s);
         sigmoid_gate_forward(on.ex, on.input(n, d, values), on.input(1, d, normals(d, 2)), on.input({0.5}), gate);
         blend_forward(on.ex, on.input(n, d, values), on.input(n, d, x), on.statistics(shares(n, 4)), map,
                       pool_scope::causal, y);
-        scale_rows(on.ex, on.input(n, d, values), on.statistics(n, 1, normals(n, 5)), scaled);
-        return std::array{on.read(s), on.read(gate), on.read(y), on.read(scaled)};
+        return std::array{on.read(s), on.read(gate), on.read(y)};
     };
     const auto clean = run(x), poisoned = run(with_nan_row(x, d, bad));
-    const index widths[] = {K, 1, d, d};
+    const index widths[] = {K, 1, d};
     const subject s{"gate", "with a NaN row", TestType::executor_name(), scalar_name<T>, shape(n, d)};
-    for (std::size_t i = 0; i < 4; ++i) check_nan_stays(clean[i], poisoned[i], widths[i], bad, s, allowed<T>(d, 4));
+    for (std::size_t i = 0; i < 3; ++i) check_nan_stays(clean[i], poisoned[i], widths[i], bad, s, allowed<T>(d, 4));
 }
 
 TEST_CASE("gates: errors", "[ops][gate]") {
@@ -297,10 +203,9 @@ TEST_CASE("gates: errors", "[ops][gate]") {
     const row_map map = pack_rows(on.ex, std::vector<index>{2});
     auto x = on.input(2, 4, normals(8, 1)), w = on.input(3, 5, normals(15, 1)), narrow = on.input(3, 4, normals(12, 1));
     auto s = on.output(2, 3), y = on.output(2, 4), dw = on.output(3, 5), wrong = on.output(2, 2),
-         column = on.output(2, 1), many = on.output(2, 9);
+         many = on.output(2, 9);
     auto two = on.input({1, 2}), three = on.input({1, 2, 3}), four = on.input({1, 2, 3, 4}), one = on.input({1});
     auto g2 = on.output(2), g3 = on.output(3), g1 = on.output(1);
-    auto op = on.output<row_index>(2), op3 = on.output<row_index>(3);
     check_throws([&] { token_gate_forward(on.ex, x, two, narrow, three, s); },
                  {"token_gate_forward", "w", "(3, 5)", "(3, 4)"});
     check_throws([&] { token_gate_forward(on.ex, x, three, w, three, s); },
@@ -345,16 +250,6 @@ TEST_CASE("gates: errors", "[ops][gate]") {
                  {"blend_backward", "dL_dx", "(2, 4)", "(2, 2)"});
     check_throws([&] { blend_backward(on.ex, x, x, x, one, map, pool_scope::batch, y, y, g2); },
                  {"blend_backward", "dL_dgate", "(1)", "(2)"});
-    check_throws([&] { scale_rows(on.ex, x, s, y); }, {"scale_rows", "c", "(2, 1)", "(2, 3)"});
-    check_throws([&] { row_dot(on.ex, x, narrow, column); }, {"row_dot", "b", "(2, 4)", "(3, 4)"});
-    check_throws([&] { argmax_rows(on.ex, s, op3); }, {"argmax_rows", "op", "(2)", "(3)"});
-    check_throws([&] { threshold_rows(on.ex, g2, std::vector<double>{}, op); },
-                 {"threshold_rows", "1 to 3", "found 0"});
-    check_throws([&] { pick_columns_forward(on.ex, x, op, s); },
-                 {"pick_columns_forward", "picked", "(2, 1)", "(2, 3)"});
-    check_throws([&] { pick_columns_backward(on.ex, column, op3, s); }, {"pick_columns_backward", "op", "(2)", "(3)"});
-    check_throws([&] { one_hot_rows(on.ex, op3, s); }, {"one_hot_rows", "op", "(2)", "(3)"});
-    check_throws([&] { random_rows(on.ex, op, {}, 1.5, op); }, {"random_rows", "[0, 1]", "1.5"});
 }
 
 }  // namespace spectral::test

@@ -7,8 +7,8 @@
 namespace spectral::test {
 
 namespace {
-// (rows, inputs, outputs): the edges of every extent, alone and together; each extent long enough to be cut into blocks,
-// and strides of whole kilobytes
+// (rows, inputs, outputs): the edges of every extent, alone and together; each extent long enough to be cut into
+// blocks, and strides of whole kilobytes
 std::vector<std::array<index, 3>> sizes() {
     std::vector<std::array<index, 3>> out{{33, 48, 257},  {256, 31, 17}, {97, 97, 97}, {128, 64, 192},
                                           {40, 1024, 20}, {9, 801, 35},  {9, 35, 801}, {801, 17, 9}};
@@ -100,8 +100,8 @@ TEMPLATE_LIST_TEST_CASE("linear: a weight kept as bfloat16 counts as its widened
     });
 }
 
-// Decoding a batch gives each sequence what it gets alone. Not so with a vendor's products, whose algorithm follows the shape:
-// on cuda, decoding in bfloat16 has kernels of its own (few_rows_test).
+// Decoding a batch gives each sequence what it gets alone. Not so with a vendor's products, whose algorithm follows the
+// shape: on cuda, decoding in bfloat16 has kernels of its own (few_rows_test).
 TEMPLATE_LIST_TEST_CASE("linear_forward: a row's bits do not depend on how few there are", "[ops][linear]", targets) {
     workbench<TestType> on;
     if (std::string(TestType::executor::name) == "cuda") return;

@@ -14,8 +14,8 @@ std::vector<double> around_one(index n, std::uint64_t seed) {
     for (double& x : v) x = static_cast<float>(x + 1);
     return v;
 }
-// The largest 1 / deviation of a row. Normalising magnifies the rounding of a row by it: rows of two or three values that
-// happen to lie close together are as hard as that.
+// The largest 1 / deviation of a row. Normalising magnifies the rounding of a row by it: rows of two or three values
+// that happen to lie close together are as hard as that.
 double steepest(const std::vector<double>& x, index c) {
     double most = 1;
     for (std::size_t first = 0; first < x.size(); first += static_cast<std::size_t>(c)) {
@@ -117,7 +117,8 @@ TEMPLATE_LIST_TEST_CASE("layer_norm: rows have mean 0 and variance 1, whatever s
                 for (index i = 0; i < c; ++i)
                     v += std::pow(got[static_cast<std::size_t>(r * c + i)] - m, 2) / static_cast<double>(c);
                 INFO("width " << c << ", shift " << shift << ", row " << r << ", " << TestType::executor_name());
-                // the mean is rounded at the size of the shift, the row then divided by a deviation that is about 8, less for pairs
+                // the mean is rounded at the size of the shift, the row then divided by a deviation that is about 8,
+                // less for pairs
                 const double bound =
                     allowed<T>(static_cast<double>(c), 1 + shift * on.read(rstd)[static_cast<std::size_t>(r)]);
                 CHECK(std::abs(m) < bound);

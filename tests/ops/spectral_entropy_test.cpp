@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// tests/ops/spectral_entropy_test.cpp: normalised entropy of the power spectrum, its range, its end points and its gradient
+// tests/ops/spectral_entropy_test.cpp: normalised entropy of the power spectrum, its range, its end points and its
+// gradient
 #include <spectral/ops/spectral_entropy.hpp>
 #include <support/gradient_check.hpp>
 #include <support/operator_test.hpp>
@@ -21,7 +22,8 @@ std::vector<double> cosine(index d, index k) {
 }  // namespace
 
 // Width 1 is left out: ln 1 + eps = 1e-8 divides a rounding error (by hand below). The gradient's scale is that of
-// dL_dX = 2 X / Q a with a up to ln(eps): a coefficient near 0 has slope 18 per unit, so that errors of X weigh as much.
+// dL_dX = 2 X / Q a with a up to ln(eps): a coefficient near 0 has slope 18 per unit, so that errors of X weigh as
+// much.
 TEMPLATE_LIST_TEST_CASE("spectral_entropy: forward and backward", "[ops][spectral_entropy]", targets) {
     over(edge_shapes(), [&](index n, index d) {
         for (dct_norm norm : norms) {

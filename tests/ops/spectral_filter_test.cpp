@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// tests/ops/spectral_filter_test.cpp: filter in the DCT domain, and the mixing operator with residual, norm and selection
+// tests/ops/spectral_filter_test.cpp: filter in the DCT domain, and the mixing operator with residual, norm and
+// selection
 #include <spectral/ops/norm.hpp>
 #include <spectral/ops/spectral_filter.hpp>
 #include <support/gradient_check.hpp>
@@ -53,8 +54,8 @@ outputs mix(On& on, index n, index d, const subset& rows, dct_norm norm, const s
     auto dL_dw = on.state(normals(d, 9)), dL_dgamma = on.state(normals(d, 10)), dL_dbeta = on.state(normals(d, 11));
     const auto dL_dy = on.input(n, d, normals(n * d, 12));
     spectral_mix_backward(on.ex, dL_dy, x, chosen, w, norm, gamma, stats, dL_dx, dL_dw, dL_dgamma, dL_dbeta);
-    // Dividing by a small deviation magnifies rounding by rstd, which for rows of three values is large by chance; dL_dw is
-    // a sum over rows that may cancel.
+    // Dividing by a small deviation magnifies rounding by rstd, which for rows of three values is large by chance;
+    // dL_dw is a sum over rows that may cancel.
     const double steep = 4 * std::max(1.0, largest(on.read(stats.rstd)));
     return {{"y", on.read(y), steep},
             {"mean", on.read(stats.mean)},

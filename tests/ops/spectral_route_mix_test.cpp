@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// tests/ops/spectral_route_mix_test.cpp: entropy, choice and mix in one step, against the reference and against their parts
+// tests/ops/spectral_route_mix_test.cpp: entropy, choice and mix in one step, against the reference and against their
+// parts
 #include <spectral/ops/spectral_route_mix.hpp>
 #include <support/operator_test.hpp>
 

@@ -14,9 +14,9 @@
 
 namespace spectral::test {
 
-// Largest error a correct kernel may show: a result of `terms` roundings of random sign, each of half an eps of `scale`,
-// is off by about eps/2 · sqrt(terms) · scale; the factor 4 covers the worst of many elements. Never tuned to pass:
-// `terms` is the length of the longest chain of operations, `scale` the size of what is being added up.
+// Largest error a correct kernel may show: a result of `terms` roundings of random sign, each of half an eps of
+// `scale`, is off by about eps/2 · sqrt(terms) · scale; the factor 4 covers the worst of many elements. Never tuned to
+// pass: `terms` is the length of the longest chain of operations, `scale` the size of what is being added up.
 template <class T>
 double allowed(double terms, double scale) {
     return 4.0 * static_cast<double>(std::numeric_limits<T>::epsilon()) * std::sqrt(std::max(terms, 1.0)) * scale;

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // tests/support/executors.hpp: what is tested: the pairs of executor and scalar, as types
 //
-// A test is written once, over `targets`; the oracle is the reference executor in double. With SPECTRAL_TEST_CUDA the same
-// source is compiled as CUDA and the list is that of the GPU (Eigen stays out of .cu files, so the cpu pairs are not in
-// it). A further executor: one more entry, and a specialisation of make_executor if it is not made from a thread count.
+// A test is written once, over `targets`; the oracle is the reference executor in double. With SPECTRAL_TEST_CUDA the
+// same source is compiled as CUDA and the list is that of the GPU (Eigen stays out of .cu files, so the cpu pairs are
+// not in it). A further executor: one more entry, and a specialisation of make_executor if it is not made from a thread
+// count.
 #pragma once
 #include <spectral/core/half.hpp>
 #include <spectral/reference.hpp>

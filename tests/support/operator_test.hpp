@@ -22,7 +22,8 @@ namespace spectral::test {
 inline const std::vector<index> edge_widths{1, 2, 3, 5, 16, 17, 31, 32, 33, 48, 97, 256, 257};
 inline const std::vector<index> edge_rows{0, 1, 2, 3, 7, 17};
 
-// Every pair of the two, and shapes with work for several threads: rows of different threads, more than one block of rows.
+// Every pair of the two, and shapes with work for several threads: rows of different threads, more than one block of
+// rows.
 inline std::vector<std::array<index, 2>> edge_shapes() {
     std::vector<std::array<index, 2>> out{{300, 257}, {700, 97}, {2100, 17}};
     for (index n : edge_rows)
@@ -36,8 +37,8 @@ void over(const std::vector<std::array<index, K>>& sizes, F&& f) {
     for (const auto& s : sizes) std::apply(f, s);
 }
 
-// What a case returns: values by name. `scale` is the size of what is added up, where it may be larger than the result: a
-// long sum that happens to cancel is rounded at the size of its terms.
+// What a case returns: values by name. `scale` is the size of what is added up, where it may be larger than the result:
+// a long sum that happens to cancel is rounded at the size of its terms.
 struct output_value {
     std::string name;
     std::vector<double> values;

@@ -2,9 +2,9 @@
 // tests/support/random_data.hpp: reproducible inputs, and the workbench that puts them on an executor
 //
 // Inputs are doubles that float represents exactly, so that every scalar type computes from the same numbers.
-// A workbench surrounds every operand with bytes of ones (NaN to float and double): a kernel that reads outside its views
-// yields NaN, one that writes outside them, or into an input, is reported by check_untouched(). Outputs start as NaN, so
-// that one that should be overwritten and is not shows too.
+// A workbench surrounds every operand with bytes of ones (NaN to float and double): a kernel that reads outside its
+// views yields NaN, one that writes outside them, or into an input, is reported by check_untouched(). Outputs start as
+// NaN, so that one that should be overwritten and is not shows too.
 #pragma once
 #include <spectral/core/half.hpp>
 #include <spectral/core/random.hpp>
@@ -22,7 +22,8 @@ namespace spectral::test {
 
 inline constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 
-// Standard normal values times `scale`; the same seed gives the same values. Kept, because every case asks several times.
+// Standard normal values times `scale`; the same seed gives the same values. Kept, because every case asks several
+// times.
 inline std::vector<double> normals(index count, std::uint64_t seed, double scale = 1) {
     static std::map<std::tuple<index, std::uint64_t, double>, std::vector<double>> known;
     std::vector<double>& out = known[{count, seed, scale}];
@@ -55,7 +56,8 @@ inline std::vector<row_index> random_ids(index count, index below, std::uint64_t
     return out;
 }
 
-// How operands lie in memory: `dense` is contiguous and 64-byte aligned, `columns` a block of columns of a wider matrix.
+// How operands lie in memory: `dense` is contiguous and 64-byte aligned, `columns` a block of columns of a wider
+// matrix.
 enum class layout { dense, columns };
 
 template <class Target>

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// tests/train/tiny_overfit_test.cpp: a tiny model learns one batch by heart, however it routes; the budget holds its share
+// tests/train/tiny_overfit_test.cpp: a tiny model learns one batch by heart, however it routes; the budget holds its
+// share
 #include <spectral/models/chiar_former.hpp>
 #include <spectral/train/adamw.hpp>
 #include <support/operator_test.hpp>
@@ -21,7 +22,8 @@ chiar_config overfit_config(routing_mode m, estimator e = estimator::straight_th
     return c;
 }
 
-// Mostly a function of the id before. First ids differ, so that every target has a prefix of its own: no nats need remain.
+// Mostly a function of the id before. First ids differ, so that every target has a prefix of its own: no nats need
+// remain.
 batch task_batch(std::uint64_t seed, const std::vector<index>& lengths) {
     batch b;
     b.lengths = lengths;

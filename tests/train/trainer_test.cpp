@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// tests/train/trainer_test.cpp: the training loop on a tiny model: NaN, one batch by heart, `best` and `last`, signals, resuming
+// tests/train/trainer_test.cpp: the training loop on a tiny model: NaN, one batch by heart, `best` and `last`, signals,
+// resuming
 #include <spectral/io/mapped_file.hpp>
 #include <spectral/train/chiar_runner.hpp>
 #include <spectral/train/trainer.hpp>
@@ -37,8 +38,8 @@ struct tiny_run {
     }
 };
 
-// Two sequences of random ids: nothing to learn but by heart. First ids differ, so that every target has a prefix of its
-// own. `number` names the batch.
+// Two sequences of random ids: nothing to learn but by heart. First ids differ, so that every target has a prefix of
+// its own. `number` names the batch.
 batch batch_of(index number) {
     batch b;
     b.lengths = {8, 5};

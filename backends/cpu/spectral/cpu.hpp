@@ -5,6 +5,7 @@
 #include <spectral/cpu/attention.hpp>
 #include <spectral/cpu/cross_entropy.hpp>
 #include <spectral/cpu/dct.hpp>
+#include <spectral/cpu/decision.hpp>
 #include <spectral/cpu/dropout.hpp>
 #include <spectral/cpu/elementwise.hpp>
 #include <spectral/cpu/embedding.hpp>
@@ -19,5 +20,6 @@
 #include <spectral/cpu/pool.hpp>
 #include <spectral/cpu/random_features.hpp>
 #include <spectral/cpu/rotary.hpp>
+#include <spectral/cpu/row_scale.hpp>
 #include <spectral/cpu/spectral_entropy.hpp>
 #include <spectral/cpu/spectral_filter.hpp>

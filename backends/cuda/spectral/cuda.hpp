@@ -5,6 +5,7 @@
 #include <spectral/cuda/attention.hpp>
 #include <spectral/cuda/cross_entropy.hpp>
 #include <spectral/cuda/dct.hpp>
+#include <spectral/cuda/decision.hpp>
 #include <spectral/cuda/dropout.hpp>
 #include <spectral/cuda/elementwise.hpp>
 #include <spectral/cuda/embedding.hpp>
@@ -20,6 +21,7 @@
 #include <spectral/cuda/pool.hpp>
 #include <spectral/cuda/random_features.hpp>
 #include <spectral/cuda/rotary.hpp>
+#include <spectral/cuda/row_scale.hpp>
 #include <spectral/cuda/spectral_entropy.hpp>
 #include <spectral/cuda/spectral_filter.hpp>
 #include <spectral/cuda/spectral_route_mix.hpp>

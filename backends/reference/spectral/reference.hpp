@@ -5,6 +5,7 @@
 #include <spectral/reference/attention.hpp>
 #include <spectral/reference/cross_entropy.hpp>
 #include <spectral/reference/dct.hpp>
+#include <spectral/reference/decision.hpp>
 #include <spectral/reference/dropout.hpp>
 #include <spectral/reference/elementwise.hpp>
 #include <spectral/reference/embedding.hpp>
@@ -19,5 +20,6 @@
 #include <spectral/reference/pool.hpp>
 #include <spectral/reference/random_features.hpp>
 #include <spectral/reference/rotary.hpp>
+#include <spectral/reference/row_scale.hpp>
 #include <spectral/reference/spectral_entropy.hpp>
 #include <spectral/reference/spectral_filter.hpp>

@@ -2,11 +2,11 @@
 // include/spectral/core/parameters.hpp: named parameters in one contiguous block
 //
 // A layer declares `parameter<T>` members and visits them by name; a parameter_store lays all parameters of a model out
-// in one block of values and one of gradients and points the members into them. So the optimizer, the gradient norm, the
-// checkpoint and the count are one loop each. A frozen parameter may be kept as bfloat16 instead: it then has no place in
-// the block, but a view of a mapped file or of memory of its own.
-// A model of bfloat16 trains float masters: layers read `value`, a rounded copy, and gradients are float. In any other model
-// the value is its own master.
+// in one block of values and one of gradients and points the members into them. So the optimizer, the gradient norm,
+// the checkpoint and the count are one loop each. A frozen parameter may be kept as bfloat16 instead: it then has no
+// place in the block, but a view of a mapped file or of memory of its own.
+// A model of bfloat16 trains float masters: layers read `value`, a rounded copy, and gradients are float. In any other
+// model the value is its own master.
 #pragma once
 #include <spectral/core/random.hpp>
 #include <spectral/core/tensor.hpp>
@@ -111,8 +111,8 @@ public:
         });
     }
 
-    // every value from its initializer, or the trainable ones alone; the same bits on every executor, whatever the order
-    // of layers
+    // every value from its initializer, or the trainable ones alone; the same bits on every executor, whatever the
+    // order of layers
     void initialize(std::uint64_t seed, bool trainable_alone = false) {
         std::vector<real> host;
         for (auto& [name, p] : named_) {

@@ -68,6 +68,14 @@ std::vector<std::remove_const_t<T>> to_host(Exec& ex, view<T, Rank> v) {
     return out;
 }
 
+// The same into memory that is kept from call to call.
+template <class Exec, class T, std::size_t Rank>
+void to_host(Exec& ex, view<T, Rank> v, std::vector<std::remove_const_t<T>>& out) {
+    check(v.contiguous(), "to_host", "the view must be contiguous");
+    out.resize(static_cast<std::size_t>(v.size()));
+    if (!out.empty()) ex.copy_to_host(out.data(), v.data, out.size() * sizeof(T));
+}
+
 // The same as numbers to compute with: bfloat16 widened to float.
 template <class Exec, class T, std::size_t Rank>
 std::vector<statistic<T>> to_host_widened(Exec& ex, view<T, Rank> v) {

@@ -2,7 +2,8 @@
 // include/spectral/core/weight_view.hpp: a weight as operators read it: in the model's scalar, or kept as bfloat16
 //
 // A frozen weight may be kept narrow: half the memory, and decoding, which reads every weight once a token, in half the
-// time. Only storage is narrow: kernels widen as they read and compute in T, so the result is that of the widened weight.
+// time. Only storage is narrow: kernels widen as they read and compute in T, so the result is that of the widened
+// weight.
 //   linear_forward(ex, x, w, b, y);      // w: a view of T, a view of bfloat16, or a parameter's matrix()
 // A model that computes in bfloat16 has nothing to widen: its weights are views of T.
 #pragma once

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// include/spectral/data/conversation_batches.hpp: samples of conversations as batches, step types in turn or as they come
+// include/spectral/data/conversation_batches.hpp: samples of conversations as batches, step types in turn or as they
+// come
 #pragma once
 #include <spectral/data/batch.hpp>
 #include <spectral/data/conversations.hpp>

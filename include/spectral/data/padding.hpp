@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // include/spectral/data/padding.hpp: ids in a rectangle, padded left or right, as Transformers has them, to sequences
 //
-// Nothing in this library is padded: a batch is its sequences, one after another. What comes padded is freed of it here.
+// Nothing in this library is padded: a batch is its sequences, one after another. What comes padded is freed of it
+// here.
 #pragma once
 #include <spectral/core/check.hpp>
 #include <spectral/core/rows.hpp>

@@ -23,7 +23,8 @@ inline constexpr std::array<const char*, 7> lora_modules{"self_attn.q_proj", "se
                                                          "mlp.down_proj"};
 
 namespace detail {
-// PEFT matches a list entry against the end of the module's path, and a string as a regular expression against all of it.
+// PEFT matches a list entry against the end of the module's path, and a string as a regular expression against all of
+// it.
 inline bool module_matches(const std::string& path, const std::string& entry) {
     return path == entry ||
            (path.size() > entry.size() && path.ends_with(entry) && path[path.size() - entry.size() - 1] == '.');

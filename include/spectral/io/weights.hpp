@@ -2,8 +2,8 @@
 // include/spectral/io/weights.hpp: a model's parameters from and to safetensors
 //
 // Loading is strict: every mismatch of the file is listed in one error before any value is copied. Values of any
-// floating type are converted to the model's scalar. A parameter kept as bfloat16 shares the mapped file where that holds
-// BF16 and the executor can read it: nothing is copied, and pages are read when a kernel touches them.
+// floating type are converted to the model's scalar. A parameter kept as bfloat16 shares the mapped file where that
+// holds BF16 and the executor can read it: nothing is copied, and pages are read when a kernel touches them.
 #pragma once
 #include <spectral/core/parameters.hpp>
 #include <spectral/io/safetensors.hpp>
@@ -13,8 +13,8 @@
 namespace spectral {
 
 namespace detail {
-// tensors that checkpoints carry and a model may do without: those that follow from others, and the MetaRouter where the
-// configuration fixes its gate or leaves it out
+// tensors that checkpoints carry and a model may do without: those that follow from others, and the MetaRouter where
+// the configuration fixes its gate or leaves it out
 inline bool redundant_tensor(std::string_view name) {
     return name.ends_with("lm_head.weight") || name.find("rope.") != std::string_view::npos ||
            name.find("meta_router.") != std::string_view::npos;

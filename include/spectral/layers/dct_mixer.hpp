@@ -45,8 +45,8 @@ struct dct_mixer {
                              layer_norm_eps, y, s.stats);
     }
 
-    // With the choice made on the way: op by thresholds, or given where there are none; rows by operator, of which rows[0]
-    // are mixed. Not with a feed-forward of its own.
+    // With the choice made on the way: op by thresholds, or given where there are none; rows by operator, of which
+    // rows[0] are mixed. Not with a feed-forward of its own.
     bool routes() const { return !ffn.used(); }
     void route_forward(pass<Exec, T>& p, const_matrix<T> x, std::span<const double> thresholds,
                        vector_view<statistic<T>> entropy, vector_view<row_index> op, std::span<selection> rows,

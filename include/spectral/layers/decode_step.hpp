@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // include/spectral/layers/decode_step.hpp: one more token of some sequences, in memory that stays where it is
 //
-// Ids, row map and logits of a step do not move, and positions advance where they lie: so the step's work can be recorded
-// once and repeated (core/recording.hpp), and the host may let tokens choose themselves for a while without looking.
+// Ids, row map and logits of a step do not move, and positions advance where they lie: so the step's work can be
+// recorded once and repeated (core/recording.hpp), and the host may let tokens choose themselves for a while without
+// looking.
 #pragma once
 #include <spectral/core/recording.hpp>
 #include <spectral/core/rows.hpp>

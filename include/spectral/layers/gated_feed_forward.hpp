@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// include/spectral/layers/gated_feed_forward.hpp: x + W_down (SiLU(W_gate x̂) ⊙ W_up x̂), x̂ = RMSNorm(x)      (SwiGLU, Qwen2)
+// include/spectral/layers/gated_feed_forward.hpp: x + W_down (SiLU(W_gate x̂) ⊙ W_up x̂), x̂ = RMSNorm(x)      (SwiGLU,
+// Qwen2)
 #pragma once
 #include <spectral/layers/linear.hpp>
 #include <spectral/layers/rms_norm.hpp>

@@ -7,7 +7,8 @@
 
 namespace spectral {
 
-// A width-axis filter is a linear map of one token. If a model with this operator does as well, the filter adds nothing.
+// A width-axis filter is a linear map of one token. If a model with this operator does as well, the filter adds
+// nothing.
 template <executor Exec, class T>
 struct identity_mixer {
     static constexpr const char* name = "identity_mix";

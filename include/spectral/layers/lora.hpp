@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // include/spectral/layers/lora.hpp: low-rank adapter of a linear map
-//   y += scale · B A dropout(x),   A (r, I), B (O, r),   scale = α/r, or α/√r (rsLoRA)      (Hu et al., arXiv:2106.09685)
+//   y += scale · B A dropout(x),   A (r, I), B (O, r),   scale = α/r, or α/√r (rsLoRA)      (Hu et al.,
+//   arXiv:2106.09685)
 // A starts uniform in ±1/√I (Kaiming with a = √5), B at 0, so that a new adapter changes nothing.
 #pragma once
 #include <spectral/layers/pass.hpp>

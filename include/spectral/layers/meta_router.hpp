@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // include/spectral/layers/meta_router.hpp: a learned gate on the first spectral layer
 //   g = σ(u · mean(x) + b);   y = g L1(x) + (1 − g) x
-// The mean is over the batch (the reference: results then depend on neighbours and on later tokens), over each sequence,
-// or over the rows so far (causal); or g is a fixed number. At inference a gate below `skip_below` leaves L1 out.
+// The mean is over the batch (the reference: results then depend on neighbours and on later tokens), over each
+// sequence, or over the rows so far (causal); or g is a fixed number. At inference a gate below `skip_below` leaves L1
+// out.
 #pragma once
 #include <spectral/layers/pass.hpp>
 #include <spectral/ops/elementwise.hpp>

@@ -126,7 +126,8 @@ struct pass {
     matrix_view<T> zeros(index n, index c) const { return ex.memory().template zeros<T, 2>({n, c}); }
 };
 
-// Until its scope ends, time counts for this operator (a pass with a timed trace). One inside another takes over meanwhile.
+// Until its scope ends, time counts for this operator (a pass with a timed trace). One inside another takes over
+// meanwhile.
 template <executor Exec, class T>
 class operator_clock {
 public:

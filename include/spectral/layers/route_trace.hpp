@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// include/spectral/layers/route_trace.hpp: what routers decided in one pass, on the host; and the same decisions replayed
+// include/spectral/layers/route_trace.hpp: what routers decided in one pass, on the host; and the same decisions
+// replayed
 //
 // Rounding alone flips a few routes, so comparisons of whole models between executors or scalars replay one side's
 // routes on the other. Recording copies to the host: leave the trace out of passes that should not wait.

@@ -6,6 +6,10 @@
 // Operators are numbered as listed, cheapest first; a further operator is one more template argument.
 #pragma once
 #include <spectral/layers/router.hpp>
+#include <spectral/ops/decision.hpp>
+#include <spectral/ops/elementwise.hpp>
+#include <spectral/ops/partition.hpp>
+#include <spectral/ops/row_scale.hpp>
 
 #include <tuple>
 #include <utility>
@@ -84,7 +88,8 @@ struct routed {
                 },
                 s);
         } else if (s.route.how == combine::select && p.repeats()) {
-            // the host may not ask how many rows each operator has: the few there are run all, and each takes one result
+            // the host may not ask how many rows each operator has: the few there are run all, and each takes one
+            // result
             if (!first_done) partition(p.ex, s.route.op, s.rows);
             each(
                 [&](auto& op, auto& saved_op, std::size_t o) {
@@ -165,21 +170,22 @@ private:
         else
             return Router(c, o);
     }
-    // Choice and first operator in one step, where the router is a threshold on the entropy of x and the operator can make
-    // the choice while it reads x; otherwise false, and nothing was done.
+    // Choice and first operator in one step, where the router's choice is "how many thresholds does the entropy of x
+    // exceed" (its entropy_thresholds()) and the operator can make it while it reads x (its routes()); otherwise false,
+    // nothing done.
     bool route_with_first(pass<Exec, T>& p, const_matrix<T> x, matrix_view<T> y, saved& s) {
         auto& first = std::get<0>(operators);
         if constexpr (requires {
-                          router.plain()->thresholds;
+                          router.entropy_thresholds();
                           first.routes();
                       }) {
-            const auto* by_entropy = router.plain();
-            if (!by_entropy || !first.routes()) return false;
+            const std::vector<double>* thresholds = router.entropy_thresholds();
+            if (!thresholds || !first.routes()) return false;
             s.route.entropy = p.statistics(x.rows());
             s.route.op = p.row_indices(x.rows());
             const bool given = replay_choice(p, config.layer, s.route.op);
-            first.route_forward(p, x, given ? std::span<const double>{} : by_entropy->thresholds, s.route.entropy,
-                                s.route.op, s.rows, y, std::get<0>(s.operators));
+            first.route_forward(p, x, given ? std::span<const double>{} : *thresholds, s.route.entropy, s.route.op,
+                                s.rows, y, std::get<0>(s.operators));
             return true;
         } else {
             return false;

@@ -111,7 +111,8 @@ struct skip_gate {
         blend_forward(p.ex, s.inner, x, s.gate, p.rows, pool_scope::sequence, y);
     }
 
-    // Evaluation: inner on the open sequences; the others keep x. `closed(part, rows)` sees what is left out (write_kv).
+    // Evaluation: inner on the open sequences; the others keep x. `closed(part, rows)` sees what is left out
+    // (write_kv).
     template <class Inner, class Closed>
     static void run_open(pass<Exec, T>& p, const std::vector<char>& open, Inner&& inner, Closed&& closed,
                          const_matrix<T> x, matrix_view<T> y) {
@@ -127,7 +128,8 @@ struct skip_gate {
                      [&](pass<Exec, T>& part, const_matrix<T> packed, const selection&) { closed(part, packed); });
     }
 
-    // dL_dsoft: what the objective asks of each gate (S, host). Adds to dL_dx; inner_backward(dL_dinner, dL_dx) adds too.
+    // dL_dsoft: what the objective asks of each gate (S, host). Adds to dL_dx; inner_backward(dL_dinner, dL_dx) adds
+    // too.
     template <class InnerBackward>
     void backward(pass<Exec, T>& p, InnerBackward&& inner_backward, const row_map& pooled_from,
                   std::span<const double> dL_dsoft, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s) {

@@ -2,8 +2,8 @@
 // include/spectral/layers/token_operator.hpp: the shape of every operator that a router can send tokens to
 //
 // An operator computes y[rows] = Operator(x)[rows] and writes no other row of y. Attention reads keys and values beyond
-// its rows, the others do not. The backward pass reads dL_dy[rows] and adds to dL_dx. The dense model is the operator on
-// all rows.
+// its rows, the others do not. The backward pass reads dL_dy[rows] and adds to dL_dx. The dense model is the operator
+// on all rows.
 #pragma once
 #include <spectral/layers/pass.hpp>
 #include <spectral/ops/dct.hpp>

@@ -65,7 +65,8 @@ struct chiar_config {
     index num_classes = 0;  // chiar_classifier
     std::vector<std::pair<std::string, index>> task_classes;  // mixed training: further heads, (task, classes)
 
-    // low-rank adapters by path of a linear map ("layers.1.attn.qkv"): the rest of the stack is frozen; not in config.json
+    // low-rank adapters by path of a linear map ("layers.1.attn.qkv"): the rest of the stack is frozen; not in
+    // config.json
     std::map<std::string, lora_options> adapters;
 
     // the published small and 400M shapes (d 256, 4 layers; d 1024, 28 layers)

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // include/spectral/models/chiar_former.hpp: CHIAR-Former (Chiaroscuro Attention, arXiv:2606.08327)
 //
-//   token embedding -> MetaRouter( L1: spectral only ) -> L2 .. L(n-1): routed by token -> Ln: attention only -> LayerNorm
+//   token embedding -> MetaRouter( L1: spectral only ) -> L2 .. L(n-1): routed by token -> Ln: attention only ->
+//   LayerNorm
 //
 // v3 as published; v1 and v2 have learned positions and no MetaRouter, v1 mixers have feed-forwards of their own.
 #pragma once
+#include <spectral/layers/any_router.hpp>
 #include <spectral/layers/block.hpp>
 #include <spectral/layers/dct_mixer.hpp>
 #include <spectral/layers/meta_router.hpp>
@@ -22,7 +24,8 @@ template <class Exec, class T>
 using dct_or_attention = routed<Exec, T, any_router<Exec, T>, dct_mixer<Exec, T>, self_attention<Exec, T>>;
 
 namespace detail {
-// What layer_variant says against what the model is built of; operators that have no variant are their author's concern.
+// What layer_variant says against what the model is built of; operators that have no variant are their author's
+// concern.
 template <class... Operators>
 void check_variant(layer_variant said, std::type_identity<std::tuple<Operators...>>) {
     static constexpr std::array<std::string_view, sizeof...(Operators)> built{Operators::name...};
@@ -121,8 +124,8 @@ struct chiar_stack {
     parameter<T>& head() { return embedding.tokens; }
 
     std::vector<char> variant(const decode_state<Exec, T>&) const { return {}; }
-    // whether a step of decoding can do without the host: hard gating of L1, keys of routed rows alone and gates that scale
-    // what they choose need counts
+    // whether a step of decoding can do without the host: hard gating of L1, keys of routed rows alone and gates that
+    // scale what they choose need counts
     bool repeats() const {
         return !(gate && config.meta_gate_threshold > 0) && config.kv_scope == kv_scope::all &&
                config.estimator == estimator::straight_through;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // include/spectral/models/gate_objective.hpp: what fine-tuning asks of the skip gates, as a policy
 //
-// An objective sees the soft gates s[layer, sequence] of a batch, in [0, 1], with each sequence's step type, returns its
-// loss and writes dL/ds. It lives on the host: a batch has a few hundred gates.
+// An objective sees the soft gates s[layer, sequence] of a batch, in [0, 1], with each sequence's step type, returns
+// its loss and writes dL/ds. It lives on the host: a batch has a few hundred gates.
 #pragma once
 #include <spectral/core/view.hpp>
 
@@ -65,8 +65,9 @@ inline gate_objective mean_gate_objective(double lambda) {
 }
 
 // The mean skip of each step type is held to its target: μ₁ (x − t) + μ₂/2 (x − t)², x = mean of 1 − g over blocks and
-// sequences, with μ₁ raised by gradient ascent. g is the gate that runs, not its probability: a mean of s can be met with
-// every gate open. The gradient passes straight through to s. The type "" stands for every sequence: a budget for all.
+// sequences, with μ₁ raised by gradient ascent. g is the gate that runs, not its probability: a mean of s can be met
+// with every gate open. The gradient passes straight through to s. The type "" stands for every sequence: a budget for
+// all.
 struct skip_budget {
     std::map<std::string, double> targets;
     double ascent_rate = 0.1, quadratic = 10;

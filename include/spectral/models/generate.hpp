@@ -21,8 +21,9 @@ struct generation_options {
 using token_callback = std::function<bool(index, row_index)>;
 
 namespace detail {
-// How a model or a runner decodes: start(sequences, capacity), decode(ids, lengths) -> logits (S, V); choose(ids, lengths,
-// count, known) -> the most likely `count` ids of each sequence that goes on, or none where it cannot choose by itself.
+// How a model or a runner decodes: start(sequences, capacity), decode(ids, lengths) -> logits (S, V); choose(ids,
+// lengths, count, known) -> the most likely `count` ids of each sequence that goes on, or none where it cannot choose
+// by itself.
 template <class Start, class Decode, class Choose>
 struct decoding {
     index most_tokens;  // prompt and answer together

@@ -3,8 +3,8 @@
 //
 //   token embedding -> n × [ gate( x + attention(RMSNorm x), x + SwiGLU(RMSNorm x) ) ] -> RMSNorm; head tied or its own
 //
-// Without `layer_route` it is the plain backbone. With it the backbone is frozen: no gradients, no moments; adapters and
-// gates train. The gates' objective is a policy (models/gate_objective.hpp).
+// Without `layer_route` it is the plain backbone. With it the backbone is frozen: no gradients, no moments; adapters
+// and gates train. The gates' objective is a policy (models/gate_objective.hpp).
 #pragma once
 #include <spectral/layers/gated_feed_forward.hpp>
 #include <spectral/layers/grouped_attention.hpp>

@@ -2,8 +2,8 @@
 // include/spectral/models/sampling.hpp: the next token from logits
 //   repetition penalty -> temperature -> top-k -> top-p -> min-p -> draw
 // The penalty divides positive logits of tokens seen before and multiplies negative ones (Keskar et al. 2019). top-p
-// keeps the smallest set of most likely tokens whose probability reaches p; min-p keeps tokens with at least min-p times
-// the largest probability. Temperature 0 takes the most likely token. The n-th draw is a function of (seed, n).
+// keeps the smallest set of most likely tokens whose probability reaches p; min-p keeps tokens with at least min-p
+// times the largest probability. Temperature 0 takes the most likely token. The n-th draw is a function of (seed, n).
 #pragma once
 #include <spectral/core/check.hpp>
 #include <spectral/core/random.hpp>

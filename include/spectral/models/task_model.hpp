@@ -2,7 +2,8 @@
 // include/spectral/models/task_model.hpp: a stack of layers with its parameters, its heads and its losses
 //
 // Language modelling reads the hidden states through the tied token table; a classification task pools them over the
-// real tokens of a sequence: mean -> Linear d->d, GELU, dropout -> Linear d->classes. Every task goes through the whole stack.
+// real tokens of a sequence: mean -> Linear d->d, GELU, dropout -> Linear d->classes. Every task goes through the whole
+// stack.
 #pragma once
 #include <spectral/data/batch.hpp>
 #include <spectral/layers/chain.hpp>
@@ -60,8 +61,8 @@ struct task_model {
         return {logits.data, {batch_size, time, width}};
     }
 
-    // Loss of a batch; with phase::training also its gradients, added to the parameters', scaled by `weight` (1 over the
-    // number of accumulated batches).
+    // Loss of a batch; with phase::training also its gradients, added to the parameters', scaled by `weight` (1 over
+    // the number of accumulated batches).
     batch_result run(const batch& b, phase ph, double weight = 1) {
         arena_scope step_memory(ex);
         auto p = begin(b.lengths, ph);
@@ -75,8 +76,8 @@ struct task_model {
         vector_view<statistic<T>> losses;
         batch_result r = b.labels.empty() ? language_loss(p, b, h, dL_dh, losses) : class_loss(p, b, h, dL_dh, losses);
         if (p.training()) stack.backward(p, dL_dh, saved_);
-        for (auto v : to_host(ex, losses))
-            r.nats += v;  // last: an executor that queues work is not made to wait in between
+        to_host(ex, losses, losses_);  // last: an executor that queues work is not made to wait in between
+        for (auto v : losses_) r.nats += v;
         r.loss = (r.targets ? r.nats / static_cast<double>(r.targets) : 0) + p.auxiliary_loss / weight;
         return r;
     }
@@ -111,8 +112,9 @@ struct task_model {
     bool chooses(std::span<const index> lengths, const decode_state<Exec, T>& state) const {
         return recording_executor<Exec> && takes_steps(lengths, state);
     }
-    // `count` further tokens of every sequence whose length is 1, each the most likely of the ids below `known` (0: of all). `ids`
-    // continue the sequences. Returns the chosen ids, sequence by sequence. The last chosen ids have not been read.
+    // `count` further tokens of every sequence whose length is 1, each the most likely of the ids below `known` (0: of
+    // all). `ids` continue the sequences. Returns the chosen ids, sequence by sequence. The last chosen ids have not
+    // been read.
     std::vector<row_index> choose(std::span<const row_index> ids, std::span<const index> lengths, index count,
                                   index known, decode_state<Exec, T>& state) {
         check_room(ids, lengths, count, state);
@@ -292,6 +294,7 @@ private:
     }
 
     typename Stack::saved saved_;
+    std::vector<statistic<T>> losses_;  // of the rows, on the host
     tensor<Exec, T> results_;
 };
 

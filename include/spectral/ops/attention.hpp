@@ -2,8 +2,8 @@
 // include/spectral/ops/attention.hpp: softmax attention of packed queries against packed keys
 //   out[n,h] = Σ_m A[n,h,m] v[m, h·Hkv/H],   A = dropout(softmax_m(scale · q[n,h]·k[m, h·Hkv/H]))
 // over the keys m of the query's own sequence, with position(m) ≤ position(n) if causal. Queries and keys have row maps
-// of their own over the same sequences: queries may be any subset of a sequence's rows (a routed layer), keys may be all
-// rows, a subset, or a cache. Positions ascend inside a sequence. A query that sees no key yields 0.
+// of their own over the same sequences: queries may be any subset of a sequence's rows (a routed layer), keys may be
+// all rows, a subset, or a cache. Positions ascend inside a sequence. A query that sees no key yields 0.
 // Shapes: q, out (Nq, H·D); k, v (Nk, Hkv·D), H a multiple of Hkv; lse (Nq, H) = log Σ_m exp(score), for backward.
 #pragma once
 #include <spectral/core/random.hpp>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // include/spectral/ops/few_rows.hpp: the halves of a block as one operator each, where a backend has them for few rows
-//   attention half      y = x + W_o attention(rot(W_q x̂ + b_q)) + b_o over the cache, which takes rot(W_k x̂ + b_k), W_v x̂ + b_v
-//   feed-forward half   y = x + W_down (SiLU(W_gate x̂) ⊙ W_up x̂)
+//   attention half      y = x + W_o attention(rot(W_q x̂ + b_q)) + b_o over the cache, which takes rot(W_k x̂ + b_k),
+//   W_v x̂ + b_v feed-forward half   y = x + W_down (SiLU(W_gate x̂) ⊙ W_up x̂)
 //   head                logits = W x̂                                     x̂ = RMSNorm(x), or x where γ is empty
 // Decoding reads every weight once a token and does little else, so what counts is that reading never pauses: a backend
 // may fuse a half into few kernels that read weights ahead. Each function answers whether it did the work: false means

@@ -1,16 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// include/spectral/ops/gate.hpp: what routers and gates compute per row
+// include/spectral/ops/gate.hpp: gates of learned routers and of the MetaRouter, and what a gate blends
 //   token_gate:   s = softmax(W [x; H] + b)                 x (N, d), H (N), W (K, d+1), b (K), s (N, K)
 //   sigmoid_gate: g = σ(p u + b)                            p (G, d), u (1, d), b (1), g (G)
 //   blend:        y = g a + (1 − g) x                       one gate per group of rows: batch, sequence or row
-//   scale_rows:   y = c[n] x[n]  (or y += …);   row_dot: d[n] = a[n]·b[n];   argmax_rows;
-//   pick_columns: s[n, op[n]];   random_rows: a coin by position;   threshold_rows: number of thresholds exceeded
 #pragma once
-#include <spectral/core/random.hpp>
 #include <spectral/ops/embedding.hpp>
 #include <spectral/ops/pool.hpp>
-
-#include <span>
 
 namespace spectral {
 
@@ -91,67 +86,6 @@ void blend_backward(Exec& ex, const_matrix<T> dL_dy, const_matrix<T> a, const_ma
     check_shape(gate, {pooled_rows(map, scope)}, "blend_backward", "gate");
     check_shape(dL_dgate, {pooled_rows(map, scope)}, "blend_backward", "dL_dgate");
     SPECTRAL_CALL_KERNEL(blend_backward_kernel, ex, dL_dy, a, x, gate, map, scope, dL_da, dL_dx, dL_dgate);
-}
-
-// c is a column of a (N, K) matrix: element n at c.row(n)
-template <executor Exec, class T>
-void scale_rows(Exec& ex, const_matrix<T> x, const_matrix<statistic<T>> c, matrix_view<T> y,
-                write mode = write::overwrite) {
-    check_shape(c, {x.rows(), 1}, "scale_rows", "c");
-    check_shape(y, {x.rows(), x.width()}, "scale_rows", "y");
-    SPECTRAL_CALL_KERNEL(scale_rows_kernel, ex, x, c, y, mode);
-}
-
-template <executor Exec, class T>
-void row_dot(Exec& ex, deduced_matrix<T> a, const_matrix<T> b, matrix_view<statistic<T>> d) {
-    check_shape(b, {a.rows(), a.width()}, "row_dot", "b");
-    check_shape(d, {a.rows(), 1}, "row_dot", "d");
-    SPECTRAL_CALL_KERNEL(row_dot_kernel, ex, view<const T, 2>(a), b, d);
-}
-
-// op[n] = the first index of the largest s[n,·]
-template <executor Exec, class T>
-void argmax_rows(Exec& ex, matrix_view<T> s, vector_view<row_index> op) {
-    check_shape(op, {s.rows()}, "argmax_rows", "op");
-    SPECTRAL_CALL_KERNEL(argmax_rows_kernel, ex, s, op);
-}
-
-// picked[n] = s[n, op[n]];  and its gradient: dL_ds[n,o] = dL_dpicked[n] if o = op[n], else 0 (overwritten)
-template <executor Exec, class T>
-void pick_columns_forward(Exec& ex, const_matrix<T> s, const_vector<row_index> op, matrix_view<T> picked) {
-    check_shape(op, {s.rows()}, "pick_columns_forward", "op");
-    check_shape(picked, {s.rows(), 1}, "pick_columns_forward", "picked");
-    SPECTRAL_CALL_KERNEL(pick_columns_forward_kernel, ex, s, op, picked);
-}
-template <executor Exec, class T>
-void pick_columns_backward(Exec& ex, const_matrix<T> dL_dpicked, const_vector<row_index> op, matrix_view<T> dL_ds) {
-    check_shape(op, {dL_ds.rows()}, "pick_columns_backward", "op");
-    check_shape(dL_dpicked, {dL_ds.rows(), 1}, "pick_columns_backward", "dL_dpicked");
-    SPECTRAL_CALL_KERNEL(pick_columns_backward_kernel, ex, dL_dpicked, op, dL_ds);
-}
-
-// y[n, o] = 1 if o = op[n], else 0
-template <executor Exec, class T>
-void one_hot_rows(Exec& ex, const_vector<row_index> op, matrix_view<T> y) {
-    check_shape(op, {y.rows()}, "one_hot_rows", "op");
-    SPECTRAL_CALL_KERNEL(one_hot_rows_kernel, ex, op, y);
-}
-
-// op[n] = 1 if draw.bits(position[n]) < probability_threshold(share), else 0
-template <executor Exec>
-void random_rows(Exec& ex, const_vector<row_index> position, random_stream draw, double share,
-                 vector_view<row_index> op) {
-    check(share >= 0 && share <= 1, "random_rows", "share must be in [0, 1], found ", share);
-    check_shape(op, {position.size()}, "random_rows", "op");
-    SPECTRAL_CALL_KERNEL(random_rows_kernel, ex, position, draw, share, op);
-}
-
-// op[n] = number of thresholds that value[n] exceeds: strictly greater, so a tie stays below
-template <executor Exec, class T>
-void threshold_rows(Exec& ex, vector_view<T> value, std::span<const double> ascending, vector_view<row_index> op) {
-    check_shape(op, {value.size()}, "threshold_rows", "op");
-    check(!ascending.empty() && ascending.size() <= 3, "threshold_rows", "1 to 3 thresholds, found ", ascending.size());
-    SPECTRAL_CALL_KERNEL(threshold_rows_kernel, ex, value, ascending, op);
 }
 
 }  // namespace spectral

@@ -3,7 +3,8 @@
 //   norm² = Σ g²  (double);  clip = min(1, max_norm / (norm + 1e-6))
 //   m ← β₁ m + (1−β₁) c g;  v ← β₂ v + (1−β₂) (c g)²;  w ← w (1 − lr·wd) − lr m̂ / (√v̂ + eps)
 // with m̂ = m/(1−β₁ᵗ), v̂ = v/(1−β₂ᵗ), c the clip factor   (Loshchilov and Hutter, arXiv:1711.05101).
-// Everything is kept in `statistic<T>` of the model's scalar: a bfloat16 model's weights are `rounded` copies of float ones.
+// Everything is kept in `statistic<T>` of the model's scalar: a bfloat16 model's weights are `rounded` copies of float
+// ones.
 #pragma once
 #include <spectral/core/executor.hpp>
 #include <spectral/core/random.hpp>

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// include/spectral/ops/spectral_route_mix.hpp: entropy, choice of operator, and the mix of the rows that stay, in one step
-//   H = entropy(x);  op[n] = number of thresholds that H[n] exceeds;  rows[o] = {n : op[n] = o};  y[n] = mix(x)[n] on rows[0]
-// Without thresholds op is given (recorded routes are replayed). It is the composition of spectral_entropy.hpp, gate.hpp,
-// partition.hpp and spectral_filter.hpp. A backend may provide a kernel that reads x once for all of it; the kernel returns
-// false for widths or memory that it does not take, which are composed all the same.
+// include/spectral/ops/spectral_route_mix.hpp: entropy, choice of operator, and the mix of the rows that stay, in one
+// step
+//   H = entropy(x);  op[n] = number of thresholds that H[n] exceeds;  rows[o] = {n : op[n] = o};
+//   y[n] = mix(x)[n] on rows[0]
+// Without thresholds op is given (recorded routes are replayed). It is the composition of spectral_entropy.hpp,
+// decision.hpp, partition.hpp and spectral_filter.hpp. A backend may provide a kernel that reads x once for all of it;
+// the kernel returns false for widths or memory that it does not take, which are composed all the same.
 // Shapes: x, y (N, d); w, γ, β (d); H, op, mean, rstd (N).
 #pragma once
-#include <spectral/ops/gate.hpp>
+#include <spectral/ops/decision.hpp>
 #include <spectral/ops/partition.hpp>
 #include <spectral/ops/spectral_entropy.hpp>
 #include <spectral/ops/spectral_filter.hpp>

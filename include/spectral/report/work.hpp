@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// include/spectral/report/work.hpp: multiply-accumulates of a model's forward passes: what a trace counted, and what the
-// same batch would take with everything run on every token (`dense`, the denominator of every ratio)
+// include/spectral/report/work.hpp: multiply-accumulates of a model's forward passes: what a trace counted, and what
+// the same batch would take with everything run on every token (`dense`, the denominator of every ratio)
 #pragma once
 #include <spectral/models/chiar_config.hpp>
 #include <spectral/models/layer_route_config.hpp>

@@ -34,7 +34,7 @@ public:
     // √Σ g² over every trainable parameter
     double gradient_norm() {
         sum_of_squares(*ex_, parameters_->gradients_view(), sum_.view());
-        return std::sqrt(sum_.to_host()[0]);
+        return norm();
     }
 
     // One step with gradients scaled by min(1, max_norm / (norm + 1e-6)); max_norm 0: no clipping. Returns the norm.
@@ -52,11 +52,11 @@ public:
             adamw_step<Exec, real>(*ex_, masters.slice(begin, n), gradients.slice(begin, n), m_.view().slice(begin, n),
                                    v_.view().slice(begin, n), own, steps_, {sum_.data(), max_norm}, copy);
         }
-        // A first step that needed several blocks leaves an empty arena, which joins them at its next use: here, so that the
-        // second step allocates nothing.
+        // A first step that needed several blocks leaves an empty arena, which joins them at its next use: here, so
+        // that the second step allocates nothing.
         const arena_scope scratch(*ex_);
         ex_->memory().template vector<real>(1);
-        return std::sqrt(sum_.to_host()[0]);  // the step is queued: only now does the host wait
+        return norm();  // the step is queued: only now does the host wait
     }
 
     // for checkpoints
@@ -65,6 +65,12 @@ public:
     tensor<Exec, real>& second_moments() { return v_; }
 
 private:
+    double norm() const {
+        double squares = 0;
+        ex_->copy_to_host(&squares, sum_.data(), sizeof squares);
+        return std::sqrt(squares);
+    }
+
     Exec* ex_;
     parameter_store<Exec, T>* parameters_;
     tensor<Exec, real> m_, v_;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // include/spectral/train/checkpoint.hpp: a run's directory of checkpoints, each written as a whole or not at all
 //
-//   run/step-300/   the model's files (io/model_files.hpp)  optimizer.safetensors  trainer.json  tokenizer.json (if any)
-//   run/last, run/best -> step-N          symbolic links, replaced by rename
+//   run/step-300/   the model's files (io/model_files.hpp)  optimizer.safetensors  trainer.json  tokenizer.json (if
+//   any) run/last, run/best -> step-N          symbolic links, replaced by rename
 // A checkpoint is written as step-N.tmp/, every file and the directory synced, then renamed. A reader checks that all
 // files say the same step. Killed at any moment, the run keeps its last whole checkpoint.
 #pragma once

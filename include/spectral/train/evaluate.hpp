@@ -16,7 +16,8 @@ struct evaluation_set {
     std::function<batch(index)> batch_at;
 };
 
-// The skip gates of several passes: mean share of closed gates, and mean probability, over all sequences and by step type.
+// The skip gates of several passes: mean share of closed gates, and mean probability, over all sequences and by step
+// type.
 class gate_summary {
 public:
     void add(const gate_values& g, std::span<const std::string> step_types) {
@@ -86,7 +87,8 @@ inline evaluation evaluate(runner& r, const evaluation_set& set) {
     return out;
 }
 
-// What a trace counted, for people: share of tokens to the last operator and mean entropy by layer, the MetaRouter's gate.
+// What a trace counted, for people: share of tokens to the last operator and mean entropy by layer, the MetaRouter's
+// gate.
 inline void add_routing(nlohmann::ordered_json& line, const route_trace& trace) {
     for (const auto& [layer, count] : trace.counts) {
         double rows = 0;

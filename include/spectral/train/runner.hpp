@@ -69,7 +69,8 @@ public:
     virtual named_values logits(std::span<const row_index> ids, index batch_size) = 0;  // (B, T, V) or (B, classes)
     virtual void start_decoding(index sequences, index capacity) = 0;
     virtual std::vector<float> decode(std::span<const row_index> ids, std::span<const index> lengths) = 0;  // (S, V)
-    // the next `count` tokens, the most likely each time, of sequences whose length is 1; none: the runner does not choose
+    // the next `count` tokens, the most likely each time, of sequences whose length is 1; none: the runner does not
+    // choose
     virtual std::vector<row_index> choose(std::span<const row_index> ids, std::span<const index> lengths, index count,
                                           index known) = 0;
     virtual std::vector<double> embedding_entropy(std::span<const row_index> ids) = 0;  // of a CHIAR model

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// include/spectral/train/training_options.hpp: the numbers of a training run, and those that its continuation must share
+// include/spectral/train/training_options.hpp: the numbers of a training run, and those that its continuation must
+// share
 #pragma once
 #include <spectral/io/json.hpp>
 #include <spectral/ops/optimizer.hpp>

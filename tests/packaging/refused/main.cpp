@@ -4,9 +4,9 @@
 // Without MISTAKE everything compiles, so that a failure with it has no other cause.
 #include <spectral/core/host_memory.hpp>
 #include <spectral/core/tensor.hpp>
+#include <spectral/layers/entropy_threshold.hpp>
 #include <spectral/layers/identity_mixer.hpp>
 #include <spectral/layers/routed.hpp>
-#include <spectral/layers/router.hpp>
 #include <spectral/ops/linear.hpp>
 #include <spectral/reference.hpp>
 #if MISTAKE == 5

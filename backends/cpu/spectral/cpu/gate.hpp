@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// backends/cpu/spectral/cpu/gate.hpp: what routers and gates compute per row
+// backends/cpu/spectral/cpu/gate.hpp: gates of learned routers and of the MetaRouter, and what a gate blends
 #pragma once
 #include <spectral/cpu/detail/row_loops.hpp>
 #include <spectral/ops/gate.hpp>
@@ -133,75 +133,6 @@ void blend_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> 
     std::fill_n(sum.data, sum.size(), 0.0);
     for (index n = 0; n < x.rows(); ++n) sum[detail::pooled_row(map, scope, n)] += per_row[n];
     for (index i = 0; i < gate.size(); ++i) dL_dgate[i] = static_cast<T>(sum[i]);
-}
-
-template <class T>
-void scale_rows_kernel(executor& ex, const_matrix<T> x, const_matrix<statistic<T>> c, matrix_view<T> y, write mode) {
-    detail::for_each_row(ex, x.rows(), x.width(), [&](index n) {
-        const T factor = c(n, 0), *in = x.row(n);
-        T* out = y.row(n);
-        if (mode == write::overwrite) {
-#pragma omp simd
-            for (index i = 0; i < x.width(); ++i) out[i] = factor * in[i];
-        } else {
-#pragma omp simd
-            for (index i = 0; i < x.width(); ++i) out[i] += factor * in[i];
-        }
-    });
-}
-
-template <class T>
-void row_dot_kernel(executor& ex, view<const T, 2> a, const_matrix<T> b, matrix_view<statistic<T>> d) {
-    detail::for_each_row(ex, a.rows(), a.width(), [&](index n) {
-        const T *left = a.row(n), *right = b.row(n);
-        d(n, 0) = detail::row_sum<T>(a.width(), [=](index i) { return left[i] * right[i]; });
-    });
-}
-
-// ---- decisions: one small number a row, on one thread ----------------------------------------------------------------
-
-template <class T>
-void argmax_rows_kernel(executor&, matrix_view<T> s, vector_view<row_index> op) {
-    for (index n = 0; n < s.rows(); ++n)
-        op[n] = static_cast<row_index>(std::max_element(s.row(n), s.row(n) + s.width()) - s.row(n));
-}
-
-template <class T>
-void pick_columns_forward_kernel(executor&, const_matrix<T> s, const_vector<row_index> op, matrix_view<T> picked) {
-    for (index n = 0; n < s.rows(); ++n) picked(n, 0) = s(n, op[n]);
-}
-
-template <class T>
-void pick_columns_backward_kernel(executor&, const_matrix<T> dL_dpicked, const_vector<row_index> op,
-                                  matrix_view<T> dL_ds) {
-    for (index n = 0; n < dL_ds.rows(); ++n) {
-        std::fill_n(dL_ds.row(n), dL_ds.width(), T(0));
-        dL_ds(n, op[n]) = dL_dpicked(n, 0);
-    }
-}
-
-template <class T>
-void one_hot_rows_kernel(executor&, const_vector<row_index> op, matrix_view<T> y) {
-    for (index n = 0; n < y.rows(); ++n) {
-        std::fill_n(y.row(n), y.width(), T(0));
-        y(n, op[n]) = T(1);
-    }
-}
-
-inline void random_rows_kernel(executor&, const_vector<row_index> position, random_stream draw, double share,
-                               vector_view<row_index> op) {
-    const std::uint32_t threshold = probability_threshold(share);
-    for (index n = 0; n < op.size(); ++n)
-        op[n] = share >= 1 || draw.bits(static_cast<std::uint64_t>(position[n])) < threshold;
-}
-
-template <class T>
-void threshold_rows_kernel(executor&, vector_view<T> value, std::span<const double> ascending,
-                           vector_view<row_index> op) {
-    for (index n = 0; n < value.size(); ++n) {
-        op[n] = 0;
-        for (double t : ascending) op[n] += value[n] > t;
-    }
 }
 
 }  // namespace spectral::cpu

@@ -2,8 +2,8 @@
 // backends/cpu/spectral/cpu/linear.hpp: affine map of every row, as matrix products
 //
 // The bias is what the product starts from (detail/gemm.hpp), so adding it costs nothing. A few rows, as in decoding,
-// are dot products that read the weight once (detail/few_rows.hpp): packing it would cost more than multiplying. Weights
-// kept as bfloat16 are widened in registers there, and while panels are packed otherwise.
+// are dot products that read the weight once (detail/few_rows.hpp): packing it would cost more than multiplying.
+// Weights kept as bfloat16 are widened in registers there, and while panels are packed otherwise.
 #pragma once
 #include <spectral/cpu/detail/few_rows.hpp>
 #include <spectral/cpu/detail/gemm.hpp>

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// backends/cpu/spectral/cpu/spectral_entropy.hpp: normalised entropy of a row's power spectrum, a tile of rows at a time
+// backends/cpu/spectral/cpu/spectral_entropy.hpp: normalised entropy of a row's power spectrum, a tile of rows at a
+// time
 #pragma once
 #include <spectral/cpu/dct.hpp>
 #include <spectral/ops/spectral_entropy.hpp>

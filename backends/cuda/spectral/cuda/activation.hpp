@@ -16,8 +16,8 @@ __device__ inline double normal_density(double x) { return 0.3989422804014326779
 __device__ inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 __device__ inline double sigmoid(double x) { return 1.0 / (1.0 + exp(-x)); }
 
-// Φ(x) and φ(x). Where the result is rounded to bfloat16 both come from one fast exponential: Abramowitz and Stegun, 7.1.26,
-// 1.5e-7 off at most.
+// Φ(x) and φ(x). Where the result is rounded to bfloat16 both come from one fast exponential: Abramowitz and Stegun,
+// 7.1.26, 1.5e-7 off at most.
 template <class T>
 __device__ inline pair_of<compute<T>> normal_cdf_and_density(compute<T> x) {
     if constexpr (std::is_same_v<T, bfloat16>) {

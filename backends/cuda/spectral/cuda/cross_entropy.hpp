@@ -12,8 +12,8 @@ namespace spectral::cuda {
 
 namespace detail {
 
-// Z: type of the logits, T: of the gradient; V values of Z to an access. One block a row; the largest logit and the sum of
-// exponentials are kept together, so that the row is read once before it is written.
+// Z: type of the logits, T: of the gradient; V values of Z to an access. One block a row; the largest logit and the sum
+// of exponentials are kept together, so that the row is read once before it is written.
 template <int V, class Z, class T>
 __global__ void cross_entropy_rows(index rows, index width, rows_of<const Z> logits, const row_index* target,
                                    compute<T>* loss, compute<T> dL_dloss, rows_of<T> dL_dlogits) {
@@ -76,7 +76,8 @@ void cross_entropy_of(executor& ex, view<const Z, 2> logits, const_vector<row_in
     });
 }
 
-// Rows to a block of logits: equal blocks of at most 1 GB. Each block adds to the whole gradient of the head, so few are better.
+// Rows to a block of logits: equal blocks of at most 1 GB. Each block adds to the whole gradient of the head, so few
+// are better.
 inline index rows_of_logits(index rows, index row_bytes) {
     const index most = std::clamp<index>((index{1} << 30) / row_bytes, 64, std::max<index>(rows, 64));
     return std::max<index>(1, divide_up(rows, std::max<index>(1, divide_up(rows, most))));

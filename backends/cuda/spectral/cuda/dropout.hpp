@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // backends/cuda/spectral/cuda/dropout.hpp: counter-based dropout, four draws to a Philox block
 //
-// Element i = n C + c of the mask is word i mod 4 of block i / 4, as on every executor. One thread makes one block's four
-// words and takes the four elements they belong to, which may lie in two rows.
+// Element i = n C + c of the mask is word i mod 4 of block i / 4, as on every executor. One thread makes one block's
+// four words and takes the four elements they belong to, which may lie in two rows.
 #pragma once
 #include <spectral/cuda/detail/launch.hpp>
 #include <spectral/ops/dropout.hpp>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // backends/cuda/spectral/cuda/embedding.hpp: rows of a table by id
 //
-// Backward without atomics: the rows are sorted by id (CUB's radix sort is stable, so rows of one id stay in order), and one
-// block adds up each id's rows. The same bits in every run.
+// Backward without atomics: the rows are sorted by id (CUB's radix sort is stable, so rows of one id stay in order),
+// and one block adds up each id's rows. The same bits in every run.
 #pragma once
 #include <spectral/cuda/detail/launch.hpp>
 #include <spectral/ops/embedding.hpp>

@@ -2,8 +2,8 @@
 // backends/cuda/spectral/cuda/executor.hpp: the executor of one CUDA device
 //
 // One device, one stream, one thread at a time. Kernels are queued on the stream and nothing waits for them but
-// copy_to_host(). Work may be recorded as a CUDA graph and replayed. What outlives a call is made once and kept here: the cuBLASLt handle and its workspace, the chosen
-// matrix product of every shape, the tables of every transform.
+// copy_to_host(). Work may be recorded as a CUDA graph and replayed. What outlives a call is made once and kept here:
+// the cuBLASLt handle and its workspace, the chosen matrix product of every shape, the tables of every transform.
 #pragma once
 #if !defined(__CUDACC__)
 #error \
@@ -225,7 +225,8 @@ public:
     int threads() const { return 1; }
     std::size_t allocations() const { return allocations_; }  // calls of allocate since construction
 
-    // Counts on their way to the host: the copy is queued, and receiving waits for it alone, not for what was queued since.
+    // Counts on their way to the host: the copy is queued, and receiving waits for it alone, not for what was queued
+    // since.
     count_ticket send_counts(const row_index* from, int count) {
         check(count <= sent_counts::most, name, "at most ", sent_counts::most, " counts are sent at once, found ",
               count);

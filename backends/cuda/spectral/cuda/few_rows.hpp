@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // backends/cuda/spectral/cuda/few_rows.hpp: the halves of a block for at most 8 rows, each in two or three kernels
 //
-//   attention half      norm, q/k/v, biases, rotation, append  ->  attention in parts  ->  merge, output projection, residual
-//   feed-forward half   norm, gate and up, SiLU                ->  down, residual
+//   attention half      norm, q/k/v, biases, rotation, append  ->  attention in parts  ->  merge, output projection,
+//   residual feed-forward half   norm, gate and up, SiLU                ->  down, residual
 //   head                norm, product
 #pragma once
 #include <spectral/cuda/detail/few_rows.hpp>
@@ -12,7 +12,7 @@ namespace spectral::cuda {
 
 namespace detail {
 
-// ---- attention over the cache ----------------------------------------------------------------------------------------------
+// ---- attention over the cache ---------------------------------------------------------------------------------------
 
 template <class T>
 struct cached_keys {
@@ -39,9 +39,9 @@ struct cached_keys {
     }
 };
 
-// A row's query heads of one key/value head against a share of its keys. A key is read by `Lanes` lanes, 16 bytes each, so a
-// warp reads 32/Lanes keys at once; every lane keeps sums of its columns for G heads, merged at the end. Result of a (row,
-// head, share): D sums; the sum of the weights, the largest score.
+// A row's query heads of one key/value head against a share of its keys. A key is read by `Lanes` lanes, 16 bytes each,
+// so a warp reads 32/Lanes keys at once; every lane keeps sums of its columns for G heads, merged at the end. Result of
+// a (row, head, share): D sums; the sum of the weights, the largest score.
 inline constexpr int decode_warps = 8, keys_ahead = 4;
 
 template <int Lanes, int G, class T>
@@ -203,7 +203,7 @@ struct merged_inputs {
     }
 };
 
-// ---- outputs ---------------------------------------------------------------------------------------------------------------
+// ---- outputs --------------------------------------------------------------------------------------------------------
 
 template <class T>
 adapter_rows<T> take_adapter(const projection<T>& p, int& total) {
@@ -333,7 +333,7 @@ struct gate_outputs {
     }
 };
 
-// ---- which shapes are taken ------------------------------------------------------------------------------------------------
+// ---- which shapes are taken -----------------------------------------------------------------------------------------
 
 // Whole packs of weights and of x, contiguous weights.
 template <class T, class W>
@@ -349,7 +349,8 @@ bool takes_projection(const projection<T>& p) {
     return weight.contiguous() && takes_packs(weight) &&
            (!p.a.data || (p.a.contiguous() && p.b.contiguous() && takes_packs(p.a)));
 }
-// f(a value of the weights' type): all in the model's scalar, or all kept as bfloat16; false for a mixture or other shapes
+// f(a value of the weights' type): all in the model's scalar, or all kept as bfloat16; false for a mixture or other
+// shapes
 template <class T, class F>
 bool with_stored(std::initializer_list<projection<T>> all, F&& f) {
     if constexpr (!std::is_same_v<T, bfloat16>)

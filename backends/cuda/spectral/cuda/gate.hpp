@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// backends/cuda/spectral/cuda/gate.hpp: what routers and gates compute per row
+// backends/cuda/spectral/cuda/gate.hpp: gates of learned routers and of the MetaRouter, and what a gate blends
 #pragma once
 #include <spectral/cuda/activation.hpp>
 #include <spectral/cuda/detail/reduce.hpp>
@@ -28,24 +28,6 @@ __global__ void token_gate_rows(index rows, index width, int operators, rows_of<
         for (int o = 0; o < operators; ++o)
             if (lane == o) s(n)[o] = z[o] / total;
     }
-}
-
-// d[n] = f's sum over the columns of row n, one warp a row: f(n, c), finish(n, sum) on one lane
-template <class A, class F, class Finish>
-__global__ void row_sum_kernel(index rows, index width, F f, Finish finish) {
-    const index warps = index{gridDim.x} * (blockDim.x / 32), lane = threadIdx.x % 32;
-    for (index n = (index{blockIdx.x} * blockDim.x + threadIdx.x) / 32; n < rows; n += warps) {
-        A sum = 0;
-        for (index c = lane; c < width; c += 32) sum += f(n, c);
-        sum = warp_reduce(sum);
-        if (lane == 0) finish(n, sum);
-    }
-}
-
-template <class A, class F, class Finish>
-void row_sums(executor& ex, const char* what, index rows, index width, F f, Finish finish) {
-    if (rows > 0)
-        launch(ex, what, blocks_for(ex, rows, 8), 256, 0, row_sum_kernel<A, F, Finish>, rows, width, f, finish);
 }
 
 // which pooled row a row belongs to
@@ -192,100 +174,6 @@ void blend_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> 
             return sum;
         },
         [=] __device__(index g, double sum) { dgate[g] = static_cast<A>(sum); });
-}
-
-template <class T>
-void scale_rows_kernel(executor& ex, const_matrix<T> x, const_matrix<statistic<T>> c, matrix_view<T> y, write mode) {
-    const auto in = detail::rows_in(x);
-    const auto factor = detail::rows_in(c);
-    const auto out = detail::rows_in(y);
-    const bool accumulate = mode == write::accumulate;
-    detail::for_each_element(ex, "scale_rows", x.rows(), x.width(), [=] __device__(index n, index i) {
-        auto value = factor(n)[0] * detail::widen(in(n)[i]);
-        if (accumulate) value += detail::widen(out(n)[i]);
-        out(n)[i] = detail::narrow<T>(value);
-    });
-}
-
-template <class T>
-void row_dot_kernel(executor& ex, view<const T, 2> a, const_matrix<T> b, matrix_view<statistic<T>> d) {
-    using A = detail::compute<T>;
-    const auto left = detail::rows_in(a), right = detail::rows_in(b);
-    const auto out = detail::rows_in(d);
-    detail::row_sums<A>(
-        ex, "row_dot", a.rows(), a.width(),
-        [=] __device__(index n, index c) { return detail::widen(left(n)[c]) * detail::widen(right(n)[c]); },
-        [=] __device__(index n, A sum) { out(n)[0] = sum; });
-}
-
-// ---- decisions: one small number a row -------------------------------------------------------------------------------
-
-template <class T>
-void argmax_rows_kernel(executor& ex, matrix_view<T> s, vector_view<row_index> op) {
-    const auto share = detail::rows_in(s);
-    const index K = s.width();
-    row_index* out = op.data;
-    detail::for_each(ex, "argmax_rows", s.rows(), [=] __device__(index n) {
-        index best = 0;
-        for (index o = 1; o < K; ++o)
-            if (detail::widen(share(n)[o]) > detail::widen(share(n)[best])) best = o;
-        out[n] = static_cast<row_index>(best);
-    });
-}
-
-template <class T>
-void pick_columns_forward_kernel(executor& ex, const_matrix<T> s, const_vector<row_index> op, matrix_view<T> picked) {
-    const auto share = detail::rows_in(s);
-    const auto out = detail::rows_in(picked);
-    const row_index* chosen = op.data;
-    detail::for_each(ex, "pick_columns_forward", s.rows(),
-                     [=] __device__(index n) { out(n)[0] = share(n)[chosen[n]]; });
-}
-
-template <class T>
-void pick_columns_backward_kernel(executor& ex, const_matrix<T> dL_dpicked, const_vector<row_index> op,
-                                  matrix_view<T> dL_ds) {
-    const auto in = detail::rows_in(dL_dpicked);
-    const auto out = detail::rows_in(dL_ds);
-    const row_index* chosen = op.data;
-    detail::for_each_element(
-        ex, "pick_columns_backward", dL_ds.rows(), dL_ds.width(),
-        [=] __device__(index n, index o) { out(n)[o] = o == chosen[n] ? in(n)[0] : detail::narrow<T>(0); });
-}
-
-template <class T>
-void one_hot_rows_kernel(executor& ex, const_vector<row_index> op, matrix_view<T> y) {
-    const auto out = detail::rows_in(y);
-    const row_index* chosen = op.data;
-    detail::for_each_element(ex, "one_hot_rows", y.rows(), y.width(), [=] __device__(index n, index o) {
-        out(n)[o] = detail::narrow<T>(o == chosen[n] ? 1 : 0);
-    });
-}
-
-inline void random_rows_kernel(executor& ex, const_vector<row_index> position, random_stream draw, double share,
-                               vector_view<row_index> op) {
-    const std::uint32_t threshold = probability_threshold(share);
-    const bool always = share >= 1;
-    const row_index* at = position.data;
-    row_index* out = op.data;
-    detail::for_each(ex, "random_rows", op.size(), [=] __device__(index n) {
-        out[n] = always || draw.bits(static_cast<std::uint64_t>(at[n])) < threshold;
-    });
-}
-
-template <class T>
-void threshold_rows_kernel(executor& ex, vector_view<T> value, std::span<const double> ascending,
-                           vector_view<row_index> op) {
-    double limits[3] = {};
-    std::copy(ascending.begin(), ascending.end(), limits);
-    const double first = limits[0], second = limits[1], third = limits[2];
-    const int count = static_cast<int>(ascending.size());
-    const T* in = value.data;
-    row_index* out = op.data;
-    detail::for_each(ex, "threshold_rows", value.size(), [=] __device__(index n) {
-        const double v = detail::widen(in[n]);
-        out[n] = (v > first) + (count > 1 && v > second) + (count > 2 && v > third);
-    });
 }
 
 }  // namespace spectral::cuda

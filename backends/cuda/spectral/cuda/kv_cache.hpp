@@ -6,7 +6,8 @@
 
 namespace spectral::cuda {
 
-// The rows of a sequence are consecutive in the map: row n goes n − begin rows past the end, and the ends move afterwards.
+// The rows of a sequence are consecutive in the map: row n goes n − begin rows past the end, and the ends move
+// afterwards.
 template <class T>
 void kv_append_kernel(executor& ex, const_matrix<T> k, const_matrix<T> v, const row_map& map, kv_cache<T> cache) {
     const auto from_k = detail::rows_in(k), from_v = detail::rows_in(v);

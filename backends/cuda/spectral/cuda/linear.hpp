@@ -41,7 +41,7 @@ void linear_backward_weight_kernel(executor& ex, view<const T, 2> dL_dy, const_m
                                   [=] __device__(index o, const A(&total)[1]) { db[o] += total[0]; });
 }
 
-// ---- a weight kept as bfloat16 while the model computes in another type: widened a part at a time ----------------------
+// ---- a weight kept as bfloat16 while the model computes in another type: widened a part at a time -------------------
 
 namespace detail {
 

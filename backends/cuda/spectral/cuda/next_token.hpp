@@ -8,8 +8,8 @@ namespace spectral::cuda {
 
 namespace detail {
 
-// A logit as a number that grows with it, above the complement of its id: the largest is the first of the largest logits. A
-// NaN is larger than all.
+// A logit as a number that grows with it, above the complement of its id: the largest is the first of the largest
+// logits. A NaN is larger than all.
 template <class T>
 __device__ inline std::uint64_t ranked(T logit, index id) {
     const float value = static_cast<float>(widen(logit));

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // backends/cuda/spectral/cuda/norm.hpp: layer norm, root-mean-square norm, layer norm of a residual sum
 //
-// One block a row, the row in registers: every value is read once and written once. A thread has the same columns in every
-// row, so backward sums the parameters' gradients in registers too and leaves one part a block, which are added in order.
+// One block a row, the row in registers: every value is read once and written once. A thread has the same columns in
+// every row, so backward sums the parameters' gradients in registers too and leaves one part a block, which are added
+// in order.
 #pragma once
 #include <spectral/cuda/detail/reduce.hpp>
 #include <spectral/ops/norm.hpp>
@@ -68,8 +69,8 @@ __global__ void norm_forward_rows(index rows, index width, rows_of<const T> x, r
     }
 }
 
-// dL_ds (= or +=) rstd (g − mean(g) − ŝ mean(g ŝ)), without mean(g) for rms; parts: Σ dL_dy ŝ and Σ dL_dy of the block's
-// rows, if asked for. dL_ds may be the memory of dL_dy.
+// dL_ds (= or +=) rstd (g − mean(g) − ŝ mean(g ŝ)), without mean(g) for rms; parts: Σ dL_dy ŝ and Σ dL_dy of the
+// block's rows, if asked for. dL_ds may be the memory of dL_dy.
 template <norm_kind Kind, int V, int P, class T>
 __global__ void norm_backward_rows(index rows, index width, rows_of<const T> dL_dy, rows_of<const T> s, const T* gamma,
                                    const compute<T>* mean, const compute<T>* rstd, rows_of<T> dL_ds, bool accumulate,

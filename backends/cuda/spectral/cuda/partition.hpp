@@ -20,8 +20,8 @@ struct selected {
     __device__ index operator[](index i) const { return rows ? index{rows[i]} : i; }
 };
 
-// Block (o, part) lists the rows of operator o among 8192 rows: a stable compaction by one scan. How many come before, it
-// counts itself, from the second level cache: that takes less time than a second kernel, and no temporary memory.
+// Block (o, part) lists the rows of operator o among 8192 rows: a stable compaction by one scan. How many come before,
+// it counts itself, from the second level cache: that takes less time than a second kernel, and no temporary memory.
 inline constexpr int partition_threads = 1024, partition_each = 8, partition_part = partition_threads * partition_each;
 template <int>
 __global__ void partition_rows(index count, const row_index* op, rows_of<row_index> rows, row_index* counts) {

@@ -78,7 +78,8 @@ void mean_pool_forward_kernel(executor& ex, const_matrix<T> x, const row_map& ma
     const row_index *begin = map.begin.data, *end = map.end.data, *position = map.position.data,
                     *sequence = map.sequence.data;
     if (scope == pool_scope::causal) {
-        // the row that ends a sequence writes its history, while the row that begins it may not have read it yet: a copy
+        // the row that ends a sequence writes its history, while the row that begins it may not have read it yet: a
+        // copy
         arena_scope scratch(ex);
         const index C = x.width(), S = before.data ? map.sequences() : 0;
         double* known = ex.memory().template vector<double>(S * C).data;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // backends/cuda/spectral/cuda/spectral_filter.hpp: filter in the DCT domain, alone and fused with residual and norm
 //
-// One block takes a row through everything: transform, factors, transform back, residual, norm. Only x and y touch device
-// memory. Backward recomputes the spectra; gradients of parameters are summed by each block over its rows, in device memory
-// that only this block writes, and the blocks' sums are added in order.
+// One block takes a row through everything: transform, factors, transform back, residual, norm. Only x and y touch
+// device memory. Backward recomputes the spectra; gradients of parameters are summed by each block over its rows, in
+// device memory that only this block writes, and the blocks' sums are added in order.
 #pragma once
 #include <spectral/cuda/dct.hpp>
 #include <spectral/cuda/detail/row_mix_backward.hpp>
@@ -59,7 +59,8 @@ __global__ void mix_rows(selected rows, dct_shape<compute<T>> p, rows_of<const T
 }
 
 // dL_dx[row] += dL_ds + g Cᵀ (w ⊙ C dL_ds), parts of dL_dw = g (C dL_ds) ⊙ (C x).
-// Mix: dL_ds is the norm's gradient and dL_dgamma, dL_dbeta follow in `parts`; otherwise dL_ds is dL_dy, without residual.
+// Mix: dL_ds is the norm's gradient and dL_dgamma, dL_dbeta follow in `parts`; otherwise dL_ds is dL_dy, without
+// residual.
 template <bool Mix, class T>
 __global__ void filter_backward_rows(selected rows, dct_shape<compute<T>> p, rows_of<const T> dL_dy, rows_of<const T> x,
                                      const T* w, compute<T> gain, const T* gamma, const compute<T>* mean,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // backends/reference/spectral/reference/attention.hpp: softmax attention, one query row and head at a time
-//   score_m = scale · q·k_m,  W = softmax(score),  A_m = W_m · keep_m / (1-p),  out = Σ_m A_m v_m,  lse = log Σ_m exp(score_m)
+//   score_m = scale · q·k_m,  W = softmax(score),  A_m = W_m · keep_m / (1-p),  out = Σ_m A_m v_m,
+//   lse = log Σ_m exp(score_m)
 // The visible keys of a query are the first ones of its sequence, since positions ascend. No query row outside a
 // sequence and no query without keys yields anything: out = 0, lse = -∞.
 #pragma once
@@ -70,7 +71,8 @@ void attention_forward_kernel(executor& ex, const_matrix<T> q, const_matrix<T> k
 }
 
 // With dA_m = dL_dout·v_m · keep_m/(1-p) and δ = Σ_m W_m dA_m = dL_dout·out:
-//   dscore_m = W_m (dA_m - δ),  dL_dq = scale Σ_m dscore_m k_m,  dL_dk_m = scale Σ_n dscore q_n,  dL_dv_m = Σ_n A dL_dout_n
+//   dscore_m = W_m (dA_m - δ),  dL_dq = scale Σ_m dscore_m k_m,  dL_dk_m = scale Σ_n dscore q_n,  dL_dv_m = Σ_n A
+//   dL_dout_n
 template <class T>
 void attention_backward_kernel(executor& ex, const_matrix<T> dL_dout, const_matrix<T> q, const_matrix<T> k,
                                const_matrix<T> v, const_matrix<T> out, const_matrix<statistic<T>> lse,

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// backends/reference/spectral/reference/gate.hpp: what routers and gates compute per row
+// backends/reference/spectral/reference/gate.hpp: gates of learned routers and of the MetaRouter, and what a gate
+// blends
 #pragma once
 #include <spectral/ops/gate.hpp>
 #include <spectral/reference/activation.hpp>
@@ -111,64 +112,6 @@ void blend_backward_kernel(executor&, const_matrix<T> dL_dy, const_matrix<T> a, 
         }
     }
     for (index i = 0; i < gate.size(); ++i) dL_dgate[i] = static_cast<T>(dg[static_cast<std::size_t>(i)]);
-}
-
-template <class T>
-void scale_rows_kernel(executor&, const_matrix<T> x, const_matrix<statistic<T>> c, matrix_view<T> y, write mode) {
-    for (index n = 0; n < x.rows(); ++n)
-        for (index i = 0; i < x.width(); ++i)
-            y(n, i) = (mode == write::accumulate ? y(n, i) : T(0)) + c(n, 0) * x(n, i);
-}
-
-template <class T>
-void row_dot_kernel(executor&, view<const T, 2> a, const_matrix<T> b, matrix_view<statistic<T>> d) {
-    for (index n = 0; n < a.rows(); ++n) {
-        double sum = 0;
-        for (index i = 0; i < a.width(); ++i) sum += double(a(n, i)) * b(n, i);
-        d(n, 0) = static_cast<T>(sum);
-    }
-}
-
-template <class T>
-void argmax_rows_kernel(executor&, matrix_view<T> s, vector_view<row_index> op) {
-    for (index n = 0; n < s.rows(); ++n) {
-        op[n] = 0;
-        for (index o = 1; o < s.width(); ++o)
-            if (s(n, o) > s(n, op[n])) op[n] = static_cast<row_index>(o);
-    }
-}
-
-template <class T>
-void pick_columns_forward_kernel(executor&, const_matrix<T> s, const_vector<row_index> op, matrix_view<T> picked) {
-    for (index n = 0; n < s.rows(); ++n) picked(n, 0) = s(n, op[n]);
-}
-
-template <class T>
-void pick_columns_backward_kernel(executor&, const_matrix<T> dL_dpicked, const_vector<row_index> op,
-                                  matrix_view<T> dL_ds) {
-    for (index n = 0; n < dL_ds.rows(); ++n)
-        for (index o = 0; o < dL_ds.width(); ++o) dL_ds(n, o) = o == op[n] ? dL_dpicked(n, 0) : T(0);
-}
-
-template <class T>
-void one_hot_rows_kernel(executor&, const_vector<row_index> op, matrix_view<T> y) {
-    for (index n = 0; n < y.rows(); ++n)
-        for (index o = 0; o < y.width(); ++o) y(n, o) = o == op[n] ? T(1) : T(0);
-}
-
-inline void random_rows_kernel(executor&, const_vector<row_index> position, random_stream draw, double share,
-                               vector_view<row_index> op) {
-    for (index n = 0; n < op.size(); ++n)
-        op[n] = share >= 1 || draw.bits(static_cast<std::uint64_t>(position[n])) < probability_threshold(share);
-}
-
-template <class T>
-void threshold_rows_kernel(executor&, vector_view<T> value, std::span<const double> ascending,
-                           vector_view<row_index> op) {
-    for (index n = 0; n < value.size(); ++n) {
-        op[n] = 0;
-        for (double t : ascending) op[n] += value[n] > t;
-    }
 }
 
 }  // namespace spectral::reference

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// include/spectral/data/converters/bfcl.hpp: the Berkeley function-calling leaderboard: questions, functions, accepted calls
+// include/spectral/data/converters/bfcl.hpp: the Berkeley function-calling leaderboard: questions, functions, accepted
+// calls
 #pragma once
 #include <spectral/data/converters/parts.hpp>
 #include <spectral/data/converters/python_calls.hpp>

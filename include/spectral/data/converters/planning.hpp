@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// include/spectral/data/converters/planning.hpp: GSM8K, StrategyQA, OlympiadBench: a question, and an answer worked out in steps
+// include/spectral/data/converters/planning.hpp: GSM8K, StrategyQA, OlympiadBench: a question, and an answer worked out
+// in steps
 #pragma once
 #include <spectral/data/converters/parts.hpp>
 

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // backends/cpu/spectral/cpu/detail/attention_tile.hpp: the inner loops of attention: small products, exp, transposition
 //
-// A tile holds up to 64 query rows and runs over 64 keys at a time. Queries lie on the lanes of vectors: scores are kept
-// as S (keys, queries), results as O (D, queries), so that maxima, sums and masks of softmax are lane by lane, keys and
-// values are read where they are (one number at a time, spread over the lanes), and any D is as good as another.
-// Vectors are the compiler's own (GCC and Clang), as wide as the instruction set that the program is built for.
+// A tile holds up to 64 query rows and runs over 64 keys at a time. Queries lie on the lanes of vectors: scores are
+// kept as S (keys, queries), results as O (D, queries), so that maxima, sums and masks of softmax are lane by lane,
+// keys and values are read where they are (one number at a time, spread over the lanes), and any D is as good as
+// another. Vectors are the compiler's own (GCC and Clang), as wide as the instruction set that the program is built
+// for.
 #pragma once
 #include <spectral/core/random.hpp>
 #include <spectral/cpu/executor.hpp>
@@ -72,8 +73,8 @@ void prefetch_rows(const T* p, index stride, index n, index d) {
 
 // --- exp ------------------------------------------------------------------------------------------------------------
 // For x ≤ 88: e^x = 2^n e^r, n = round(x / ln 2), |r| ≤ ln 2 / 2; e^r = 1 + r + r² p(r) with p of degree 4 fitted to a
-// relative error of 4e-9; 0 below -87, where float is about to run out of exponents. Shorter than vector_math.hpp's exp,
-// which is right for every float: here x is a score less the largest one.
+// relative error of 4e-9; 0 below -87, where float is about to run out of exponents. Shorter than vector_math.hpp's
+// exp, which is right for every float: here x is a score less the largest one.
 inline vec<float> exp(vec<float> x) {
     using whole = vector_types<float>::whole;
     const vec<float> shifter =

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // backends/cpu/spectral/cpu/detail/few_rows.hpp: y = x Wᵀ + b for a few rows of x, as in decoding: W at memory speed
 //
-// The time is that of reading W: each thread reads its range of W once, front to back, as one stream (several outputs at a
-// time are several streams, and slower). All rows of x share each load of W; bfloat16 is widened in registers. A result
-// does not depend on the number of rows or threads: two vectors of partial sums each, then a tree.
+// The time is that of reading W: each thread reads its range of W once, front to back, as one stream (several outputs
+// at a time are several streams, and slower). All rows of x share each load of W; bfloat16 is widened in registers. A
+// result does not depend on the number of rows or threads: two vectors of partial sums each, then a tree.
 #pragma once
 #include <spectral/cpu/detail/parallel.hpp>
 #include <spectral/cpu/detail/register_tile.hpp>

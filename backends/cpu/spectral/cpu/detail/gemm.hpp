@@ -5,9 +5,10 @@
 // The blocked scheme of Goto and van de Geijn (TOMS 34, 2008): panels of B are packed once per block of the depth and
 // pass from the second-level cache to the first while a block of A goes by; the products happen in register_tile.hpp.
 // What libraries leave to the caller is done here while C is in registers: the bias is what sums start from, and an
-// overwritten C is never read. B may be kept as bfloat16: packing widens it. Packing buffers belong to the thread and are kept, so that a step allocates nothing. The
-// executor's number of threads holds. Every element of C is summed by one thread, over k in ascending order: same
-// number of threads, same bits. bench/gemm_bench.cpp runs it against Eigen's product.
+// overwritten C is never read. B may be kept as bfloat16: packing widens it. Packing buffers belong to the thread and
+// are kept, so that a step allocates nothing. The executor's number of threads holds. Every element of C is summed by
+// one thread, over k in ascending order: same number of threads, same bits. bench/gemm_bench.cpp runs it against
+// Eigen's product.
 #pragma once
 #include <spectral/cpu/detail/parallel.hpp>
 #include <spectral/cpu/detail/register_tile.hpp>

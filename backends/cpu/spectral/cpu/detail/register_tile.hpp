@@ -93,7 +93,7 @@ void multiply_tile(index depth, const T* a, index a_stride, const T* b, T alpha,
         }
 }
 
-// ---- packing: what is kept as bfloat16 is widened on the way ---------------------------------------------------------------
+// ---- packing: what is kept as bfloat16 is widened on the way --------------------------------------------------------
 
 // packed[k · Width + i] = x[k · stride + i] for i < count, else 0: rows of x run along the panel
 template <index Width, class T, class Stored>

@@ -6,7 +6,7 @@
 // lse, once for the queries' gradients and once, walking over queries, for those of keys and values.
 #pragma once
 #include <spectral/cuda/detail/attention_problem.hpp>
-#include <spectral/cuda/gate.hpp>
+#include <spectral/cuda/detail/reduce.hpp>
 
 namespace spectral::cuda::detail {
 

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // backends/cuda/spectral/cuda/detail/dct_plan.hpp: the DCT of one row by one block, in shared memory
 //
-// Even width N: Makhoul's order v (even samples forwards, odd ones backwards) makes the DCT a real transform of length N,
-// which is a complex one of M = N/2 on z[m] = v[2m] + i v[2m+1]. Odd N: a complex transform of length M = N on v.
-// Transforms are Stockham's, radix 8, 4, 2, 3, 5, 7 in registers and larger primes by their definition, between two buffers.
+// Even width N: Makhoul's order v (even samples forwards, odd ones backwards) makes the DCT a real transform of length
+// N, which is a complex one of M = N/2 on z[m] = v[2m] + i v[2m+1]. Odd N: a complex transform of length M = N on v.
+// Transforms are Stockham's, radix 8, 4, 2, 3, 5, 7 in registers and larger primes by their definition, between two
+// buffers.
 //
 //   V[k] = DFT_N(v)[k],   (C x)[k] = c_k Re(e^{-iπk/2N} V[k]),   (C x)[N-k] = -c_k Im(e^{-iπk/2N} V[k])
 // with c_0 = √(1/N), c_k = √(2/N); and back: e^{-iπk/2N} V[k] = (X[k] − i X[N-k]) / c_k.
@@ -76,7 +77,7 @@ const dct_shape<A>& dct_shape_of(executor& ex, index width) {
     return ex.keep<dct_plan<A>>(width, width).shape;
 }
 
-// ---- device ------------------------------------------------------------------------------------------------------------
+// ---- device ---------------------------------------------------------------------------------------------------------
 
 // One block's memory: `row` holds a row, or its spectrum, in natural order.
 template <class A>

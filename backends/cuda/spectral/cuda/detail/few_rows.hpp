@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // backends/cuda/spectral/cuda/detail/few_rows.hpp: products of at most 8 rows with a weight, at the speed of reading it
 //
-// A task is R outputs of every row. S warps share a task's weight rows, each lane reads 16 bytes at a time, P packs of every
-// row at once; the rows of x lie in shared memory. A block takes tasks in turn and asks for the next task's weights before it
-// adds up the last one's sums. Rows do not meet: the sums of a row are added in one order, however many rows there are.
+// A task is R outputs of every row. S warps share a task's weight rows, each lane reads 16 bytes at a time, P packs of
+// every row at once; the rows of x lie in shared memory. A block takes tasks in turn and asks for the next task's
+// weights before it adds up the last one's sums. Rows do not meet: the sums of a row are added in one order, however
+// many rows there are.
 //
-// What surrounds a product is fused: `In` fills shared memory with x (copied, normalised, or merged from attention's parts),
-// `Out` says where the weights of a task lie and what becomes of its sums.
+// What surrounds a product is fused: `In` fills shared memory with x (copied, normalised, or merged from attention's
+// parts), `Out` says where the weights of a task lie and what becomes of its sums.
 //
-// Kernels overlap (programmatic dependent launch): a kernel starts when the one before it has its inputs, reads its first
-// weights, and then waits for that one's results. So before wait_for_previous() a kernel reads parameters and nothing that the
-// kernel before it writes; everything older is complete by then.
+// Kernels overlap (programmatic dependent launch): a kernel starts when the one before it has its inputs, reads its
+// first weights, and then waits for that one's results. So before wait_for_previous() a kernel reads parameters and
+// nothing that the kernel before it writes; everything older is complete by then.
 #pragma once
 #include <spectral/cuda/detail/reduce.hpp>
 
@@ -119,7 +120,7 @@ __device__ inline A reduce_many(A (&value)[K]) {
     return sum;
 }
 
-// ---- adapters: scale · B A x of some outputs -----------------------------------------------------------------------------
+// ---- adapters: scale · B A x of some outputs ------------------------------------------------------------------------
 
 template <class T>
 struct adapter_rows {
@@ -133,7 +134,7 @@ struct adapter_list {
     int total = 0;  // low-rank values of a row
 };
 
-// ---- the kernel ------------------------------------------------------------------------------------------------------------
+// ---- the kernel -----------------------------------------------------------------------------------------------------
 
 // Packs of a weight row that a lane asks for at once: what 128 registers leave room for, so that two kernels fit on a
 // multiprocessor side by side.
@@ -263,8 +264,8 @@ void with_few_rows(index n, F&& f) {
         f(std::integral_constant<int, 8>{});
 }
 
-// Runs the product of `tasks` tasks of R outputs, S warps to a task: many where tasks are few, so that every multiprocessor
-// reads. `overlap`: parameters may be read while the kernel before still runs.
+// Runs the product of `tasks` tasks of R outputs, S warps to a task: many where tasks are few, so that every
+// multiprocessor reads. `overlap`: parameters may be read while the kernel before still runs.
 template <int R, int S, class T, class W, class In, class Out>
 void few_rows_product(executor& ex, const char* what, const In& in, const Out& out, index tasks, bool overlap) {
     with_few_rows(in.rows, [&](auto rows) {
@@ -278,12 +279,12 @@ void few_rows_product(executor& ex, const char* what, const In& in, const Out& o
     });
 }
 
-// ---- inputs ----------------------------------------------------------------------------------------------------------------
+// ---- inputs ---------------------------------------------------------------------------------------------------------
 
 __host__ __device__ inline std::size_t to_16(std::size_t bytes) { return (bytes + 15) / 16 * 16; }
 
-// Rows as they are, or with γ their RMSNorm: a warp adds up its row's squares, so do the others of that row, and each scales
-// its share.
+// Rows as they are, or with γ their RMSNorm: a warp adds up its row's squares, so do the others of that row, and each
+// scales its share.
 template <class T>
 struct row_inputs {
     rows_of<const T> x;

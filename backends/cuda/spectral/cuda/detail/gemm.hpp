@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // backends/cuda/spectral/cuda/detail/gemm.hpp: the one place where matrix products meet cuBLASLt
 //
-//   detail::gemm<T>(ex, what, {a, transposed}, {b, transposed}, alpha, beta, c, bias)       C = α op(A) op(B) + β C (+ bias)
+//   detail::gemm<T>(ex, what, {a, transposed}, {b, transposed}, alpha, beta, c, bias)
+//       C = α op(A) op(B) + β C (+ bias)
 // All row-major with their strides. cuBLASLt counts columns first, so the product asked of it is Cᵀ = op(B)ᵀ op(A)ᵀ.
-// An algorithm is chosen once for a class of shapes (sizes rounded up: a routed layer has another number of rows in every
-// step) and kept: cuBLASLt's first proposal, or with options().tune the fastest of its proposals. Choices are written out and
-// read back (products_chosen, choose_products), so that a later process repeats this one's bits.
+// An algorithm is chosen once for a class of shapes (sizes rounded up: a routed layer has another number of rows in
+// every step) and kept: cuBLASLt's first proposal, or with options().tune the fastest of its proposals. Choices are
+// written out and read back (products_chosen, choose_products), so that a later process repeats this one's bits.
 // Float is computed in float, not in TF32, unless the executor's options say so; bfloat16 accumulates in float.
 #pragma once
 #include <spectral/cuda/detail/launch.hpp>
@@ -220,7 +221,7 @@ void gemm(executor& ex, const char* what, factor<T> a, factor<T> b, double alpha
 
 }  // namespace detail
 
-// ---- choices that outlive a process -------------------------------------------------------------------------------------
+// ---- choices that outlive a process ---------------------------------------------------------------------------------
 
 // The algorithm of every class of products so far, as text: to be kept beside a checkpoint.
 inline std::map<std::string, std::string> products_chosen(executor& ex) {
@@ -237,7 +238,8 @@ inline std::map<std::string, std::string> products_chosen(executor& ex) {
     return out;
 }
 
-// Uses these from now on, for classes that have none yet. They hold for one device and version of cuBLASLt: see products_made_by.
+// Uses these from now on, for classes that have none yet. They hold for one device and version of cuBLASLt: see
+// products_made_by.
 inline void choose_products(executor& ex, const std::map<std::string, std::string>& chosen) {
     auto& products = ex.keep<detail::matrix_products>(0);
     for (const auto& [name, bytes] : chosen) {

@@ -11,7 +11,7 @@
 
 namespace spectral::cuda::detail {
 
-// ---- values: stored as T, computed with as compute<T> ------------------------------------------------------------------
+// ---- values: stored as T, computed with as compute<T> ---------------------------------------------------------------
 
 template <class T>
 struct compute_type {
@@ -99,12 +99,12 @@ rows_of<T> rows_in(const view<T, 2>& v) {
 
 extern __shared__ __align__(16) unsigned char shared_bytes[];  // a block's dynamic shared memory
 
-// ---- launches ----------------------------------------------------------------------------------------------------------
+// ---- launches -------------------------------------------------------------------------------------------------------
 
 inline index divide_up(index a, index b) { return (a + b - 1) / b; }
 
-// Queues a kernel and checks that it was accepted. `what` names the operator in errors. `overlap`: it may start while the
-// kernel before it runs (where the architecture can), and waits by itself (detail/few_rows.hpp).
+// Queues a kernel and checks that it was accepted. `what` names the operator in errors. `overlap`: it may start while
+// the kernel before it runs (where the architecture can), and waits by itself (detail/few_rows.hpp).
 template <class... Parameters, class... Arguments>
 void launch_overlapping(executor& ex, const char* what, dim3 grid, dim3 block, std::size_t shared, bool overlap,
                         void (*kernel)(Parameters...), const Arguments&... arguments) {
@@ -144,7 +144,7 @@ inline unsigned threads_for(index units) {
     return t;
 }
 
-// ---- elements ----------------------------------------------------------------------------------------------------------
+// ---- elements -------------------------------------------------------------------------------------------------------
 
 template <class T, int Count>
 struct row_list {

@@ -59,7 +59,7 @@ __device__ inline A block_reduce(A value, Op op = {}) {
     return value;
 }
 
-// ---- column sums -------------------------------------------------------------------------------------------------------
+// ---- column sums -----------------------------------------------------------------------------------------------------
 
 template <int K, class A, class F>
 __global__ void column_parts_kernel(index rows, index width, index rows_each, A* parts, F f) {
@@ -172,6 +172,24 @@ void matrix_column_sums(executor& ex, const char* what, view<const T, 2> x, Fini
                    matrix_column_parts<v(), T>, x.rows(), x.width(), rows_each, rows_in(x), parts);
         column_totals<1, A>(ex, what, x.width(), chunks, static_cast<const A*>(parts), finish);
     });
+}
+
+// d[n] = f's sum over the columns of row n, one warp a row: f(n, c), finish(n, sum) on one lane
+template <class A, class F, class Finish>
+__global__ void row_sum_kernel(index rows, index width, F f, Finish finish) {
+    const index warps = index{gridDim.x} * (blockDim.x / 32), lane = threadIdx.x % 32;
+    for (index n = (index{blockIdx.x} * blockDim.x + threadIdx.x) / 32; n < rows; n += warps) {
+        A sum = 0;
+        for (index c = lane; c < width; c += 32) sum += f(n, c);
+        sum = warp_reduce(sum);
+        if (lane == 0) finish(n, sum);
+    }
+}
+
+template <class A, class F, class Finish>
+void row_sums(executor& ex, const char* what, index rows, index width, F f, Finish finish) {
+    if (rows > 0)
+        launch(ex, what, blocks_for(ex, rows, 8), 256, 0, row_sum_kernel<A, F, Finish>, rows, width, f, finish);
 }
 
 }  // namespace spectral::cuda::detail

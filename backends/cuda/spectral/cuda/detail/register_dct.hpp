@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 // backends/cuda/spectral/cuda/detail/register_dct.hpp: the DCT of a row in the registers of a part of a warp
 //
-// Width N as in dct_plan.hpp: a complex transform of M = N/2 = R L points z. A row belongs to L lanes. Lane a holds z[a + L b],
-// b < R, transforms them (length R), turns them and hands them over in shared memory; then it holds whole columns k1 of
-// Z[k1 + R k2] and transforms those (length L). Z[k] and Z[M−k], which one DCT needs together, lie in columns k1 and R−k1:
-// unit u is the columns u and R−u, unit 0 the columns 0 and R/2, and lane l has the units l, l + L, ... So one exchange a
-// transform is all that leaves the registers. The way back is the transpose of every step, in the opposite order.
+// Width N as in dct_plan.hpp: a complex transform of M = N/2 = R L points z. A row belongs to L lanes. Lane a holds z[a
+// + L b], b < R, transforms them (length R), turns them and hands them over in shared memory; then it holds whole
+// columns k1 of Z[k1 + R k2] and transforms those (length L). Z[k] and Z[M−k], which one DCT needs together, lie in
+// columns k1 and R−k1: unit u is the columns u and R−u, unit 0 the columns 0 and R/2, and lane l has the units l, l +
+// L, ... So one exchange a transform is all that leaves the registers. The way back is the transpose of every step, in
+// the opposite order.
 //
 // A pair (Z[k], Z[M−k]) gives four coefficients at once:
-//   E = Z[k] + conj Z[M−k],  D = Z[k] − conj Z[M−k],  s = a_k E,  t = b_k D,  a_k = c e^{-iπk/2N} / 2,  b_k = −i c e^{-5iπk/2N} / 2
-//   C x[k] = Re(s+t),  C x[N−k] = −Im(s+t),  √2 C x[M−k] = Re(s−t) − Im(s−t),  √2 C x[M+k] = Re(s−t) + Im(s−t),   c = √(2/N)
-// and the pair of unit 0 that is left, (Z[0], Z[M/2]), gives C x[0], C x[M], √2 C x[M/2], √2 C x[N−M/2]. Signs of odd-numbered
-// places are left out: whoever changes coefficients multiplies them.
+//   E = Z[k] + conj Z[M−k],  D = Z[k] − conj Z[M−k],  s = a_k E,  t = b_k D,  a_k = c e^{-iπk/2N} / 2,  b_k = −i c
+//   e^{-5iπk/2N} / 2 C x[k] = Re(s+t),  C x[N−k] = −Im(s+t),  √2 C x[M−k] = Re(s−t) − Im(s−t),  √2 C x[M+k] = Re(s−t) +
+//   Im(s−t),   c = √(2/N)
+// and the pair of unit 0 that is left, (Z[0], Z[M/2]), gives C x[0], C x[M], √2 C x[M/2], √2 C x[N−M/2]. Signs of
+// odd-numbered places are left out: whoever changes coefficients multiplies them.
 #pragma once
 #include <spectral/cuda/detail/small_dft.hpp>
 
@@ -79,7 +81,7 @@ struct alignas(4 * sizeof(A)) quad {
     A v[4];
 };
 
-// ---- tables ------------------------------------------------------------------------------------------------------------
+// ---- tables ---------------------------------------------------------------------------------------------------------
 
 // turn[k1 L + lane] = e^{-2πi k1 lane/M}; split[(s L + i) L + lane] = {a_k, b_k}
 template <int Width>
@@ -119,9 +121,10 @@ struct register_plan : kept {
     ~register_plan() override { ex.deallocate(split, bytes); }
 };
 
-// ---- device ------------------------------------------------------------------------------------------------------------
+// ---- device ---------------------------------------------------------------------------------------------------------
 
-// What one lane needs to know for its row: its place among the row's lanes, the tables and its row's part of the exchange.
+// What one lane needs to know for its row: its place among the row's lanes, the tables and its row's part of the
+// exchange.
 template <int Width>
 struct register_lane {
     using shape = register_shape<Width>;

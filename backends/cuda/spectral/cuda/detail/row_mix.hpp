@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// backends/cuda/spectral/cuda/detail/row_mix.hpp: one kernel that reads a row once: entropy, route, filter, residual, norm
+// backends/cuda/spectral/cuda/detail/row_mix.hpp: one kernel that reads a row once: entropy, route, filter, residual,
+// norm
 //
-// For the widths of register_dct.hpp, computing in float. What is asked for is said by which outputs are given; entropy,
-// filter, mix and route + mix are this kernel with some of them. Everything between reading x and writing y happens on the
-// coefficients: the residual is the 1 in 1 + gain w, leaving out coefficient 0 subtracts the mean, and the variance is the
-// sum of the squares of the others.
+// For the widths of register_dct.hpp, computing in float. What is asked for is said by which outputs are given;
+// entropy, filter, mix and route + mix are this kernel with some of them. Everything between reading x and writing y
+// happens on the coefficients: the residual is the 1 in 1 + gain w, leaving out coefficient 0 subtracts the mean, and
+// the variance is the sum of the squares of the others.
 #pragma once
 #include <spectral/cuda/detail/register_dct.hpp>
 #include <spectral/cuda/partition.hpp>
@@ -36,8 +37,8 @@ struct row_mix {
     bool replay = false;
     int thresholds = 0;
     float threshold[3] = {};
-    // y of the rows (of operator 0, where there are operators) with their mean and rstd at the row's number; without gamma
-    // the filter alone
+    // y of the rows (of operator 0, where there are operators) with their mean and rstd at the row's number; without
+    // gamma the filter alone
     rows_of<T> y{nullptr, 0};
     const T *w = nullptr, *gamma = nullptr, *beta = nullptr;
     float gain = 1, eps = 0;

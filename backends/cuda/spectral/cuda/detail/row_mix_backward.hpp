@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// backends/cuda/spectral/cuda/detail/row_mix_backward.hpp: gradients of filter and mix, for the widths of register_dct.hpp
+// backends/cuda/spectral/cuda/detail/row_mix_backward.hpp: gradients of filter and mix, for the widths of
+// register_dct.hpp
 //
 // With W = identity + gain w and s = Cᵀ W C x, ŝ = (s − mean) rstd, g = dL_dy γ, X = C x, G = C g:
-//   C dL_ds = rstd (G − C ŝ mean(g ŝ)) without coefficient 0, C ŝ = rstd W X;   dL_dx += Cᵀ W C dL_ds;   dL_dw += gain (C dL_ds) ⊙ X
-// So x goes forward and, for γ's gradient, back as ŝ; g goes forward and back as dL_dx. For the filter alone dL_ds is dL_dy.
-// X waits in shared memory. Sums over rows: a block's rows put their terms there, every thread adds up its places in order of
-// the rows, and the blocks' sums are added in order.
+//   C dL_ds = rstd (G − C ŝ mean(g ŝ)) without coefficient 0, C ŝ = rstd W X;   dL_dx += Cᵀ W C dL_ds;
+//   dL_dw += gain (C dL_ds) ⊙ X
+// So x goes forward and, for γ's gradient, back as ŝ; g goes forward and back as dL_dx. For the filter alone dL_ds is
+// dL_dy. X waits in shared memory. Sums over rows: a block's rows put their terms there, every thread adds up its
+// places in order of the rows, and the blocks' sums are added in order.
 #pragma once
 #include <spectral/cuda/detail/row_mix.hpp>
 
@@ -157,8 +159,8 @@ __global__ void __launch_bounds__(row_mix_backward_shared<Width>::threads, 1)
     }
 }
 
-// How many blocks left their sums in p.parts (in the arena); 0: not for this width, scalar, memory or device, and nothing
-// was done.
+// How many blocks left their sums in p.parts (in the arena); 0: not for this width, scalar, memory or device, and
+// nothing was done.
 template <class T>
 unsigned try_row_mix_backward(executor& ex, const char* what, row_mix_gradients<T>& p, index width) {
     if constexpr (std::is_same_v<compute<T>, float>)

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // backends/cuda/spectral/cuda/detail/small_dft.hpp: transforms of a few points in one thread's registers
 //
-// small_dft: radices 2, 4, 8, 3, 5, 7. register_dft: products of them, by Cooley and Tukey with constant twiddles, so that
-// every index is known to the compiler and no array leaves the registers.
+// small_dft: radices 2, 4, 8, 3, 5, 7. register_dft: products of them, by Cooley and Tukey with constant twiddles, so
+// that every index is known to the compiler and no array leaves the registers.
 #pragma once
 #include <spectral/cuda/detail/reduce.hpp>
 
@@ -92,7 +92,7 @@ __device__ inline void small_dft(complex<A> (&v)[R]) {
     }
 }
 
-// ---- constants ---------------------------------------------------------------------------------------------------------
+// ---- constants ------------------------------------------------------------------------------------------------------
 
 // cos(2π j/n), folded to an eighth of a turn, where the series is exact to the last bits
 constexpr double cosine_of_turn(long j, long n) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// tests/cuda_on_host/spectral/cuda/detail/tensor_core.hpp: what backends/cuda's file of this name does, see cuda_runtime.h
+// tests/cuda_on_host/spectral/cuda/detail/tensor_core.hpp: what backends/cuda's file of this name does, see
+// cuda_runtime.h
 //
 // Copies happen when they are asked for. A thread that waits at a barrier in shared memory lets the others run.
 #pragma once

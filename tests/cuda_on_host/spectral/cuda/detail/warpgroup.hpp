@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// tests/cuda_on_host/spectral/cuda/detail/warpgroup.hpp: what backends/cuda's file of this name does, see cuda_runtime.h
+// tests/cuda_on_host/spectral/cuda/detail/warpgroup.hpp: what backends/cuda's file of this name does, see
+// cuda_runtime.h
 //
 // Descriptors are made and read as the instructions define them; a product happens when it is asked for.
 #pragma once
