@@ -376,6 +376,71 @@ TEMPLATE_LIST_TEST_CASE("layer_route: write_kv keeps the keys of rows that a blo
             }
 }
 
+// Two of three sequences skip a block: it keeps keys and values of one. The next prompts of the same state may decide otherwise.
+TEMPLATE_LIST_TEST_CASE("layer_route: a sequence that skips a block has no room in its cache", "[models][layer_route]",
+                        targets) {
+    using T = typename TestType::scalar;
+    constexpr index capacity = 16, width = 8;  // two heads of 4
+    for (gate_scope scope : scopes)
+        for (bool write_kv : {false, true}) {
+            INFO(name_of(scope) << ", write_kv " << write_kv);
+            routed_model<TestType> m({.scope = scope, .write_kv = write_kv});
+            let_gates_decide(m.model);
+            auto state = m.stack().make_decode_state(m.model.ex, 3, capacity);
+            bool some = false;
+            for (std::uint64_t turn = 0; turn < 4; ++turn) {
+                std::vector<std::vector<row_index>> prompts;
+                std::vector<row_index> ids;
+                const std::vector<index> lengths{5, 3, 7}, one{1, 1, 1};
+                for (index n : lengths) {
+                    prompts.push_back(random_ids(n, vocabulary, 10 * turn + static_cast<std::uint64_t>(n)));
+                    ids.insert(ids.end(), prompts.back().begin(), prompts.back().end());
+                }
+                state.restart(m.model.ex);
+                m.model.decode(ids, lengths, state);
+                for (std::size_t l = 0; l < blocks; ++l) {
+                    const auto open = std::count(state.open[l].begin(), state.open[l].end(), char(1));
+                    some = some || (open > 0 && open < 3);
+                    const auto& cache = state.layers[l];
+                    if (write_kv || scope == gate_scope::feed_forward)
+                        CHECK(cache.k.size() == 3 * capacity * width);
+                    else if (turn == 0) {
+                        CHECK(cache.k.size() * static_cast<index>(sizeof(T)) ==
+                              open * capacity * width * static_cast<index>(sizeof(T)));
+                        CHECK(cache.v.size() == cache.k.size());
+                    }
+                }
+                const auto got = to_host(m.model.ex, m.model.decode(std::vector<row_index>{1, 2, 3}, one, state));
+                for (index s = 0; s < 3; ++s) {
+                    auto alone = m.stack().make_decode_state(m.model.ex, 1, capacity);
+                    const auto& prompt = prompts[static_cast<std::size_t>(s)];
+                    m.model.decode(prompt, std::vector<index>{lengths[static_cast<std::size_t>(s)]}, alone);
+                    const auto host =
+                        to_host(m.model.ex, m.model.decode(std::vector<row_index>{static_cast<row_index>(s + 1)},
+                                                           std::vector<index>{1}, alone));
+                    const std::vector<double> want(host.begin(), host.end());
+                    compare(rows_of({got.begin(), got.end()}, vocabulary, s, s + 1), want, model_tolerance<T>(want),
+                            {"room", "logits", TestType::executor_name(), scalar_name<T>, name_of(scope)});
+                }
+            }
+            CHECK(some);
+        }
+    routed_model<TestType> m({});
+    m.stack().forced_open = {1, 1, 1};
+    auto state = m.stack().make_decode_state(m.model.ex, 2, 16);
+    const std::vector<index> two{2, 2}, one{1, 1};
+    m.stack().forced_open.clear();
+    for (auto& gate : m.stack().gates) m.model.parameters.assign(gate.weight, std::vector<T>(16));
+    m.model.decode(std::vector<row_index>{1, 2, 3, 4}, two, state);
+    state.layers[1].room = {1, 0};
+    state.open[1] = {1, 1};
+    check_throws(
+        [&] {
+            m.model.decode(std::vector<row_index>{1, 2}, one, state);
+        },
+        {"qwen2", "block 1, sequence 1", "write_kv"});
+}
+
 TEMPLATE_LIST_TEST_CASE("layer_route: a generation stops at every end id", "[models][layer_route]", targets) {
     routed_model<TestType> m({});
     const std::vector<std::vector<row_index>> prompts{random_ids(4, vocabulary, 1), random_ids(6, vocabulary, 2)};
