@@ -176,6 +176,7 @@ bool began_without_objective(const finetune_options& o) {
 
 void run_finetune(finetune_options& o, CLI::App& command) {
     const bool begun = open_run(o, command, finetune_paths);
+    check(!o.model.empty(), "spectral finetune", "expected --model DIR, found none");  // --resume has it from the run
     // the language loss alone gives a gate no reason to close; a run that began when none was the default keeps it
     if (o.objectives.empty() && o.tune != "adapters" && !(begun && began_without_objective(o)))
         o.objectives = {"mean=1"};
@@ -231,9 +232,9 @@ void add_finetune(CLI::App& app) {
     auto* c = app.add_subcommand("finetune", "LayerRoute: trains adapters and skip gates on a frozen Qwen2 model");
     auto o = std::make_shared<finetune_options>();
     add_run_options(*c, *o);
-    option(*c, "--model", o->model, "DIR", "Qwen2 model: config.json, weights, tokenizer.json")
-        ->group("Data")
-        ->required();
+    option(*c, "--model", o->model, "DIR",
+           "Qwen2 model: config.json, weights, tokenizer.json [the run's, with --resume]")
+        ->group("Data");
     option(*c, "--train", o->train, "FILE...", "conversations as JSON lines: messages, tools, step_type")
         ->group("Data");
     option(*c, "--valid", o->valid, "FILE...", "the same for evaluation [the held-out share of --train]")

@@ -179,7 +179,7 @@ TEST_CASE("chat, generate and merge with adapters and gates", "[cli]") {
     CHECK(!plain[0].contains("skip_share"));
     // any id of a list in generation_config.json ends an answer
     write_text(t.dir / "backbone/last/generation_config.json",
-               R"({"eos_token_id": [299, )" + plain[0]["ids"][1].dump() + "]}");
+               R"({"eos_token_id": [0, )" + plain[0]["ids"][1].dump() + "]}");
     const auto ended = each(t.model)[0];
     CHECK(ended["finish"] == "end");
     CHECK(ended["ids"].size() <= 1);
@@ -213,8 +213,8 @@ TEST_CASE("chat, generate and merge with adapters and gates", "[cli]") {
     INFO(rounded.err);
     REQUIRE(rounded.code == 0);
     CHECK(nlohmann::json::parse(read_text_file(t.dir / "rounded/config.json"))["torch_dtype"] == "bfloat16");
-    for (const auto& [name, entry] : safetensors_file(t.dir / "rounded/model.safetensors").tensors())
-        CHECK(entry.dtype == dtype::bf16);
+    const safetensors_file narrow_weights(t.dir / "rounded/model.safetensors");
+    for (const auto& [name, entry] : narrow_weights.tensors()) CHECK(entry.dtype == dtype::bf16);
     const auto backbone = t.logits(t.model), adapted = t.logits(t.model + adapter),
                folded = t.logits("--model " + quoted(t.dir / "merged"));
     CHECK(distance(backbone, adapted) > 1e-3);
