@@ -7,6 +7,8 @@
 // routed rows, k and v of all, attention, output projection, scatter. Its "kept" is the saved time as a share of the
 // saved multiplications: (t_dense - t_routed) / t_dense / (1 - executed share). Dense and routed runs alternate; the
 // fastest of each counts; kept_cpu is the same of processor time.
+#include "processor.hpp"
+
 #include <spectral/cpu/attention.hpp>
 #include <spectral/cpu/linear.hpp>
 #include <spectral/cpu/partition.hpp>
@@ -273,4 +275,9 @@ BENCHMARK(routed_sub_layer)
 }  // namespace
 }  // namespace spectral::bench
 
-BENCHMARK_MAIN();
+int main(int argc, char** argv) {
+    benchmark::AddCustomContext("processor", spectral::bench::processor());
+    benchmark::Initialize(&argc, argv);
+    if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
+    benchmark::RunSpecifiedBenchmarks();
+}

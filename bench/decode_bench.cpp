@@ -5,11 +5,15 @@
 // Decoding one sequence after a prompt of 64 tokens, weights in float and in bfloat16: tokens/s, and `of_floor`, the
 // time of a token over that of a plain read of as many bytes as the weights have, with the same threads, measured in
 // turns: the median of the ratios of neighbours. No executor may allocate while it decodes.
-// Skipping: 0, 4, 8 and 12 of the 24 blocks closed by their gates against the model without gates, in turns: the share
-// of the time beside the share of the multiply-accumulates (prefill, 256 tokens) and of the bytes of weights
-// (decoding).
-//   decode_bench [--json FILE] [--tokens 32] [--skip-tokens 24] [--prefills 5] [--float-only | --bf16-only] [--threads
+// Skipping: one model with gates; 0, 4, 8 and 12 of its 24 blocks closed by them against the same model with its gates
+// forced open. The two take turns, and take turns at going first: `time_share` is the median of the ratios of
+// neighbours, beside the share of the multiply-accumulates (prefill, 256 tokens) and of the bytes of weights
+// (decoding); `kept` is the time that was saved as a share of what those promise. With none closed time_share is what
+// deciding costs, and the noise.
+//   decode_bench [--json FILE] [--tokens 32] [--skip-tokens 24] [--prefills 8] [--float-only | --bf16-only] [--threads
 //   N]
+#include "processor.hpp"
+
 #include <spectral/cpu.hpp>
 #include <spectral/models/qwen2.hpp>
 #include <spectral/report/work.hpp>
@@ -31,19 +35,12 @@ double seconds() { return std::chrono::duration<double>(std::chrono::steady_cloc
 
 double median(std::vector<double> v) {
     std::sort(v.begin(), v.end());
-    return v[v.size() / 2];
-}
-
-std::string processor() {
-    std::ifstream info("/proc/cpuinfo");
-    for (std::string line; std::getline(info, line);)
-        if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
-    return "unknown";
+    return (v[v.size() / 2] + v[(v.size() - 1) / 2]) / 2;
 }
 
 struct options {
     std::string json_file;
-    int tokens = 32, skip_tokens = 24, prefills = 5, threads = 0;
+    int tokens = 32, skip_tokens = 24, prefills = 8, threads = 0;
     bool wide = true, narrow = true;
 };
 
@@ -128,6 +125,10 @@ struct generation {
     decode_state<executor_t, float> state;
 
     generation(model_t& m, index capacity) : model(m), state(m.stack.make_decode_state(m.ex, 1, capacity)) {}
+    double prefill(const std::vector<row_index>& ids) {  // in the memory of the one before
+        state.restart(model.ex);
+        return feed(ids);
+    }
     double feed(const std::vector<row_index>& ids) {
         const index n = static_cast<index>(ids.size());
         const double start = seconds();
@@ -146,7 +147,9 @@ layer_route_model shape(bool narrow, bool gates) {
     return m;
 }
 
-void measure_decoding(const options& o, executor_t& ex, model_t& model, bool narrow) {
+void measure_decoding(const options& o, executor_t& ex, bool narrow) {
+    model_t model(ex, shape(narrow, false), gradients::none);
+    fill(model);
     reader plain(ex);
     generation g(model, 64 + o.tokens + 3);
     g.feed(prompt(64));
@@ -179,69 +182,80 @@ void close(model_t& model, index first, index count) {
     }
 }
 
-void measure_skipping(const options& o, executor_t& ex, model_t& full, bool narrow) {
-    model_t gated(ex, shape(narrow, true), gradients::none);
-    for (std::size_t i = 0; i < full.parameters.named().size(); ++i) {  // the same memory where that can be
-        const auto& [name, from] = full.parameters.named()[i];
-        for (const auto& [other, to] : gated.parameters.named())
-            if (other == name && from->narrow)
-                gated.parameters.share(*to, from->stored.data, nullptr);
-            else if (other == name)
-                gated.parameters.assign(*to, to_host(ex, from->value));
+// Times of the gates' decisions against those of every block, pair by pair.
+struct paired {
+    std::vector<double> routed, full, share;
+
+    // each(open): seconds of one of the two
+    template <class F>
+    void measure(int pairs, F&& each) {
+        for (int i = 0; i < pairs; ++i) {
+            const bool open_first = i % 2 == 0;
+            const double first = each(open_first), second = each(!open_first);
+            full.push_back(open_first ? first : second);
+            routed.push_back(open_first ? second : first);
+            share.push_back(routed.back() / full.back());
+        }
     }
+    void report_to(const options& o, nlohmann::ordered_json line, const char* ideal_name, double ideal) const {
+        line["pairs"] = share.size();
+        line["ms_full"] = 1e3 * median(full);
+        line["ms"] = 1e3 * median(routed);
+        line["time_share"] = median(share);
+        line[ideal_name] = ideal;
+        if (ideal < 1) line["kept"] = (1 - median(share)) / (1 - ideal);
+        report(o, std::move(line));
+    }
+};
+
+void measure_skipping(const options& o, executor_t& ex, bool narrow) {
+    model_t model(ex, shape(narrow, true), gradients::none);
+    fill(model);
+    const std::vector<char> every(model.stack.gates.size(), 1);
+    const auto force = [&](bool open) { model.stack.forced_open = open ? every : std::vector<char>{}; };
     const auto ids = prompt(256);
-    const layer_route_model& m = gated.config;
-    const double all_macs = dense_macs(m, {256}, 1).total();
-    const double all_bytes = static_cast<double>(weight_bytes(full, [](const std::string&) { return true; }));
+    const auto of_weights = [](const std::string& name) { return !name.starts_with("router."); };
+    const double all_macs = dense_macs(model.config, {256}, 1).total();
+    const double all_bytes = static_cast<double>(weight_bytes(model, of_weights));
     for (index closed : {0, 4, 8, 12}) {
         const index first = 8;
-        close(gated, first, closed);
+        close(model, first, closed);
+        const nlohmann::ordered_json about{{"storage", narrow ? "bf16" : "float"},
+                                           {"threads", ex.threads()},
+                                           {"closed", closed},
+                                           {"blocks", every.size()}};
+        const auto line = [&](const char* bench, index tokens) {
+            nlohmann::ordered_json out{{"bench", bench}};
+            out.update(about);
+            out["tokens"] = tokens;
+            return out;
+        };
         route_trace trace(route_trace::mode::count);
-        {
-            gated.trace = &trace;
-            generation(gated, 256).feed(ids);
-            gated.trace = nullptr;
-        }
-        std::vector<double> part, whole, share;
-        for (int i = 0; i < o.prefills + 1; ++i) {
-            generation a(full, 256), b(gated, 256);
-            const double t = a.feed(ids), s = b.feed(ids);
-            if (i == 0) continue;
-            whole.push_back(t), part.push_back(s), share.push_back(s / t);
-        }
-        report(o, {{"bench", "skip_prefill"},
-                   {"storage", narrow ? "bf16" : "float"},
-                   {"threads", ex.threads()},
-                   {"closed", closed},
-                   {"blocks", 24},
-                   {"tokens", 256},
-                   {"ms_full", 1e3 * median(whole)},
-                   {"ms", 1e3 * median(part)},
-                   {"time_share", median(share)},
-                   {"mac_share", executed_macs(m, trace, 1).total() / all_macs}});
+        generation open(model, 256), routed(model, 256);
+        force(true), open.feed(ids);  // memory is made, files and caches are warm
+        force(false);
+        model.trace = &trace;
+        routed.feed(ids);
+        model.trace = nullptr;
+        paired prefill, decode;
+        prefill.measure(o.prefills, [&](bool all) {
+            force(all);
+            return (all ? open : routed).prefill(ids);
+        });
+        prefill.report_to(o, line("skip_prefill", 256), "mac_share",
+                          executed_macs(model.config, trace, 1).total() / all_macs);
 
-        const double left_out = static_cast<double>(weight_bytes(full, [&](const std::string& name) {
+        const double left_out = static_cast<double>(weight_bytes(model, [&](const std::string& name) {
             for (index l = first; l < first + closed; ++l)
                 if (name.starts_with("model.layers." + std::to_string(l) + ".")) return true;
             return false;
         }));
-        generation a(full, 64 + o.skip_tokens + 2), b(gated, 64 + o.skip_tokens + 2);
-        a.feed(prompt(64)), b.feed(prompt(64));
-        a.next(), b.next();
-        whole.clear(), part.clear(), share.clear();
-        for (int i = 0; i < o.skip_tokens; ++i) {
-            const double t = a.next(), s = b.next();
-            whole.push_back(t), part.push_back(s), share.push_back(s / t);
-        }
-        report(o, {{"bench", "skip_decode"},
-                   {"storage", narrow ? "bf16" : "float"},
-                   {"threads", ex.threads()},
-                   {"closed", closed},
-                   {"blocks", 24},
-                   {"ms_full", 1e3 * median(whole)},
-                   {"ms", 1e3 * median(part)},
-                   {"time_share", median(share)},
-                   {"bytes_share", 1 - left_out / all_bytes}});
+        // what is open was decided at prefill: from here on each of the two keeps to it
+        generation a(model, 64 + o.skip_tokens + 2), b(model, 64 + o.skip_tokens + 2);
+        force(true), a.feed(prompt(64)), a.next();
+        force(false), b.feed(prompt(64)), b.next();
+        decode.measure(o.skip_tokens, [&](bool all) { return (all ? a : b).next(); });
+        decode.report_to(o, line("skip_decode", o.skip_tokens), "bytes_share", 1 - left_out / all_bytes);
     }
 }
 
@@ -276,10 +290,8 @@ int main(int argc, char** argv) {
         for (int threads : {1, 2}) {
             if (o.threads && threads != o.threads) continue;
             cpu::executor ex(threads);
-            bench::model_t model(ex, bench::shape(narrow, false), gradients::none);
-            bench::fill(model);
-            if (o.tokens) bench::measure_decoding(o, ex, model, narrow);
-            if (o.skip_tokens) bench::measure_skipping(o, ex, model, narrow);
+            if (o.tokens) bench::measure_decoding(o, ex, narrow);
+            if (o.skip_tokens) bench::measure_skipping(o, ex, narrow);
         }
     }
 }

@@ -3,6 +3,8 @@
 //
 // y = x Wᵀ (forward), dx = dy W (input), dw = dyᵀ x (weight), float. GFLOP/s of ours and `over_eigen`, the median of
 // the ratios of neighbouring runs.
+#include "processor.hpp"
+
 #include <spectral/cpu/detail/gemm.hpp>
 
 #include <benchmark/benchmark.h>
@@ -82,4 +84,9 @@ BENCHMARK(product)
 }  // namespace
 }  // namespace spectral::bench
 
-BENCHMARK_MAIN();
+int main(int argc, char** argv) {
+    benchmark::AddCustomContext("processor", spectral::bench::processor());
+    benchmark::Initialize(&argc, argv);
+    if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
+    benchmark::RunSpecifiedBenchmarks();
+}

@@ -8,6 +8,8 @@
 // All on 65536 x d in float. The ratio over_two_products and over_folded of `fused` are measured in turns in one loop
 // (medians of pairs).
 //   spectral_mix_bench --benchmark_out=results.json --benchmark_out_format=json
+#include "processor.hpp"
+
 #include <spectral/cpu.hpp>
 #include <spectral/ops/spectral_entropy.hpp>
 #include <spectral/ops/spectral_filter.hpp>
@@ -178,4 +180,9 @@ BENCHMARK(copy_memory)
 }  // namespace
 }  // namespace spectral::bench
 
-BENCHMARK_MAIN();
+int main(int argc, char** argv) {
+    benchmark::AddCustomContext("processor", spectral::bench::processor());
+    benchmark::Initialize(&argc, argv);
+    if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
+    benchmark::RunSpecifiedBenchmarks();
+}

@@ -6,6 +6,8 @@
 // measured in turns in one process, medians. Attention's products are counted on visible pairs only. After the second
 // step the executor must not allocate.
 //   training_step_bench [batch 32] [time 256] [vocabulary 8192]      prints one JSON object per line
+#include "processor.hpp"
+
 #include <spectral/cpu.hpp>
 #include <spectral/models/chiar_former.hpp>
 #include <spectral/models/full_attention.hpp>
@@ -17,7 +19,6 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
 
 namespace spectral::bench {
 namespace {
@@ -30,13 +31,6 @@ double seconds() { return std::chrono::duration<double>(std::chrono::steady_cloc
 double median(std::vector<double> v) {
     std::sort(v.begin(), v.end());
     return v[v.size() / 2];
-}
-
-std::string processor() {
-    std::ifstream info("/proc/cpuinfo");
-    for (std::string line; std::getline(info, line);)
-        if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
-    return "unknown";
 }
 
 // Eigen's seconds for y = x Wᵀ and its two gradients: (n, in) -> (n, out)

@@ -48,6 +48,9 @@ void run_chat(chat_options& o) {
     const model_directory model(o.model);
     model.qwen2();
     const auto tok = tokenizer::from_file(model.tokenizer());
+    if (const auto difference = template_difference(model.path); !difference.empty())
+        std::cerr << "warning: turns are written as Qwen2.5 has them, but the model's own chat template " << difference
+                  << '\n';
     complete(o.generation, model, tok);
     for (const char* end : {"<|im_end|>", "<|endoftext|>"})  // a turn ends here, whatever the configuration says
         if (const auto id = tok.token_id(end);
@@ -87,6 +90,7 @@ void add_chat(CLI::App& app) {
     option(*c, "--tokenizer", o->tokenizer, "FILE", "--render --jsonl: tokenizer.json");
     option(*c, "--input", o->input, "FILE", "--render: instead of standard input");
     add_route_options(*c, o->route);
+    add_storage_option(*c, o->runner);
     add_runner_options(*c, o->runner);
     c->callback([o] {
         if (!o->render) return run_chat(*o);

@@ -28,6 +28,29 @@ void for_each_chat(const std::string& input, Each&& each) {
 
 }  // namespace
 
+std::string template_difference(const std::filesystem::path& model) {
+    const auto own = model / "chat_template.jinja", config = model / "tokenizer_config.json";
+    std::string text;
+    if (std::filesystem::exists(own)) {
+        text = read_text_file(own);
+    } else if (std::filesystem::exists(config)) {
+        const auto json = read_json_file(config);
+        auto found = json.is_object() ? json.value("chat_template", nlohmann::json()) : nlohmann::json();
+        if (found.is_array())  // several, by name
+            for (const auto& entry : nlohmann::json(found))
+                if (entry.is_object() && entry.value("name", nlohmann::json()) == "default")
+                    found = entry.value("template", nlohmann::json());
+        if (found.is_string()) text = found.get<std::string>();
+    }
+    if (text.empty()) return {};
+    // words that Qwen2.5's template writes; others of the family lack one of them or think
+    for (const char* part :
+         {"<|im_start|>", "<|im_end|>", "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.",
+          "# Tools", "<tool_call>", "<tool_response>"})
+        if (text.find(part) == text.npos) return "lacks " + in_quotes(part);
+    return text.find("think") == text.npos ? std::string() : "has " + in_quotes("think");
+}
+
 void render_texts(const std::string& input) {
     for_each_chat(input, [](const rendered_chat& chat) { std::cout << chat.text; });
 }

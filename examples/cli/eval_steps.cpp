@@ -223,7 +223,13 @@ void print(const json& j) {
     std::printf("  closed gates by block:\n");
     for (const auto& [type, t] : j["types"].items()) {
         std::printf("  %-12s", type.c_str());
-        for (const auto& g : t["gates"]) std::printf(" %4.0f%%", percent(g["skip_share"]));
+        for (const auto& g : t["gates"]) std::printf(" %5.0f%%", percent(g["skip_share"]));
+        std::printf("\n");
+    }
+    std::printf("  variance of the gates' probabilities by block:\n");
+    for (const auto& [type, t] : j["types"].items()) {
+        std::printf("  %-12s", type.c_str());
+        for (const auto& g : t["gates"]) std::printf(" %6.4f", g["variance"].get<double>());
         std::printf("\n");
     }
 }

@@ -6,6 +6,7 @@
 #include "runners.hpp"
 #include "stack_only.hpp"
 
+#include <spectral/train/checkpoint.hpp>
 #include <spectral/train/oracle.hpp>
 
 #include <iostream>
@@ -167,10 +168,18 @@ void say_data(const char* what, const conversation_data& data) {
     std::cerr << '\n';
 }
 
+// whether the run to resume trains its gates by the language loss alone: before mean=1 was the default
+bool began_without_objective(const finetune_options& o) {
+    const auto options = read_trainer_state(find_checkpoint(o.out)).options;
+    return !options.contains("objective") || options["objective"].empty();
+}
+
 void run_finetune(finetune_options& o, CLI::App& command) {
     const bool begun = open_run(o, command, finetune_paths);
-    // the language loss alone gives a gate no reason to close
-    if (o.objectives.empty() && o.tune != "adapters") o.objectives = {"mean=1"};
+    check(!o.model.empty(), "spectral finetune", "expected --model DIR, found none");  // --resume has it from the run
+    // the language loss alone gives a gate no reason to close; a run that began when none was the default keeps it
+    if (o.objectives.empty() && o.tune != "adapters" && !(begun && began_without_objective(o)))
+        o.objectives = {"mean=1"};
     const model_directory model(o.model);
     const qwen2_config& backbone = model.qwen2();
     check(!o.train.empty(), "spectral finetune", "expected conversations to train on (--train FILE...), found none");
@@ -197,7 +206,7 @@ void run_finetune(finetune_options& o, CLI::App& command) {
     o.loop.keep_frozen = true;
     o.loop.more_identity = {{"objective", o.objectives}, {"tune", o.tune}};
 
-    layer_route_model m{backbone, route_of(o, backbone)};
+    layer_route_model m{backbone, route_of(o, backbone), o.runner.backbone_storage()};
     check(m.route.gates || o.objectives.empty(), "--objective", "expected none: --tune adapters trains no gates");
     for (const auto& text : o.objectives)
         if (const auto spec = parse_objective(text); spec.kind == "mean") m.route.gate_reg_weight = spec.value;
@@ -223,9 +232,9 @@ void add_finetune(CLI::App& app) {
     auto* c = app.add_subcommand("finetune", "LayerRoute: trains adapters and skip gates on a frozen Qwen2 model");
     auto o = std::make_shared<finetune_options>();
     add_run_options(*c, *o);
-    option(*c, "--model", o->model, "DIR", "Qwen2 model: config.json, weights, tokenizer.json")
-        ->group("Data")
-        ->required();
+    option(*c, "--model", o->model, "DIR",
+           "Qwen2 model: config.json, weights, tokenizer.json [the run's, with --resume]")
+        ->group("Data");
     option(*c, "--train", o->train, "FILE...", "conversations as JSON lines: messages, tools, step_type")
         ->group("Data");
     option(*c, "--valid", o->valid, "FILE...", "the same for evaluation [the held-out share of --train]")
@@ -269,6 +278,7 @@ void add_finetune(CLI::App& app) {
         ->group(gates);
     option(*c, "--oracle-samples", o->oracle_samples, "N", "samples behind oracle targets")->group(gates);
     add_loop_options(*c, *o);
+    add_storage_option(*c, o->runner);
     add_runner_options(*c, o->runner);
     c->callback([o, c] { run_finetune(*o, *c); });
 }

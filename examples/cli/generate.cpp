@@ -61,12 +61,10 @@ void run_generate(generate_options& o) {
                                  : full || static_cast<index>(ids[s].size()) >= o.generation.how.max_new_tokens
                                      ? "length"
                                      : "end";
-            std::cout << nlohmann::ordered_json{{"prompt", o.prompts[s]},
-                                                {"text", answers[s].text()},
-                                                {"ids", ids[s]},
-                                                {"finish", finish}}
-                             .dump()
-                      << '\n';
+            nlohmann::ordered_json line{
+                {"prompt", o.prompts[s]}, {"text", answers[s].text()}, {"ids", ids[s]}, {"finish", finish}};
+            if (!cost.open_shares.empty()) line["skip_share"] = 1 - cost.open_shares[s];
+            std::cout << line.dump() << '\n';
         } else if (streams)
             std::cout << rest << '\n';
         else
@@ -87,7 +85,10 @@ void add_generate(CLI::App& app) {
     option(*c, "--prompt-file", o->prompt_file, "FILE", "a prompt from a file");
     add_generation_options(*c, o->generation);
     c->add_flag("--only-new", o->only_new, "leave the prompt out of the output");
-    c->add_flag("--jsonl", o->jsonl, "a JSON line for each prompt: prompt, text, ids, finish (stop, length, end)");
+    c->add_flag(
+        "--jsonl", o->jsonl,
+        "a JSON line for each prompt: prompt, text, ids, finish (stop, length, end), skip_share (of the blocks, with "
+        "gates)");
     add_route_options(*c, o->route);
     add_storage_option(*c, o->runner);
     add_runner_options(*c, o->runner);

@@ -45,6 +45,7 @@ struct runner_choice {
     std::string storage;  // of a Qwen2 backbone; empty: as computed
     int threads = 0;
 
+    weight_storage backbone_storage() const;
     std::unique_ptr<runner> make(const chiar_config& c, bool for_training) const;
     std::unique_ptr<runner> make(const layer_route_model& m, bool for_training) const;
 };

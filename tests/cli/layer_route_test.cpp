@@ -160,6 +160,45 @@ TEST_CASE("chat, generate and merge with adapters and gates", "[cli]") {
     INFO(generated.err);
     REQUIRE(generated.code == 0);
     CHECK(std::count(generated.out.begin(), generated.out.end(), '\n') == 2);
+    const auto each = [&](const std::string& options) {  // the JSON lines of two prompts
+        const auto done =
+            run("generate --jsonl --max-new-tokens 4 --temperature 0 --prompt plan 'the weather'" + options);
+        INFO(done.err);
+        REQUIRE(done.code == 0);
+        std::vector<nlohmann::json> lines;
+        std::istringstream text(done.out);
+        for (std::string line; std::getline(text, line);) lines.push_back(nlohmann::json::parse(line));
+        REQUIRE(lines.size() == 2);
+        return lines;
+    };
+    for (const auto& line : each(t.model + adapter + router + " --mode full")) CHECK(line["skip_share"] == 0);
+    for (const auto& line : each(t.model + adapter + router)) {  // three blocks
+        const double blocks = 3 * line["skip_share"].get<double>();
+        CHECK(blocks == Approx(std::round(blocks)).margin(1e-9));
+    }
+    const auto plain = each(t.model);
+    CHECK(!plain[0].contains("skip_share"));
+    // any id of a list in generation_config.json ends an answer
+    write_text(t.dir / "backbone/last/generation_config.json",
+               R"({"eos_token_id": [0, )" + plain[0]["ids"][1].dump() + "]}");
+    const auto ended = each(t.model)[0];
+    CHECK(ended["finish"] == "end");
+    CHECK(ended["ids"].size() <= 1);
+    fs::remove(t.dir / "backbone/last/generation_config.json");
+
+    const auto narrow =
+        run("chat --storage bf16 --max-new-tokens 3 --temperature 0 --prompt 'weather 3'" + t.model + adapter + router);
+    INFO(narrow.err);
+    CHECK(narrow.code == 0);
+    CHECK(narrow.err.find("warning") == std::string::npos);
+    write_text(t.dir / "backbone/last/tokenizer_config.json",
+               R"({"chat_template": "{{ '<|im_start|>' + messages }}"})");
+    CHECK(
+        run("chat --max-new-tokens 1 --prompt a" + t.model)
+            .err.find(
+                "warning: turns are written as Qwen2.5 has them, but the model's own chat template lacks \"<|im_end|>\"\n") !=
+        std::string::npos);
+    fs::remove(t.dir / "backbone/last/tokenizer_config.json");
 
     write_text(t.dir / "backbone/last/chat_template.jinja", "{{ messages }}");
     const auto merged = run("merge --dtype f64 --out " + quoted(t.dir / "merged") + t.model + adapter + router);
@@ -171,13 +210,94 @@ TEST_CASE("chat, generate and merge with adapters and gates", "[cli]") {
     const auto alone = run("merge --out " + quoted(t.dir / "alone") + t.model + adapter);
     CHECK(alone.code == 0);
     CHECK(alone.err.find("gates are not merged and stay in ") != std::string::npos);
+    const auto rounded = run("merge --storage bf16 --out " + quoted(t.dir / "rounded") + t.model + adapter);
+    INFO(rounded.err);
+    REQUIRE(rounded.code == 0);
+    CHECK(nlohmann::json::parse(read_text_file(t.dir / "rounded/config.json"))["torch_dtype"] == "bfloat16");
+    const safetensors_file narrow_weights(t.dir / "rounded/model.safetensors");
+    for (const auto& [name, entry] : narrow_weights.tensors()) CHECK(entry.dtype == dtype::bf16);
     const auto backbone = t.logits(t.model), adapted = t.logits(t.model + adapter),
                folded = t.logits("--model " + quoted(t.dir / "merged"));
     CHECK(distance(backbone, adapted) > 1e-3);
     CHECK(distance(adapted, folded) < 1e-9);
+    const double rounding = distance(adapted, t.logits("--model " + quoted(t.dir / "rounded")));
+    CHECK(rounding > 0);
+    CHECK(rounding < 0.02 * distance(adapted, std::vector<double>(adapted.size())));
     CHECK(distance(t.logits(t.model + adapter + router),
                    t.logits("--model " + quoted(t.dir / "merged") + " --router " + quoted(t.dir / "merged"))) < 1e-9);
     check_refused(run("merge --out " + quoted(t.dir / "merged") + t.model + adapter), {"merged", "new or empty"});
+}
+
+TEST_CASE("evaluation samples are spread over the dialogues of a file", "[cli]") {
+    const tiny_backbone t;
+    std::string lines;  // twelve dialogues of three turns each
+    for (int n = 0; n < 12; ++n) {
+        std::string messages;
+        for (const char* turn : {"one ", "two ", "three "})
+            messages += std::string(messages.empty() ? "" : ", ") + R"({"role": "user", "content": ")" + turn +
+                        std::to_string(n) + R"("}, {"role": "assistant", "content": "plan )" + std::to_string(n) +
+                        "\"}";
+        lines += R"({"messages": [)" + messages + R"(], "step_type": "planning"})" + "\n";
+    }
+    write_text(t.dir / "dialogues.jsonl", lines);
+    const std::string runs = quoted(t.tuned("run", "--objective mean=1"));
+    for (const auto& [samples, conversations] : {std::pair{"12", 12}, {"6", 6}, {"0", 12}}) {
+        const auto done = run("eval --json --by step_type --side all --resamples 20 --samples " + std::string(samples) +
+                              t.model + " --data " + quoted(t.dir / "dialogues.jsonl") + " --runs " + runs);
+        INFO(done.err);
+        REQUIRE(done.code == 0);
+        const auto of = nlohmann::json::parse(done.out)["runs"][0]["types"]["planning"];
+        CHECK(of["conversations"] == conversations);
+        CHECK(of["samples"] == (std::string(samples) == "0" ? 36 : conversations));
+    }
+}
+
+TEST_CASE("finetune without --objective: mean=1, but not in a run that began without", "[cli]") {
+    const tiny_backbone t;
+    const fs::path old = t.tuned("old", ""), now = t.tuned("now", "");
+    const auto state = [](const fs::path& run) {
+        return nlohmann::json::parse(read_text_file(run / "last/trainer.json"));
+    };
+    CHECK(state(now)["options"]["objective"] == std::vector<std::string>{"mean=1"});
+    const auto resumed = [&](const fs::path& run) {
+        return spectral::test::run("finetune --resume --quiet --out " + quoted(run));
+    };
+    CHECK(resumed(now).code == 0);
+    for (const bool known : {true, false}) {  // as written before there was a default, and before there was the option
+        auto json = state(old);
+        known ? void(json["options"]["objective"] = nlohmann::json::array()) : void(json["options"].erase("objective"));
+        write_text(fs::canonical(old / "last") / "trainer.json", json.dump());
+        const auto done = resumed(old);
+        INFO(done.err);
+        CHECK(done.code == 0);
+    }
+}
+
+TEST_CASE("a backbone kept as bfloat16 is fine-tuned; one with a broken weight is refused", "[cli]") {
+    const tiny_backbone t;
+    const std::string tuned = t.tuned("narrow", "--storage bf16 --objective mean=1");
+    CHECK(fs::exists(tuned + "/last/adapter_model.safetensors"));
+    CHECK(run("generate --storage bf16 --prompt a --max-new-tokens 1 --adapter " + quoted(tuned) + t.model).code == 0);
+    check_refused(t.finetune("bad", "--storage f32 --dtype f64"), {"--storage f32", "expected bf16 or the same"});
+
+    const fs::path weights = fs::canonical(t.dir / "backbone/last") / "model.safetensors";
+    safetensors_writer writer;
+    {
+        const safetensors_file file(weights);
+        std::map<std::string, std::vector<float>> kept;
+        for (const auto& [name, entry] : file.tensors()) {
+            auto& values = kept[name] = file.read<float>(name);
+            if (name == "model.layers.1.mlp.up_proj.weight") values[5] = NAN;
+            writer.add(name, entry.shape, std::span<const float>(values));
+        }
+        writer.write(t.dir / "broken.safetensors");
+    }
+    fs::rename(t.dir / "broken.safetensors", weights);
+    for (const char* storage : {"", " --storage bf16"})
+        check_refused(
+            run("generate --prompt a" + t.model + storage),
+            {"model.safetensors: tensor \"model.layers.1.mlp.up_proj.weight\": expected finite values, found nan"});
+    check_refused(t.finetune("broken", ""), {"model.layers.1.mlp.up_proj.weight", "expected finite values"});
 }
 
 TEST_CASE("bad adapters, gates and conversations are refused with one sentence", "[cli]") {
@@ -235,7 +355,7 @@ TEST_CASE("bad adapters, gates and conversations are refused with one sentence",
 }
 
 TEST_CASE("dumps of Qwen2, adapter and gates agree with golden numbers", "[cli]") {
-    for_each_full_golden("layerroute.safetensors", [](const fs::path& path) {
+    for_each_golden("layerroute.safetensors", [](const fs::path& path) {
         INFO(path.string());
         const safetensors_file want(path);
         temporary_dir dir;

@@ -237,4 +237,38 @@ TEST_CASE("info counts the published parameters without their memory", "[cli]") 
     CHECK(run("--help").out.find("calibrate") != std::string::npos);
 }
 
+TEST_CASE("adapters on a CHIAR model: trained over a run, resumed, used", "[cli]") {
+    const tiny_run t;
+    REQUIRE(run(t.arguments("base", 20)).code == 0);
+    const std::string base = quoted(t.dir / "base"), out = quoted(t.dir / "tuned");
+    const auto tune = [&](const std::string& options) {
+        return run("train --quiet --out " + out + " --from " + base + " --train " + quoted(t.dir / "valid.txt") +
+                   " --valid " + quoted(t.dir / "valid.txt") +
+                   " --time 16 --batch 2 --threads 1 --lr 1e-2 --warmup 2 --steps 30 " + options);
+    };
+    check_refused(tune("--lora-alpha 4"), {"--lora-alpha", "expected --lora-rank"});
+    check_refused(tune("--lora-rank 2 --d-model 32"), {"--lora-rank", "expected no options of a new one"});
+    check_refused(tune("--lora-rank 2 --lora-targets qvk"), {"unknown module \"qvk\"", "did you mean"});
+    std::filesystem::remove_all(t.dir / "tuned");
+    const auto tuned = tune("--lora-rank 2 --lora-alpha 4");
+    INFO(tuned.err);
+    REQUIRE(tuned.code == 0);
+    CHECK(!std::filesystem::exists(t.dir / "tuned/last/model.safetensors"));
+    const safetensors_file adapter(t.dir / "tuned/last/adapter_model.safetensors");
+    for (const auto& [name, entry] : adapter.tensors()) CHECK(name.find("lora_") != std::string::npos);
+    const auto resumed = run("train --resume --quiet --steps 40 --out " + out);
+    CHECK(resumed.code == 2);  // another schedule
+    const auto perplexity = [&](const std::string& options) {
+        const auto done = run("eval --json --model " + base + " --data " + quoted(t.dir / "valid.txt") + options);
+        INFO(done.err);
+        REQUIRE(done.code == 0);
+        return nlohmann::json::parse(done.out)["language"]["perplexity"].get<double>();
+    };
+    CHECK(perplexity(" --adapter " + out) < perplexity(""));
+    // stopped after its first checkpoint, it goes on
+    const auto json = nlohmann::json::parse(read_text_file(t.dir / "tuned/last/trainer.json"));
+    CHECK(json["options"]["lora_targets"] == std::vector<std::string>{"qkv", "out_proj"});
+    CHECK(run("train --resume --quiet --out " + out).code == 0);
+}
+
 }  // namespace spectral::test

@@ -7,6 +7,8 @@
 #include <support/golden.hpp>
 #include <support/random_data.hpp>
 
+#include <limits>
+
 namespace spectral::test {
 
 namespace {
@@ -151,6 +153,41 @@ TEST_CASE("weights: what is kept as bfloat16 is frozen and read as such", "[io][
     CHECK_SENTENCE((view<const double, 2>(narrow.weight.matrix())), "kept as bfloat16");
     CHECK_SENTENCE(other.share(wide.weight, nullptr, nullptr), "not kept as bfloat16");
     CHECK_SENTENCE(store.assign(narrow.weight, std::vector<double>(3)), "number of values");
+}
+
+TEMPLATE_LIST_TEST_CASE("weights: a value that is not finite is named, converted or mapped", "[io][weights]", targets) {
+    using Exec = typename TestType::executor;
+    using T = typename TestType::scalar;
+    auto& ex = TestType::instance();
+    const temporary_dir dir;
+    const auto refused = [&]<class Stored>(std::type_identity<Stored>, bool narrow, index at, float value) {
+        std::vector<Stored> weight = stored_normals<Stored>(35, 1), bias = stored_normals<Stored>(7, 2);
+        (at < 35 ? weight[static_cast<std::size_t>(at)] : bias[static_cast<std::size_t>(at - 35)]) =
+            static_cast<Stored>(value);
+        safetensors_writer writer;
+        writer.add("weight", {7, 5}, weight);
+        writer.add("bias", {7}, bias);
+        writer.write(dir / "model.safetensors");
+        toy<T> t(narrow);
+        parameter_store<Exec, T> store(ex, t);
+        const std::string sentence = "model.safetensors: tensor " + std::string(at < 35 ? "\"weight\"" : "\"bias\"") +
+                                     ": expected finite values, found ";
+        CHECK_SENTENCE(load_weights(ex, store, weight_files::of_file(dir / "model.safetensors")), sentence);
+        CHECK_SENTENCE(load_weights(ex, store, weight_files::of_file(dir / "model.safetensors")),
+                       " as value " + std::to_string(at % 35) + ": the model is broken");
+    };
+    const float infinite = std::numeric_limits<float>::infinity();
+    for (bool narrow : {false, true})
+        for (index at : {0, 34, 37})
+            for (float value : {infinite, -infinite, std::numeric_limits<float>::quiet_NaN()}) {
+                refused(std::type_identity<float>{}, narrow, at, value);
+                refused(std::type_identity<bfloat16>{}, narrow, at, value);
+                refused(std::type_identity<float16>{}, narrow, at, value);
+            }
+    std::vector<float> many(10000, std::numeric_limits<float>::max());
+    CHECK(detail::first_not_finite(std::span<const float>(many)) == -1);
+    many[9000] = infinite;
+    CHECK(detail::first_not_finite(std::span<const float>(many)) == 9000);
 }
 
 }  // namespace spectral::test

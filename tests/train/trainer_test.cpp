@@ -265,6 +265,10 @@ TEST_CASE("train: sentences", "[train][trainer]") {
     o.resume = true;
     o.seed = 6;
     CHECK_SENTENCE(trained(r, o), "option seed: expected 5 as in the run so far, found 6");
+    o.seed = 5;
+    o.more_identity = {{"new_option", 3}};  // this run is older than the option
+    CHECK(trained(r, o) == training_end::done);
+    o.seed = 6;
     o.run = dir / "nowhere";
     CHECK_SENTENCE(trained(r, o), "no such directory");
 }

@@ -1,14 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 // include/spectral/io/weights.hpp: a model's parameters from and to safetensors
 //
+<<<<<<< HEAD
 // Loading is strict: every mismatch of the file is listed in one error before any value is copied. Values of any
 // floating type are converted to the model's scalar. A parameter kept as bfloat16 shares the mapped file where that
 // holds BF16 and the executor can read it: nothing is copied, and pages are read when a kernel touches them.
+=======
+// Loading is strict: every mismatch of the file is listed in one error before any value is copied; a value that is NaN or
+// infinite is an error. Values of any
+// floating type are converted to the model's scalar. A parameter kept as bfloat16 shares the mapped file where that holds
+// BF16 and the executor can read it: nothing is copied, and pages are read when a kernel touches them.
+>>>>>>> issue-b
 #pragma once
 #include <spectral/core/parameters.hpp>
 #include <spectral/io/safetensors.hpp>
 
+#include <cmath>
 #include <functional>
+#include <limits>
 
 namespace spectral {
 
@@ -22,6 +31,35 @@ inline bool redundant_tensor(std::string_view name) {
 // state that a checkpoint of another routing mode lacks
 inline bool optional_tensor(std::string_view name) { return name.ends_with("router.multiplier"); }
 
+// The first value that is NaN or infinite, or -1. Blocks are counted without a branch, so that a compiler makes vectors of it.
+template <class T>
+index first_not_finite(std::span<const T> values) {
+    const auto broken = [](T v) {
+        if constexpr (std::is_same_v<T, bfloat16>)
+            return (v.bits & 0x7f80) == 0x7f80;
+        else
+            return !(std::abs(v) <= std::numeric_limits<T>::max());
+    };
+    constexpr std::size_t block = 4096;
+    for (std::size_t at = 0; at < values.size(); at += block) {
+        const auto part = values.subspan(at, std::min(block, values.size() - at));
+        unsigned count = 0;
+        for (T v : part) count += broken(v);
+        if (count) return static_cast<index>(at) + (std::find_if(part.begin(), part.end(), broken) - part.begin());
+    }
+    return -1;
+}
+// Of values just read, or of a mapped file, which is then read here once: what comes from the disk need not come again for
+// the first token, and what is in memory costs about as much as that token.
+template <class T>
+void check_finite(const std::string& file, const std::string& tensor, std::span<const T> values) {
+    const index at = first_not_finite(values);
+    if (at < 0) return;
+    const auto value = static_cast<double>(static_cast<statistic<T>>(values[static_cast<std::size_t>(at)]));
+    fail(file, "tensor ", in_quotes(tensor), ": expected finite values, found ", value, " as value ", at,
+         ": the model is broken");
+}
+
 // Points a narrow parameter into the file, if that is possible.
 template <executor Exec, class T, class File>
 bool share_weight(Exec&, parameter_store<Exec, T>& store, const File& file, const std::string& stored,
@@ -32,7 +70,9 @@ bool share_weight(Exec&, parameter_store<Exec, T>& store, const File& file, cons
         const std::byte* data = entry.data.data();
         if (!owner || entry.dtype != dtype::bf16 || reinterpret_cast<std::uintptr_t>(data) % alignof(bfloat16) != 0)
             return false;
-        store.share(p, reinterpret_cast<const bfloat16*>(data), owner);
+        const auto* values = reinterpret_cast<const bfloat16*>(data);
+        check_finite(file.name(), stored, std::span(values, static_cast<std::size_t>(p.size())));
+        store.share(p, values, owner);
         return true;
     }
     return false;
@@ -98,11 +138,13 @@ void load_weights(Exec& ex, parameter_store<Exec, T>& store, const File& file, c
             if (detail::share_weight(ex, store, file, stored, *p)) continue;
             narrow.resize(static_cast<std::size_t>(p->size()));
             file.read(stored, std::span<bfloat16>(narrow));
+            detail::check_finite(file.name(), stored, std::span<const bfloat16>(narrow));
             store.assign(*p, narrow);
             continue;
         }
         host.resize(static_cast<std::size_t>(p->size()));
         file.read(stored, std::span<statistic<T>>(host));
+        detail::check_finite(file.name(), stored, std::span<const statistic<T>>(host));
         store.assign(*p, host);
     }
 }

@@ -17,11 +17,12 @@ enum class phase { training, evaluation };
 // What decoding carries from one call to the next, for the sequences of one batch. A model makes it.
 template <executor Exec, class T>
 struct decode_state {
-    // Memory of one layer's keys and values.
+    // Memory of one layer's keys and values. A sequence's rows lie at its begin, where it has room.
     struct layer_cache {
         tensor<Exec, T, 2> k, v;
         tensor<Exec, row_index> begin, end, position;
         index capacity = 0;
+        std::vector<char> room = {};  // by sequence: whether it has; empty: all have
 
         kv_cache<T> view() const { return {k.view(), v.view(), begin.view(), end.view(), position.view(), capacity}; }
     };
@@ -71,6 +72,29 @@ struct decode_state {
         c.end = tensor<Exec, row_index>(ex, {sequences}, first);
         c.position = tensor<Exec, row_index>(ex, {sequences * rows});
         c.capacity = rows;
+    }
+    // Room for these sequences alone, at prefill. What was there is used again; where it does not suffice, steps that were
+    // recorded with the old memory are dropped.
+    void make_room(Exec& ex, index layer, const std::vector<char>& wanted, index width) {
+        layer_cache& c = layers[static_cast<std::size_t>(layer)];
+        const auto sequences = static_cast<index>(wanted.size());
+        std::vector<row_index> first;
+        index rows = 0;
+        for (char w : wanted) first.push_back(static_cast<row_index>(w ? rows : 0)), rows += w ? capacity : 0;
+        if (rows == 0 || (c.capacity && c.room == wanted)) return;
+        if (c.k.size() < rows * width) {
+            c = {};
+            c.k = tensor<Exec, T, 2>(ex, {rows, width});
+            c.v = tensor<Exec, T, 2>(ex, {rows, width});
+            c.position = tensor<Exec, row_index>(ex, {rows});
+            c.begin = tensor<Exec, row_index>(ex, {sequences});
+            c.end = tensor<Exec, row_index>(ex, {sequences});
+            steps.clear();
+        }
+        c.begin.assign(first);
+        c.end.assign(first);
+        c.capacity = capacity;
+        c.room = wanted;
     }
 };
 

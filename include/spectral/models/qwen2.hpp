@@ -141,7 +141,7 @@ struct qwen2_stack {
     }
     parameter<T>& head() { return lm_head.used() ? lm_head : embedding; }
 
-    // Key/value room of a block is made when its first open sequence writes: a block that stays closed has none.
+    // Key/value room of a block is made for the sequences that have it open: one that skips it keeps no keys of it.
     decode_state<Exec, T> make_decode_state(Exec&, index sequences, index capacity) {
         decode_state<Exec, T> state;
         state.length.assign(static_cast<std::size_t>(sequences), 0);
@@ -231,6 +231,7 @@ private:
             gate.blend(p, inner(l, b), gate_in, gate_out, b.gate);
         } else {
             const std::vector<char>& open = open_sequences(p, l, gate_in, s);
+            if (p.decode && !gate.options.write_kv && scope != gate_scope::feed_forward) keep_room(p, l, open);
             gate.run_open(
                 p, open, inner(l, b),
                 [&](pass<Exec, T>& part, const_matrix<T> rows) {
@@ -240,6 +241,16 @@ private:
                 gate_in, gate_out);
         }
         if (scope == gate_scope::attention) blocks[l].mlp.forward(p, b.middle, y, b.mlp);
+    }
+
+    // cache for the open sequences alone, as decided at prefill
+    void keep_room(pass<Exec, T>& p, std::size_t l, const std::vector<char>& open) {
+        if (!p.decode->prefilled())
+            return p.decode->make_room(p.ex, static_cast<index>(l), open, blocks[l].attention.k_proj.out());
+        const auto& room = p.decode->layers[l].room;
+        for (std::size_t s = 0; s < room.size(); ++s)
+            check(room[s] || !open[s], "qwen2", "block ", l, ", sequence ", s,
+                  ": it was closed at prefill, and opens later with write_kv alone");
     }
 
     void gated_backward(pass<Exec, T>& p, std::size_t l, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s) {

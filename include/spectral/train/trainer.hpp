@@ -69,7 +69,8 @@ private:
             const nlohmann::json identity = state.options;
             state = load_checkpoint(last, r_);
             for (const auto& [key, value] : identity.items()) {
-                const auto so_far = state.options.value(key, nlohmann::json());
+                if (!state.options.contains(key)) continue;  // a run that is older than the option
+                const auto so_far = state.options[key];
                 check(so_far == value, (last / "trainer.json").string(), "option ", key, ": expected ", so_far.dump(),
                       " as in the run so far, found ", value.dump());
             }
