@@ -310,7 +310,7 @@ __global__ void __launch_bounds__(128 * (Groups + 1), 1)
         if (a.causal) q_first += lower_bound(position + q_first, q_last - q_first, a.k_rows.position[first]);
         const int tiles_each = static_cast<int>((q_last - q_first + Queries - 1) / Queries),
                   tiles = tiles_each * a.group;
-        if (threadIdx.x == 0) ring->init(128 + 4, 4 * Groups);
+        if (threadIdx.x == 0) ring->init(2 * 128, 4 * Groups);
         __syncthreads();
         if (group == Groups) {
             register_shares<Products, Groups>::load();
@@ -332,8 +332,7 @@ __global__ void __launch_bounds__(128 * (Groups + 1), 1)
                     column.limit[t] = valid ? visible(position[n + t]) : 0;
                 }
                 ring->announce(i);
-                __syncwarp();
-                if (t % 32 == 0) ring->full[i % Stages].arrive();  // for the limits, which are ordinary stores
+                ring->full[i % Stages].arrive();  // for the limit, an ordinary store, by the thread that made it
             }
         } else {
             register_shares<Products, Groups>::compute();
