@@ -34,7 +34,11 @@ public:
           saved_at_(o.resume ? state_.step : -1),
           metrics_(o.run / "metrics.jsonl", state_.step),
           events_(o.tensorboard, state_.step),
-          progress_(out, progress_options::for_file(2, o.quiet, o.plain), state_.step, o.steps) {}
+          progress_(out, progress_options::for_file(2, o.quiet, o.plain), state_.step, o.steps) {
+        if (!state_.foreign_plans.empty())
+            progress_.message("plans.json holds for " + state_.foreign_plans +
+                              ": this machine chooses its own, and the numbers may differ in their last bits");
+    }
 
     training_end run() {
         while (state_.step < o_.steps) {
