@@ -296,6 +296,27 @@ TEST_CASE("train: a resumed run repeats the executor's plans, or says that they 
     CHECK(!fs::exists(dir / "plain/last/plans.json"));
 }
 
+TEST_CASE("train: batches made ahead are the same, each once", "[train][trainer]") {
+    temporary_dir dir;
+    tiny_run plain, ahead;
+    auto o = options_in(dir / "plain", 3);
+    o.accumulation = 2;
+    trained(plain, o);
+    o.read_ahead = true;
+    o.run = dir / "ahead";
+    std::vector<index> made;
+    trained(ahead, o, [&](index number) { return made.push_back(number), batch_of(number); });
+    CHECK(made == std::vector<index>{0, 1, 2, 3, 4, 5});
+    CHECK(read_text_file(o.run / "last/model.safetensors") == read_text_file(dir / "plain/last/model.safetensors"));
+    o.run = dir / "broken";
+    tiny_run broken;
+    const auto fails = [](index number) {
+        check(number < 3, "batch", "number 3 cannot be read");
+        return batch_of(number);
+    };
+    CHECK_SENTENCE(trained(broken, o, fails), "batch: number 3 cannot be read");
+}
+
 TEST_CASE("train: a signal during the last step is a run that is done", "[train][trainer]") {
     temporary_dir dir;
     tiny_run r;

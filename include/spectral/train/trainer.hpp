@@ -12,6 +12,7 @@
 #include <spectral/train/stop_signal.hpp>
 #include <spectral/train/training_options.hpp>
 
+#include <future>
 #include <iostream>
 
 namespace spectral {
@@ -126,10 +127,18 @@ private:
         progress_.update(state_.step, sums.loss, sums.tokens);
     }
 
+    // Batches are asked for in their order: the one after this may be made meanwhile.
+    batch next_batch(index number) {
+        batch b = ahead_.valid() ? ahead_.get() : batch_at_(number);
+        if (o_.read_ahead && number + 1 < o_.steps * o_.accumulation)
+            ahead_ = std::async(std::launch::async, [this, number] { return batch_at_(number + 1); });
+        return b;
+    }
+
     // Loss and gradients of one batch of the step.
     void accumulate(index micro, bool log, step_sums& sums) {
         const index number = state_.step * o_.accumulation + micro;
-        const batch b = batch_at_(o_.overfit_one_batch ? micro : number);
+        const batch b = o_.overfit_one_batch ? batch_at_(micro) : next_batch(number);
         r_.set_dropout(o_.seed, static_cast<std::uint64_t>(number));
         const batch_result result = r_.train(b, 1.0 / static_cast<double>(o_.accumulation));
         check(std::isfinite(result.loss), "train", "step ", state_.step + 1, ": the loss is ", result.loss,
@@ -212,6 +221,7 @@ private:
     metrics_writer metrics_;
     tensorboard_writer events_;
     progress_line progress_;
+    std::future<batch> ahead_;  // the next, in the making
     stop_on_signal signal_;
 };
 
