@@ -56,10 +56,27 @@ double operations(const spectral::qwen2_config& c, index batch, index time) {
     return 4 * rows * (c.num_hidden_layers * block + c.vocab_size * C) + 3.5 * 4 * pairs * C * c.num_hidden_layers;
 }
 
+// normal draws of the initial size, from a pool: half a billion of their own would take longer than the bench
+void fill(model_t& model) {
+    std::vector<float> pool(1 << 20);
+    const spectral::random_stream draw{1, 2};
+    for (std::size_t i = 0; i < pool.size(); ++i) pool[i] = static_cast<float>(0.02 * draw.normal(i));
+    model.parameters.initialize(0, true);
+    for (const auto& [name, p] : model.parameters.named()) {
+        if (p->trainable) continue;
+        std::vector<T> host(static_cast<std::size_t>(p->size()));
+        for (std::size_t i = 0; i < host.size(); ++i)
+            host[i] = p->init.how == spectral::initializer::kind::constant
+                          ? T(static_cast<float>(p->init.scale))
+                          : T(pool[(i * 7 + i / pool.size() * 13 + host.size()) & (pool.size() - 1)]);
+        model.parameters.assign(*p, std::span<const T>(host));
+    }
+}
+
 void run(executor& ex, const options& o) {
     const auto m = shape(o);
     model_t model{ex, m};
-    model.parameters.initialize(0);
+    fill(model);
     spectral::adamw<executor, T> optimizer{ex, model.parameters};
     const auto b = random_batch(o, m.backbone.vocab_size);
     double loss = 0;
