@@ -13,8 +13,8 @@ void render_chats(const std::string& tokenizer_file, const std::string& input);
 // The same conversations as one text.
 void render_texts(const std::string& input);
 
-// What the chat template of a model directory (chat_template.jinja, or tokenizer_config.json) has or lacks that Qwen2.5's,
-// which is the one rendered here, does not; empty: nothing, or no template.
+// What the chat template of a model directory (chat_template.jinja, or tokenizer_config.json) has or lacks that
+// Qwen2.5's, which is the one rendered here, does not; empty: nothing, or no template.
 std::string template_difference(const std::filesystem::path& model);
 
 }  // namespace spectral::cli

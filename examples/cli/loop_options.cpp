@@ -54,6 +54,7 @@ index total_steps(const loop_options& o, double per_epoch) {
 
 void set_schedule(loop_options& o, index steps) {
     o.loop.steps = steps;
+    o.loop.read_ahead = true;
     o.loop.schedule.peak = o.learning_rate;
     o.loop.schedule.last = o.last_learning_rate;
     if (o.last_learning_rate == loop_options{}.last_learning_rate)  // not asked for: no higher than the learning rate

@@ -6,7 +6,11 @@
 namespace spectral::test {
 
 namespace {
-enum class trained { all, adapters };
+enum class trained {
+    all,
+    adapters,
+    first_adapters
+};  // first: of gate and up; nothing reads what the last map was given
 
 template <class Exec, class T>
 struct feed_forward_of : gated_feed_forward<Exec, T> {
@@ -15,17 +19,20 @@ struct feed_forward_of : gated_feed_forward<Exec, T> {
         this->visit_parameters([](const std::string&, parameter<T>& p) { p.trainable = false; }, "");
         for (auto [map, name] :
              {std::pair{&this->gate_proj, "gate_proj"}, {&this->up_proj, "up_proj"}, {&this->down_proj, "down_proj"}})
-            map->adapt({.rank = 2, .alpha = 3, .dropout = c.dropout}, name);
+            if (what == trained::adapters || map != &this->down_proj)
+                map->adapt({.rank = 2, .alpha = 3, .dropout = c.dropout}, name);
     }
 };
 }  // namespace
 
 TEMPLATE_LIST_TEST_CASE("gated_feed_forward: values and gradients", "[layers][gated_feed_forward]", targets) {
-    for (trained what : {trained::all, trained::adapters})
+    for (trained what : {trained::all, trained::adapters, trained::first_adapters})
         for (double dropout : {0.0, 0.3}) {
             const layer_case c{.dropout = dropout};
-            const std::string about =
-                std::string(what == trained::all ? "all" : "adapters") + " trained, dropout " + std::to_string(dropout);
+            const std::string about = std::string(what == trained::all        ? "all"
+                                                  : what == trained::adapters ? "adapters"
+                                                                              : "first adapters") +
+                                      " trained, dropout " + std::to_string(dropout);
             compare_with_oracle<TestType>("gated_feed_forward", about, [&]<class On>() {
                 using Layer = feed_forward_of<typename On::executor, typename On::scalar>;
                 layer_rig<On, Layer> rig(c, c, what);
@@ -71,6 +78,20 @@ TEMPLATE_LIST_TEST_CASE("gated_feed_forward: the definition", "[layers][gated_fe
     }
     compare(rig.y, want, allowed<T>(64, std::max(4.0, largest(want))),
             {"gated_feed_forward", "y", TestType::executor_name(), scalar_name<T>, "(10, 8)"});
+}
+
+TEST_CASE("gated_feed_forward: keeps its hidden rows only where a gradient needs them",
+          "[layers][gated_feed_forward]") {
+    using Layer = feed_forward_of<reference::executor, double>;
+    for (auto [what, kept] :
+         {std::pair{trained::all, true}, {trained::adapters, true}, {trained::first_adapters, false}}) {
+        layer_rig<oracle, Layer> rig(layer_case{}, layer_case{}, what);
+        arena_scope scratch(rig.ex);
+        pass<reference::executor, double> p{.ex = rig.ex, .phase = phase::training};
+        Layer::saved s;
+        rig.layer.forward(p, rig.x.view(), p.matrix(rig.c.rows(), rig.c.width), s);
+        CHECK((s.hidden.data != nullptr) == kept);
+    }
 }
 
 TEST_CASE("gated_feed_forward: counts its rows", "[layers][gated_feed_forward]") {

@@ -294,6 +294,34 @@ TEST_CASE("skip_gate: a closed gate is the identity, forward and backward", "[la
         if (name.find("self_attn") != std::string::npos) CHECK(largest(gradient) == 0);
 }
 
+TEST_CASE("skip_gate: training repeats the gates of a recorded pass", "[layers][skip_gate]") {
+    gate_rig<oracle> rig(many(), {.options = {.kind = gate_kind::hard_concrete}});
+    route_trace trace;
+    const auto traced = [&] {
+        std::vector<double> gates;
+        arena_scope scratch(rig.ex);
+        pass<gate_rig<oracle>::executor, gate_rig<oracle>::T> p{
+            .ex = rig.ex,
+            .rows = pack_rows(rig.ex, std::span<const index>(rig.c.lengths)),
+            .phase = phase::training,
+            .step = rig.c.step,
+            .trace = &trace};
+        gate_rig<oracle>::saved s;
+        rig.layer.decide(p, rig.x.view(), s);
+        return rig.wide(s.gate.gate);
+    };
+    const auto recorded = traced();
+    ++rig.c.step;  // other draws
+    trace.how = route_trace::mode::count;
+    CHECK(traced() != recorded);
+    trace.how = route_trace::mode::replay;
+    CHECK(traced() == recorded);
+    trace.layers[rig.c.layer].gates.pop_back();
+    check_throws(traced, {"route_trace", "recorded gates", "expected 6", "found 5"});
+    trace.layers.clear();
+    check_throws(traced, {"route_trace", "no gates recorded for block 3"});
+}
+
 TEST_CASE("skip_gate: sentences", "[layers][skip_gate]") {
     auto& ex = oracle::instance();
     arena_scope scratch(ex);

@@ -246,8 +246,8 @@ TEMPLATE_LIST_TEST_CASE("layer_route: each sequence follows its own gates, alone
         }
 }
 
-// Logits of a sequence alone against those among others: at prefill and at every later token, whatever its mates decide and
-// whichever side the batch came padded on.
+// Logits of a sequence alone against those among others: at prefill and at every later token, whatever its mates decide
+// and whichever side the batch came padded on.
 TEMPLATE_LIST_TEST_CASE("layer_route: logits do not depend on batch mates or padding", "[models][layer_route]",
                         targets) {
     using T = typename TestType::scalar;
@@ -376,7 +376,8 @@ TEMPLATE_LIST_TEST_CASE("layer_route: write_kv keeps the keys of rows that a blo
             }
 }
 
-// Two of three sequences skip a block: it keeps keys and values of one. The next prompts of the same state may decide otherwise.
+// Two of three sequences skip a block: it keeps keys and values of one. The next prompts of the same state may decide
+// otherwise.
 TEMPLATE_LIST_TEST_CASE("layer_route: a sequence that skips a block has no room in its cache", "[models][layer_route]",
                         targets) {
     using T = typename TestType::scalar;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// tests/models/qwen2_gradients_test.cpp: the loss of a whole Qwen2 against finite differences: every weight, and adapters
+// tests/models/qwen2_gradients_test.cpp: the loss of a whole Qwen2 against finite differences: every weight, and
+// adapters
 //
-// A closed or open gate is a step, whose gradient is a choice (tests/layers/skip_gate_test.cpp, golden layerroute): here the
-// model has none.
+// A closed or open gate is a step, whose gradient is a choice (tests/layers/skip_gate_test.cpp, golden layerroute):
+// here the model has none.
 #include <spectral/models/qwen2.hpp>
 #include <spectral/train/gradient_check.hpp>
 #include "model_test.hpp"

@@ -245,6 +245,79 @@ TEST_CASE("train: a signal saves and stops; resumed, the run ends as if nothing 
     }
 }
 
+// A runner whose executor chooses how it computes.
+struct planning_runner : model_runner<reference::executor, float, chiar_stack<reference::executor, float>> {
+    using model_runner::model_runner;
+    executor_plans here{"a device", {{"8 8 8", "c0de"}}};
+
+    executor_plans plans() override { return here; }
+    bool use_plans(const executor_plans& p) override {
+        if (p.made_by != here.made_by) return false;
+        here = p;
+        return true;
+    }
+};
+
+TEST_CASE("train: a resumed run repeats the executor's plans, or says that they hold elsewhere", "[train][trainer]") {
+    temporary_dir dir;
+    tiny_run plain;
+    auto o = options_in(dir / "run", 6);
+    o.quiet = false, o.plain = true;
+    const auto planning = [&] {
+        return std::make_unique<planning_runner>(std::make_unique<reference::executor>(), *plain.model->chiar(), true);
+    };
+    // what a run says that is stopped in the step of this batch
+    const auto said = [&](runner& r, index stop) {
+        std::ostringstream out;
+        const auto stopping = [&](index number) {
+            if (number == stop) std::raise(SIGTERM);
+            return batch_of(number);
+        };
+        train(r, stopping, {}, o, out);
+        return out.str();
+    };
+    const auto first = planning(), second = planning(), elsewhere = planning();
+    first->here.products["4 4 4"] = "f00d";
+    said(*first, 1);
+    o.resume = true;
+    CHECK(said(*second, 3).find("plans.json") == std::string::npos);
+    CHECK(second->here.products == first->here.products);
+    elsewhere->here.made_by = "another device";
+    CHECK(said(*elsewhere, 5).find("plans.json holds for a device: this machine chooses its own") != std::string::npos);
+    CHECK(elsewhere->here.products.size() == 1);
+
+    for (const auto& [text, sentence] :
+         {std::pair{"[]", "made_by: expected a text"}, std::pair{R"({"made_by": 1})", "made_by: expected a text"},
+          std::pair{R"({"made_by": "x"})", "products: expected texts by name"},
+          std::pair{R"({"made_by": "x", "products": {"a": 1}})", "expected texts"}}) {
+        std::ofstream(o.run / "last/plans.json") << text;
+        CHECK_SENTENCE(read_plans(o.run / "last"), sentence);
+    }
+    trained(plain, options_in(dir / "plain", 1));
+    CHECK(!fs::exists(dir / "plain/last/plans.json"));
+}
+
+TEST_CASE("train: batches made ahead are the same, each once", "[train][trainer]") {
+    temporary_dir dir;
+    tiny_run plain, ahead;
+    auto o = options_in(dir / "plain", 3);
+    o.accumulation = 2;
+    trained(plain, o);
+    o.read_ahead = true;
+    o.run = dir / "ahead";
+    std::vector<index> made;
+    trained(ahead, o, [&](index number) { return made.push_back(number), batch_of(number); });
+    CHECK(made == std::vector<index>{0, 1, 2, 3, 4, 5});
+    CHECK(read_text_file(o.run / "last/model.safetensors") == read_text_file(dir / "plain/last/model.safetensors"));
+    o.run = dir / "broken";
+    tiny_run broken;
+    const auto fails = [](index number) {
+        check(number < 3, "batch", "number 3 cannot be read");
+        return batch_of(number);
+    };
+    CHECK_SENTENCE(trained(broken, o, fails), "batch: number 3 cannot be read");
+}
+
 TEST_CASE("train: a signal during the last step is a run that is done", "[train][trainer]") {
     temporary_dir dir;
     tiny_run r;

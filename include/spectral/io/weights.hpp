@@ -1,16 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // include/spectral/io/weights.hpp: a model's parameters from and to safetensors
 //
-<<<<<<< HEAD
-// Loading is strict: every mismatch of the file is listed in one error before any value is copied. Values of any
-// floating type are converted to the model's scalar. A parameter kept as bfloat16 shares the mapped file where that
-// holds BF16 and the executor can read it: nothing is copied, and pages are read when a kernel touches them.
-=======
-// Loading is strict: every mismatch of the file is listed in one error before any value is copied; a value that is NaN or
-// infinite is an error. Values of any
-// floating type are converted to the model's scalar. A parameter kept as bfloat16 shares the mapped file where that holds
-// BF16 and the executor can read it: nothing is copied, and pages are read when a kernel touches them.
->>>>>>> issue-b
+// Loading is strict: every mismatch of the file is listed in one error before any value is copied; a value that is NaN
+// or infinite is an error. Values of any floating type are converted to the model's scalar. A parameter kept as bfloat16
+// shares the mapped file where that holds BF16 and the executor can read it: nothing is copied, and pages are read when
+// a kernel touches them.
 #pragma once
 #include <spectral/core/parameters.hpp>
 #include <spectral/io/safetensors.hpp>
@@ -31,7 +25,8 @@ inline bool redundant_tensor(std::string_view name) {
 // state that a checkpoint of another routing mode lacks
 inline bool optional_tensor(std::string_view name) { return name.ends_with("router.multiplier"); }
 
-// The first value that is NaN or infinite, or -1. Blocks are counted without a branch, so that a compiler makes vectors of it.
+// The first value that is NaN or infinite, or -1. Blocks are counted without a branch, so that a compiler makes vectors
+// of it.
 template <class T>
 index first_not_finite(std::span<const T> values) {
     const auto broken = [](T v) {
@@ -49,8 +44,8 @@ index first_not_finite(std::span<const T> values) {
     }
     return -1;
 }
-// Of values just read, or of a mapped file, which is then read here once: what comes from the disk need not come again for
-// the first token, and what is in memory costs about as much as that token.
+// Of values just read, or of a mapped file, which is then read here once: what comes from the disk need not come again
+// for the first token, and what is in memory costs about as much as that token.
 template <class T>
 void check_finite(const std::string& file, const std::string& tensor, std::span<const T> values) {
     const index at = first_not_finite(values);

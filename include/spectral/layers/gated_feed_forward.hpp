@@ -26,7 +26,7 @@ struct gated_feed_forward {
     }
 
     struct saved {
-        matrix_view<T> x_hat, gate, up, hidden;  // (N, C), (N, F) three times
+        matrix_view<T> x_hat, gate, up, hidden;  // (N, C), (N, F) three times; hidden only where W_down asks for it
         typename rms_norm<Exec, T>::saved norm;
     };
 
@@ -38,12 +38,14 @@ struct gated_feed_forward {
         s.x_hat = p.matrix(n, x.width());
         s.gate = p.matrix(n, F);
         s.up = p.matrix(n, F);
-        s.hidden = p.matrix(n, F);
+        s.hidden = down_proj.keeps_input() ? p.matrix(n, F) : matrix_view<T>{};
         norm.forward(p, x, s.x_hat, s.norm);
         gate_proj.forward(p, s.x_hat, s.gate);
         up_proj.forward(p, s.x_hat, s.up);
-        silu_gate_forward(p.ex, s.gate, s.up, s.hidden);
-        down_proj.forward(p, s.hidden, y);
+        arena_scope scratch(p.ex);
+        const auto hidden = s.hidden.data ? s.hidden : p.matrix(n, F);
+        silu_gate_forward(p.ex, s.gate, s.up, hidden);
+        down_proj.forward(p, hidden, y);
         add<Exec, T>(p.ex, x, y);
     }
 

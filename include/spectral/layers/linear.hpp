@@ -23,6 +23,8 @@ struct linear {
     index in() const { return weight.shape[1]; }
     index out() const { return weight.shape[0]; }
     void adapt(const lora_options& o, const std::string& name) { adapter.emplace(in(), out(), o, name); }
+    // whether backward reads x: of a frozen map it does not, and nobody need keep it
+    bool keeps_input() const { return weight.grad.data || (adapter && adapter_on); }
 
     void forward(pass<Exec, T>& p, const_matrix<T> x, matrix_view<T> y) { forward_part(p, 0, out(), x, y); }
     // dL_dx may be empty (nothing below trains); gradients of frozen parameters are not computed

@@ -61,9 +61,10 @@ struct lora {
             linear_backward_weight(p.ex, dL_dlow, seen, a.grad, {});
         }
         if (!dL_dx.data) return;
+        if (!drops(p)) return linear_backward_input<Exec, T>(p.ex, dL_dlow, a.matrix(), dL_dx, write::accumulate);
         auto dL_dseen = p.matrix(x.rows(), x.width());
         linear_backward_input<Exec, T>(p.ex, dL_dlow, a.matrix(), dL_dseen);
-        if (drops(p)) dropout<Exec, T>(p.ex, dL_dseen, drop, draw(p), dL_dseen);
+        dropout<Exec, T>(p.ex, dL_dseen, drop, draw(p), dL_dseen);
         add<Exec, T>(p.ex, dL_dseen, dL_dx);
     }
 

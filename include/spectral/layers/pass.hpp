@@ -73,8 +73,8 @@ struct decode_state {
         c.position = tensor<Exec, row_index>(ex, {sequences * rows});
         c.capacity = rows;
     }
-    // Room for these sequences alone, at prefill. What was there is used again; where it does not suffice, steps that were
-    // recorded with the old memory are dropped.
+    // Room for these sequences alone, at prefill. What was there is used again; where it does not suffice, steps that
+    // were recorded with the old memory are dropped.
     void make_room(Exec& ex, index layer, const std::vector<char>& wanted, index width) {
         layer_cache& c = layers[static_cast<std::size_t>(layer)];
         const auto sequences = static_cast<index>(wanted.size());

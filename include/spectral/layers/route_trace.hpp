@@ -56,7 +56,7 @@ struct entropy_histogram {
 struct layer_routes {
     std::vector<row_index> op;  // (N) operator of each row
     std::vector<double> entropy;  // (N)
-    std::vector<double> gates;  // (N, K)
+    std::vector<double> gates;  // (N, K); of a skip gate, in training: (S)
     index operators = 0;
 };
 

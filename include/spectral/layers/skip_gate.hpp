@@ -100,6 +100,7 @@ struct skip_gate {
         s.slope.assign(soft.size(), 1);
         for (std::size_t i = 0; i < soft.size(); ++i)
             gate[i] = gate_value(p, static_cast<double>(soft[i]), i, s.slope[i]);
+        if (p.trace && p.training()) record_or_replay(*p.trace, gate);
         if (!gate.empty()) p.ex.copy_from_host(s.gate.data, gate.data(), gate.size() * sizeof gate[0]);
     }
 
@@ -174,6 +175,17 @@ private:
         const double v = 1 / (1 + std::exp(-(std::log(u / (1 - u)) + std::log(s / (1 - s))) / beta)), z = 1.2 * v - 0.1;
         slope = z > 0 && z < 1 ? 1.2 * v * (1 - v) / beta / (s * (1 - s)) : 0;
         return static_cast<statistic<T>>(std::clamp(z, 0.0, 1.0));
+    }
+
+    void record_or_replay(route_trace& trace, std::vector<statistic<T>>& gate) const {
+        if (trace.how == route_trace::mode::record) trace.layers[layer].gates.assign(gate.begin(), gate.end());
+        if (trace.how != route_trace::mode::replay) return;
+        const auto found = trace.layers.find(layer);
+        check(found != trace.layers.end(), "route_trace", "no gates recorded for block ", layer);
+        const auto& recorded = found->second.gates;
+        check_equal(recorded.size(), gate.size(), "route_trace", "recorded gates");
+        std::transform(recorded.begin(), recorded.end(), gate.begin(),
+                       [](double g) { return static_cast<statistic<T>>(g); });
     }
 
     // f on the packed rows of the sequences whose mark is `wanted`

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // include/spectral/train/checkpoint.hpp: a run's directory of checkpoints, each written as a whole or not at all
 //
-//   run/step-300/   the model's files (io/model_files.hpp)  optimizer.safetensors  trainer.json  tokenizer.json (if
-//   any) run/last, run/best -> step-N          symbolic links, replaced by rename
+//   run/step-300/   the model's files (io/model_files.hpp)  optimizer.safetensors  trainer.json
+//                   tokenizer.json (if any)
+//                   plans.json (of an executor that chooses how it computes: a resumed run repeats its choices)
+//   run/last, run/best -> step-N          symbolic links, replaced by rename
 // A checkpoint is written as step-N.tmp/, every file and the directory synced, then renamed. A reader checks that all
 // files say the same step. Killed at any moment, the run keeps its last whole checkpoint.
 #pragma once
@@ -22,6 +24,7 @@ struct trainer_state {
     index best_step = -1;
     double tokens = 0;  // trained on so far
     nlohmann::json options;  // of the run: a resume with other numbers is refused
+    std::string foreign_plans = {};  // loaded: the device and library whose plans.json does not hold here
 };
 
 namespace detail {
@@ -66,6 +69,10 @@ inline void save_checkpoint(const std::filesystem::path& run, runner& r, const t
             {"tokens", state.tokens},  {"executor", r.executor_name()}, {"dtype", r.scalar_name()},
             {"options", state.options}};
         write_file_atomically(unfinished / "trainer.json", json.dump(2) + "\n");
+        if (const executor_plans plans = r.plans(); !plans.products.empty())
+            write_file_atomically(
+                unfinished / "plans.json",
+                nlohmann::ordered_json{{"made_by", plans.made_by}, {"products", plans.products}}.dump(2) + "\n");
         detail::sync_directory(unfinished);
         fs::remove_all(finished);
         fs::rename(unfinished, finished);
@@ -117,9 +124,23 @@ inline trainer_state read_trainer_state(const std::filesystem::path& checkpoint)
     return s;
 }
 
-// Weights and moments of a checkpoint into a runner of the same configuration; returns the trainer's state.
+// plans.json of a checkpoint, which may have none
+inline executor_plans read_plans(const std::filesystem::path& checkpoint) {
+    const auto file = checkpoint / "plans.json";
+    if (!std::filesystem::exists(file)) return {};
+    const auto json = read_json_file(file);
+    const auto is_text = [](const nlohmann::json& value) { return value.is_string(); };
+    check(json.is_object() && is_text(json.value("made_by", nlohmann::json())), file.string(),
+          "made_by: expected a text");
+    const auto products = json.value("products", nlohmann::json());
+    check(products.is_object() && std::all_of(products.begin(), products.end(), is_text), file.string(),
+          "products: expected texts by name");
+    return {json["made_by"], products};
+}
+
+// Weights, moments and plans of a checkpoint into a runner of the same configuration; returns the trainer's state.
 inline trainer_state load_checkpoint(const std::filesystem::path& checkpoint, runner& r) {
-    const trainer_state s = read_trainer_state(checkpoint);
+    trainer_state s = read_trainer_state(checkpoint);
     const auto check_step = [&](const auto& file) {
         const auto said = file.metadata().find("step");
         check(said != file.metadata().end() && said->second == std::to_string(s.step), file.name(), "step: expected ",
@@ -133,6 +154,8 @@ inline trainer_state load_checkpoint(const std::filesystem::path& checkpoint, ru
     const safetensors_file moments(checkpoint / "optimizer.safetensors");
     check_step(moments);
     r.load_optimizer(moments);
+    const executor_plans plans = read_plans(checkpoint);
+    if (!plans.products.empty() && !r.use_plans(plans)) s.foreign_plans = plans.made_by;
     return s;
 }
 

@@ -140,6 +140,20 @@ public:
         writer.write(file);
     }
 
+    executor_plans plans() override {
+        if constexpr (requires(Exec & ex) { products_chosen(ex); })
+            return {products_made_by(*ex_), products_chosen(*ex_)};
+        else
+            return {};
+    }
+    bool use_plans(const executor_plans& plans) override {
+        if constexpr (requires(Exec & ex) { choose_products(ex, plans.products); }) {
+            if (plans.made_by != products_made_by(*ex_)) return false;
+            choose_products(*ex_, plans.products);
+        }
+        return true;
+    }
+
     std::size_t allocations() const override { return ex_->allocations(); }
     std::size_t memory_bytes() const override { return ex_->memory().peak(); }
 

@@ -23,6 +23,12 @@ struct named_values {
     std::vector<double> values;
 };
 
+// What an executor chose for itself (algorithms of matrix products, by shape); a later run repeats it for the same bits.
+struct executor_plans {
+    std::string made_by;  // the device and library that they hold for
+    std::map<std::string, std::string> products;
+};
+
 // What holds of every model.
 struct model_facts {
     std::string model_type;
@@ -83,6 +89,9 @@ public:
     virtual void load_optimizer(const safetensors_file& file) = 0;
     virtual void save_optimizer(const std::filesystem::path& file,
                                 const std::map<std::string, std::string>& metadata) = 0;
+
+    virtual executor_plans plans() = 0;  // so far; empty: the executor chooses nothing
+    virtual bool use_plans(const executor_plans& plans) = 0;  // false: they hold for another device or library
 
     virtual std::size_t allocations() const = 0;  // of the executor since it was made
     virtual std::size_t memory_bytes() const = 0;  // of the activations' arena

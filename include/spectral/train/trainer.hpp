@@ -12,6 +12,7 @@
 #include <spectral/train/stop_signal.hpp>
 #include <spectral/train/training_options.hpp>
 
+#include <future>
 #include <iostream>
 
 namespace spectral {
@@ -34,7 +35,11 @@ public:
           saved_at_(o.resume ? state_.step : -1),
           metrics_(o.run / "metrics.jsonl", state_.step),
           events_(o.tensorboard, state_.step),
-          progress_(out, progress_options::for_file(2, o.quiet, o.plain), state_.step, o.steps) {}
+          progress_(out, progress_options::for_file(2, o.quiet, o.plain), state_.step, o.steps) {
+        if (!state_.foreign_plans.empty())
+            progress_.message("plans.json holds for " + state_.foreign_plans +
+                              ": this machine chooses its own, and the numbers may differ in their last bits");
+    }
 
     training_end run() {
         while (state_.step < o_.steps) {
@@ -123,10 +128,18 @@ private:
         progress_.update(state_.step, sums.loss, sums.tokens);
     }
 
+    // Batches are asked for in their order: the one after this may be made meanwhile.
+    batch next_batch(index number) {
+        batch b = ahead_.valid() ? ahead_.get() : batch_at_(number);
+        if (o_.read_ahead && number + 1 < o_.steps * o_.accumulation)
+            ahead_ = std::async(std::launch::async, [this, number] { return batch_at_(number + 1); });
+        return b;
+    }
+
     // Loss and gradients of one batch of the step.
     void accumulate(index micro, bool log, step_sums& sums) {
         const index number = state_.step * o_.accumulation + micro;
-        const batch b = batch_at_(o_.overfit_one_batch ? micro : number);
+        const batch b = o_.overfit_one_batch ? batch_at_(micro) : next_batch(number);
         r_.set_dropout(o_.seed, static_cast<std::uint64_t>(number));
         const batch_result result = r_.train(b, 1.0 / static_cast<double>(o_.accumulation));
         check(std::isfinite(result.loss), "train", "step ", state_.step + 1, ": the loss is ", result.loss,
@@ -209,6 +222,7 @@ private:
     metrics_writer metrics_;
     tensorboard_writer events_;
     progress_line progress_;
+    std::future<batch> ahead_;  // the next, in the making
     stop_on_signal signal_;
 };
 

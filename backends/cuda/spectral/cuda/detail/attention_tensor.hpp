@@ -175,7 +175,7 @@ constexpr std::size_t attention_backward_queries_shared() {
 template <class Products, int D, int Groups, int Keys, int Stages, bool Dropout>
 __global__ void __launch_bounds__(128 * (Groups + 1), 1)
     attention_backward_queries_tensor(attention_problem<bfloat16> a, rows_of<const bfloat16> dL_dout, index q_count,
-                                      const query_statistics* statistics, rows_of<bfloat16> dL_dq) {
+                                      const query_statistics* statistics, rows_of<bfloat16> dL_dq, int* limits) {
     if constexpr (Products::built) {
         constexpr int rows = 64 * Groups, tile_bytes = tile_layout<Keys, D>::bytes;
         const sequence_tile tile = find_tile(a.q_rows, rows, gridDim.y - 1 - blockIdx.y);
@@ -212,6 +212,10 @@ __global__ void __launch_bounds__(128 * (Groups + 1), 1)
             const int sure = visible(position[min(warp_first, last - 1)]);
             const int mine =
                 group_first < last ? (visible(position[min(group_first + 63, last - 1)]) + Keys - 1) / Keys : 0;
+            if (h == 0 && lane % 4 == 0)  // for the kernel that owns keys
+#pragma unroll
+                for (int r = 0; r < 2; ++r)
+                    if (row + 8 * r < last) limits[row + 8 * r] = limit[r];
             const float scale_2 = a.scale * log2_e;
             const query_statistics known[2] = {statistics[h * q_count + min(row, last - 1)],
                                                statistics[h * q_count + min(row + 8, last - 1)]};
@@ -291,7 +295,7 @@ constexpr std::size_t attention_backward_keys_shared() {
 template <class Products, int D, int Groups, int Queries, int Stages, bool Dropout>
 __global__ void __launch_bounds__(128 * (Groups + 1), 1)
     attention_backward_keys_tensor(attention_problem<bfloat16> a, rows_of<const bfloat16> dL_dout, index q_count,
-                                   const query_statistics* statistics, rows_of<bfloat16> dL_dk,
+                                   const query_statistics* statistics, const int* limits, rows_of<bfloat16> dL_dk,
                                    rows_of<bfloat16> dL_dv) {
     if constexpr (Products::built) {
         constexpr int rows = 64 * Groups, tile_bytes = tile_layout<Queries, D>::bytes;
@@ -310,12 +314,11 @@ __global__ void __launch_bounds__(128 * (Groups + 1), 1)
         if (a.causal) q_first += lower_bound(position + q_first, q_last - q_first, a.k_rows.position[first]);
         const int tiles_each = static_cast<int>((q_last - q_first + Queries - 1) / Queries),
                   tiles = tiles_each * a.group;
-        if (threadIdx.x == 0) ring->init(128 + 4, 4 * Groups);
+        if (threadIdx.x == 0) ring->init(128, 4 * Groups);
         __syncthreads();
         if (group == Groups) {
             register_shares<Products, Groups>::load();
             const int t = threadIdx.x % 128;
-            const visible_keys visible(a, tile.sequence);
             load_rows<rows, D>(K, a.k, first, last, index{kv_head} * a.width, a.width, t);
             load_rows<rows, D>(V, a.v, first, last, index{kv_head} * a.width, a.width, t);
             for (int i = 0; i < tiles; ++i) {
@@ -329,11 +332,9 @@ __global__ void __launch_bounds__(128 * (Groups + 1), 1)
                 if (t < Queries) {
                     const bool valid = n + t < q_last;
                     copy_async<8>(&column.known[t], valid ? statistics + h * q_count + n + t : statistics, valid);
-                    column.limit[t] = valid ? visible(position[n + t]) : 0;
+                    copy_async<4>(&column.limit[t], valid ? limits + n + t : limits, valid);
                 }
                 ring->announce(i);
-                __syncwarp();
-                if (t % 32 == 0) ring->full[i % Stages].arrive();  // for the limits, which are ordinary stores
             }
         } else {
             register_shares<Products, Groups>::compute();
@@ -497,6 +498,7 @@ void attention_backward_products(executor& ex, const attention_problem<bfloat16>
     arena_scope scratch(ex);
     query_statistics* statistics = ex.memory().template vector<query_statistics>(rows * a.heads).data;
     const query_statistics* known = statistics;
+    int* limits = ex.memory().template vector<int>(rows).data;  // how many keys each query sees
     launch(ex, "attention_backward", static_cast<unsigned>(divide_up(rows * a.heads, 32)), 256, 0,
            attention_statistics<0>, rows, a.heads, a.width, dL_dout, out, lse, statistics);
     with_products(ex, [&](auto products) {
@@ -509,13 +511,13 @@ void attention_backward_products(executor& ex, const attention_problem<bfloat16>
                    dim3(static_cast<unsigned>(a.heads), sequence_tiles(rows, a.q_rows.sequences, 64 * groups)),
                    128 * (groups + 1), attention_backward_queries_shared<D, groups, keys, stages>(),
                    attention_backward_queries_tensor<P, D, groups, keys, stages, dropout()>, a, dL_dout, rows, known,
-                   dL_dq);
+                   dL_dq, limits);
             launch(ex, "attention_backward",
                    dim3(static_cast<unsigned>(a.heads / a.group),
                         sequence_tiles(a.key_rows, a.q_rows.sequences, 64 * groups)),
                    128 * (groups + 1), attention_backward_keys_shared<D, groups, queries, stages>(),
                    attention_backward_keys_tensor<P, D, groups, queries, stages, dropout()>, a, dL_dout, rows, known,
-                   dL_dk, dL_dv);
+                   limits, dL_dk, dL_dv);
         });
     });
 }

@@ -59,7 +59,7 @@ __device__ inline A block_reduce(A value, Op op = {}) {
     return value;
 }
 
-// ---- column sums -----------------------------------------------------------------------------------------------------
+// ---- column sums ----------------------------------------------------------------------------------------------------
 
 template <int K, class A, class F>
 __global__ void column_parts_kernel(index rows, index width, index rows_each, A* parts, F f) {
