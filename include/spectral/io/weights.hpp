@@ -2,9 +2,9 @@
 // include/spectral/io/weights.hpp: a model's parameters from and to safetensors
 //
 // Loading is strict: every mismatch of the file is listed in one error before any value is copied; a value that is NaN
-// or infinite is an error. Values of any floating type are converted to the model's scalar. A parameter kept as bfloat16
-// shares the mapped file where that holds BF16 and the executor can read it: nothing is copied, and pages are read when
-// a kernel touches them.
+// or infinite is an error. Values of any floating type are converted to the model's scalar. A parameter kept as
+// bfloat16 shares the mapped file where that holds BF16 and the executor can read it: nothing is copied, and pages are
+// read when a kernel touches them.
 #pragma once
 #include <spectral/core/parameters.hpp>
 #include <spectral/io/safetensors.hpp>

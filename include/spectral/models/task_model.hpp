@@ -82,8 +82,8 @@ struct task_model {
         return r;
     }
 
-    // One call of generation: `lengths` new ids per sequence continue `state`; logits of each sequence's last row (S, V),
-    // 0 for a sequence that waits (no new ids). They live until the next call.
+    // One call of generation: `lengths` new ids per sequence continue `state`; logits of each sequence's last row
+    // (S, V), 0 for a sequence that waits (no new ids). They live until the next call.
     matrix_view<T> decode(std::span<const row_index> ids, std::span<const index> lengths,
                           decode_state<Exec, T>& state) {
         check_room(ids, lengths, 1, state);

@@ -23,7 +23,8 @@ struct named_values {
     std::vector<double> values;
 };
 
-// What an executor chose for itself (algorithms of matrix products, by shape); a later run repeats it for the same bits.
+// What an executor chose for itself (algorithms of matrix products, by shape); a later run repeats it, for
+// the same bits.
 struct executor_plans {
     std::string made_by;  // the device and library that they hold for
     std::map<std::string, std::string> products;
