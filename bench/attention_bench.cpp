@@ -3,19 +3,15 @@
 // sub-layer
 //
 // Attention alone: GFLOP/s counted on visible pairs, 4 D each forward and 10 D backward; of_sgemm divides by the rate
-// of Eigen's product measured in the same run. Sub-layer (norm and residual left out): gather, q projection of the
-// routed rows, k and v of all, attention, output projection, scatter. Its "kept" is the saved time as a share of the
-// saved multiplications: (t_dense - t_routed) / t_dense / (1 - executed share). Dense and routed runs alternate; the
-// fastest of each counts; kept_cpu is the same of processor time.
+// of Eigen's product measured in the same run. Sub-layer: layers/self_attention.hpp as the models run it, on all rows
+// and on routed ones. Its "kept" is the saved time as a share of the saved multiplications:
+// (t_dense - t_routed) / t_dense / (1 - executed share). Dense and routed runs alternate; the fastest of each counts;
+// kept_cpu is the same of processor time.
 #include "processor.hpp"
 
-#include <spectral/cpu/attention.hpp>
-#include <spectral/cpu/linear.hpp>
-#include <spectral/cpu/partition.hpp>
-
-#include <spectral/core/tensor.hpp>
-#include <spectral/ops/linear.hpp>
-#include <spectral/ops/partition.hpp>
+#include <spectral/cpu.hpp>
+#include <spectral/layers/self_attention.hpp>
+#include <spectral/report/flops.hpp>
 
 #include <benchmark/benchmark.h>
 #include <Eigen/Core>
@@ -135,103 +131,80 @@ void decode(benchmark::State& state) {
                             static_cast<index>(sizeof(float)));
 }
 
-// Everything of one attention sub-layer, d 256, 4 heads; q, k, v have matrices of their own.
+// The layer of the models, on rows of one length, d 256, 4 heads.
 struct sub_layer {
     static constexpr index d = 256, heads = 4;
     executor_t& ex;
-    index n;
-    matrix x, wq, wkv, wo, q, kv, a, lse, y, packed_x, packed_y, g, packed_g, da, dq, dkv, dx, packed_dx, dwq, dwkv,
-        dwo;
+    row_map map;
+    self_attention<executor_t, float> layer;
+    parameter_store<executor_t, float> parameters;
+    matrix x, y, dL_dy, dL_dx;
     tensor<executor_t, row_index> rows, count;
-    attention_options o = options_of(heads, heads, d / heads, 0);
+    route_trace* trace = nullptr;
 
-    sub_layer(executor_t& e, index n_)
+    sub_layer(executor_t& e, index sequences, index time)
         : ex(e),
-          n(n_),
-          x(normals(e, n_, d, 1)),
-          wq(normals(e, d, d, 2, 0.06)),
-          wkv(normals(e, 2 * d, d, 3, 0.06)),
-          wo(normals(e, d, d, 4, 0.06)),
-          q(e, {n_, d}),
-          kv(e, {n_, 2 * d}),
-          a(e, {n_, d}),
-          lse(e, {n_, heads}),
-          y(e, {n_, d}),
-          packed_x(e, {n_, d}),
-          packed_y(e, {n_, d}),
-          g(normals(e, n_, d, 5)),
-          packed_g(e, {n_, d}),
-          da(e, {n_, d}),
-          dq(e, {n_, d}),
-          dkv(e, {n_, 2 * d}),
-          dx(e, {n_, d}),
-          packed_dx(e, {n_, d}),
-          dwq(e, {d, d}),
-          dwkv(e, {2 * d, d}),
-          dwo(e, {d, d}),
-          rows(e, {n_}),
-          count(e, {1}) {}
-
-    selection select(double share) {
-        if (share >= 1) return selection::all(n);
-        const auto host = random_rows(n, share);
-        std::copy(host.begin(), host.end(), rows.data());
-        count.data()[0] = static_cast<row_index>(host.size());
-        return {rows.data(), count.data(), n};
+          map(uniform_rows(e, sequences, time)),
+          layer(config(e, time)),
+          parameters(e, layer),
+          x(normals(e, map.rows(), d, 1)),
+          y(e, {map.rows(), d}),
+          dL_dy(normals(e, map.rows(), d, 2)),
+          dL_dx(e, {map.rows(), d}),
+          rows(e, {map.rows()}),
+          count(e, {1}) {
+        parameters.initialize(3);
     }
 
-    void run(const selection& s, const row_map& k_rows, bool back) {
-        using E = executor_t;
-        arena_scope scope(ex);
-        const bool dense = s.is_all();
-        const row_map q_rows = select_rows(ex, k_rows, s);
-        const index m = q_rows.rows();
-        const auto top = [m](const matrix& t) { return t.view().slice(0, m); };
-        const auto keys = kv.view().columns(0, d), values = kv.view().columns(d, d);
-        const matrix_view<float> in = dense ? x.view() : top(packed_x), result = dense ? y.view() : top(packed_y);
-        if (!dense) gather_rows<E, float>(ex, x, s, in);
-        linear_forward<E, float>(ex, in, wq, {}, top(q));
-        linear_forward<E, float>(ex, x, wkv, {}, kv.view());
-        attention_forward<E, float>(ex, top(q), keys, values, q_rows, k_rows, o, top(a), top(lse));
-        linear_forward<E, float>(ex, top(a), wo, {}, result);
-        if (!dense) scatter_rows<E, float>(ex, result, s, y.view(), write::overwrite);
-        if (!back) return;
-        const matrix_view<float> gradient = dense ? g.view() : top(packed_g),
-                                 dL_din = dense ? dx.view() : top(packed_dx);
-        if (!dense) gather_rows<E, float>(ex, g, s, gradient);
-        linear_backward_weight<E, float>(ex, gradient, top(a), dwo.view(), {});
-        linear_backward_input<E, float>(ex, gradient, wo, top(da));
-        attention_backward<E, float>(ex, top(da), top(q), keys, values, top(a), top(lse), q_rows, k_rows, o, top(dq),
-                                     dkv.view().columns(0, d), dkv.view().columns(d, d));
-        linear_backward_weight<E, float>(ex, dkv, x, dwkv.view(), {});
-        linear_backward_input<E, float>(ex, dkv, wkv, dx.view());
-        linear_backward_weight<E, float>(ex, top(dq), in, dwq.view(), {});
-        linear_backward_input<E, float>(ex, top(dq), wq, dL_din, dense ? write::accumulate : write::overwrite);
-        if (!dense) scatter_rows<E, float>(ex, dL_din, s, dx.view(), write::accumulate);
+    static operator_config<executor_t, float> config(executor_t& ex, index time) {
+        operator_config<executor_t, float> c{.width = d, .heads = heads};
+        c.rotary = std::make_shared<tensor<executor_t, float, 2>>(ex, std::array<index, 2>{time, d / heads},
+                                                                  rotary_table<float>(time, d / heads, 10000));
+        return c;
+    }
+
+    selection select(double share) {
+        const auto host = random_rows(map.rows(), share);
+        std::copy(host.begin(), host.end(), rows.data());
+        count.data()[0] = static_cast<row_index>(host.size());
+        return {rows.data(), count.data(), map.rows()};
+    }
+
+    void run(const selection& s, bool back) {
+        const arena_scope scope(ex);
+        pass<executor_t, float> p{
+            .ex = ex, .rows = map, .phase = back ? phase::training : phase::evaluation, .trace = trace};
+        self_attention<executor_t, float>::saved saved;
+        layer.forward(p, x, s, y.view(), saved);
+        if (back) layer.backward(p, dL_dy, dL_dx.view(), saved);
+    }
+
+    // multiply-accumulates, as the models count them: by what ran
+    double macs(const selection& s) {
+        route_trace counts;
+        trace = &counts;
+        run(s, false);
+        trace = nullptr;
+        const layer_work& w = counts.counts.at(0).work;
+        return attention_macs(w.attention_rows, w.key_rows, w.attention_pairs, d, d).total();
     }
 };
 
 // T, sequences, share in %, backward, threads
 void routed_sub_layer(benchmark::State& state) {
-    const index time = state.range(0), sequences = state.range(1), n = time * sequences, d = sub_layer::d;
     const bool back = state.range(3) != 0;
     executor_t ex(static_cast<int>(state.range(4)));
-    const row_map map = uniform_rows(ex, sequences, time);
-    sub_layer layer(ex, n);
-    const selection all = layer.select(1), some = layer.select(static_cast<double>(state.range(2)) / 100);
-    const row_map q_rows = select_rows(ex, map, some);
-    const double dd = static_cast<double>(d * d), attend = 2.0 * static_cast<double>(d), factor = back ? 3 : 1,
-                 scores = back ? 3.5 : 1;
-    const double rows = static_cast<double>(n), routed = static_cast<double>(q_rows.rows());
-    const double macs = factor * 4 * dd * rows + scores * attend * visible_pairs(map, map);
-    const double share = (factor * 2 * dd * (rows + routed) + scores * attend * visible_pairs(q_rows, map)) / macs;
-    layer.run(all, map, back);
+    sub_layer layer(ex, state.range(1), state.range(0));
+    const selection all = selection::all(layer.map.rows()),
+                    some = layer.select(static_cast<double>(state.range(2)) / 100);
+    const double share = layer.macs(some) / layer.macs(all);
+    layer.run(all, back);
     std::vector<double> dense_times, routed_times, dense_cpu, routed_cpu;
     for (auto _ : state) {
         const double start = seconds(), cpu_start = processor_seconds();
-        layer.run(all, map, back);
+        layer.run(all, back);
         const double middle = seconds(), cpu_middle = processor_seconds();
-        layer.run(some, map, back);
+        layer.run(some, back);
         const double end = seconds();
         dense_cpu.push_back(cpu_middle - cpu_start);
         routed_cpu.push_back(processor_seconds() - cpu_middle);

@@ -2,8 +2,8 @@
 // tests/layers/layer_test.hpp: one layer on one executor: its values, and its gradients against finite differences
 //
 //   layer_rig<oracle, feed_forward<...>> rig(c, c.width, 0.0, 0, 0);
-//   rig.template require_gradients<saved>(calls, "feed_forward");        calls.forward(p, x, y, s), calls.backward(p,
-//   dL_dy, dL_dx, s)
+//   rig.template require_gradients<saved>(calls, "feed_forward");
+//       calls.forward(p, x, y, s), calls.backward(p, dL_dy, dL_dx, s)
 //
 // The scalar is L = Σ dL_dy ⊙ y + the pass's auxiliary loss. Gradients accumulate into values that are not zero, rows
 // that a selection leaves out hold NaN in dL_dy, and a mark in y: neither may be read or written.

@@ -151,6 +151,11 @@ TEST_CASE("config: every wrong value has its sentence", "[models][config]") {
     odd.architecture = architecture::v2;
     odd.d_model = 6;
     odd.validate();
+    odd = tiny_config();  // nor does a model without routed layers ask how one would route
+    odd.model_type = "full_attention";
+    odd.layer_variant = layer_variant::dct_rbf_attn;
+    odd.routing_mode = routing_mode::random;
+    odd.validate();
     odd = tiny_config();  // thresholds are not read by other modes
     odd.tau = {std::nullopt, std::nullopt, std::nullopt, std::nullopt};
     odd.routing_mode = routing_mode::soft;

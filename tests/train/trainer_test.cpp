@@ -371,6 +371,9 @@ TEST_CASE("train: numbers that no training can use are refused", "[train][traine
     refused([](auto& o) { o.schedule.warmup = -5; }, "warm-up: expected at least 0 steps");
     refused([](auto& o) { o.optimizer.weight_decay = std::nan(""); }, "weight decay: expected");
     refused([](auto& o) { o.optimizer.beta1 = 2; }, "beta1: expected a number from 0 to below 1");
+    refused([](auto& o) { o.optimizer.beta2 = 1; }, "beta2: expected a number from 0 to below 1");
+    refused([](auto& o) { o.accumulation = 0; }, "accumulation: expected at least 1");
+    refused([](auto& o) { o.steps = 0; }, "steps: expected at least 1");
     refused([](auto& o) { o.clip = -1; }, "clip: expected");
 }
 

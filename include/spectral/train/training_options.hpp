@@ -35,6 +35,7 @@ struct training_options {
             check(v >= least && v <= most && std::isfinite(v), "train", name, ": expected ", expected, ", found ", v);
         };
         constexpr double any = std::numeric_limits<double>::max(), below_1 = 1 - 1e-12;
+        within(static_cast<double>(steps), 1, any, "steps", "at least 1");
         within(schedule.peak, 0, any, "learning rate", "a finite number of at least 0");
         within(schedule.last, 0, schedule.peak, "last learning rate", "a number from 0 to the learning rate");
         within(static_cast<double>(schedule.warmup), 0, any, "warm-up", "at least 0 steps");
