@@ -6,9 +6,11 @@
 //   label_text  label TAB text
 // Texts are encoded once, when the file is read, and cut to their first `max_length` tokens.
 #pragma once
-#include <spectral/data/batch.hpp>
+#include <spectral/data/epoch_order.hpp>
+#include <spectral/data/source.hpp>
 #include <spectral/io/mapped_file.hpp>
 #include <spectral/io/names.hpp>
+#include <spectral/models/batch.hpp>
 #include <spectral/text/utf8.hpp>
 
 #include <algorithm>

@@ -2,8 +2,9 @@
 // include/spectral/data/conversation_batches.hpp: samples of conversations as batches, step types in turn or as they
 // come
 #pragma once
-#include <spectral/data/batch.hpp>
 #include <spectral/data/conversations.hpp>
+#include <spectral/data/epoch_order.hpp>
+#include <spectral/models/batch.hpp>
 
 namespace spectral {
 

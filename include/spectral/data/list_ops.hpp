@@ -13,7 +13,9 @@
 // expressions would still turn up in two splits, so with `disjoint` the expression itself decides, by its hash, which
 // split it may belong to: 1/8 validation, 1/8 test, the rest training.
 #pragma once
-#include <spectral/data/batch.hpp>
+#include <spectral/data/epoch_order.hpp>
+#include <spectral/data/source.hpp>
+#include <spectral/models/batch.hpp>
 
 #include <algorithm>
 #include <array>

@@ -5,7 +5,8 @@
 // steps, rounded to whole steps, in an order drawn for that round. So which task has step s, and which of its own steps
 // that is, follow from (seed, s) alone, no task skips or repeats its data, and shares hold exactly, not on average.
 #pragma once
-#include <spectral/data/batch.hpp>
+#include <spectral/data/epoch_order.hpp>
+#include <spectral/models/batch.hpp>
 
 #include <algorithm>
 #include <cmath>

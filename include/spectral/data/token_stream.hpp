@@ -8,9 +8,10 @@
 //   0 "SPTOKENS"  8 u32 version = 1  12 u32 bytes per token, 2 or 4  16 u64 tokens  24 u64 bytes  32 u64 words
 // Bytes and words are those of the text (0 = not known): bits per byte and word-level perplexity need them.
 #pragma once
-#include <spectral/data/batch.hpp>
+#include <spectral/data/epoch_order.hpp>
 #include <spectral/io/atomic_file.hpp>
 #include <spectral/io/mapped_file.hpp>
+#include <spectral/models/batch.hpp>
 
 #include <algorithm>
 #include <filesystem>

@@ -5,7 +5,7 @@
 // real tokens of a sequence: mean -> Linear d->d, GELU, dropout -> Linear d->classes. Every task goes through the whole
 // stack.
 #pragma once
-#include <spectral/data/batch.hpp>
+#include <spectral/models/batch.hpp>
 #include <spectral/layers/chain.hpp>
 #include <spectral/layers/classifier_head.hpp>
 #include <spectral/layers/token_operator.hpp>
