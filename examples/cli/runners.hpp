@@ -9,26 +9,20 @@
 
 namespace spectral::cli {
 
-// A translation unit per executor and scalar instantiates the models.
-std::unique_ptr<runner> make_reference_f32(const chiar_config& c, int threads, bool for_training);
-std::unique_ptr<runner> make_reference_f64(const chiar_config& c, int threads, bool for_training);
-std::unique_ptr<runner> make_cpu_f32(const chiar_config& c, int threads, bool for_training);
-std::unique_ptr<runner> make_cpu_f64(const chiar_config& c, int threads, bool for_training);
-std::unique_ptr<runner> make_reference_f32(const layer_route_model& m, int threads, bool for_training);
-std::unique_ptr<runner> make_reference_f64(const layer_route_model& m, int threads, bool for_training);
-std::unique_ptr<runner> make_cpu_f32(const layer_route_model& m, int threads, bool for_training);
-std::unique_ptr<runner> make_cpu_f64(const layer_route_model& m, int threads, bool for_training);
+// A translation unit per executor and scalar instantiates the models, and makes one of a configuration.
+template <class Config>
+using make_function = std::unique_ptr<runner>(const Config&, int threads, bool for_training);
+make_function<chiar_config> make_reference_f32, make_reference_f64, make_cpu_f32, make_cpu_f64;
+make_function<layer_route_model> make_reference_f32, make_reference_f64, make_cpu_f32, make_cpu_f64;
 #if SPECTRAL_PROGRAM_CUDA  // built with -DSPECTRAL_CUDA=ON
-std::unique_ptr<runner> make_cuda_f32(const chiar_config& c, int, bool for_training);
-std::unique_ptr<runner> make_cuda_bf16(const chiar_config& c, int, bool for_training);
-std::unique_ptr<runner> make_cuda_f32(const layer_route_model& m, int, bool for_training);
-std::unique_ptr<runner> make_cuda_bf16(const layer_route_model& m, int, bool for_training);
+make_function<chiar_config> make_cuda_f32, make_cuda_bf16;
+make_function<layer_route_model> make_cuda_f32, make_cuda_bf16;
 #endif
 
 struct runner_entry {
     const char *executor, *dtype;
-    std::unique_ptr<runner> (*make_chiar)(const chiar_config&, int, bool);
-    std::unique_ptr<runner> (*make_qwen2)(const layer_route_model&, int, bool);
+    make_function<chiar_config>* make_chiar;
+    make_function<layer_route_model>* make_qwen2;
 };
 inline constexpr runner_entry runner_table[] = {
 #if SPECTRAL_PROGRAM_CUDA
