@@ -22,10 +22,20 @@ private:
 };
 
 namespace detail {
+template <class T>
+void put(std::ostream& out, const T& part) {
+    if constexpr (std::floating_point<T>) {
+        if (part != part) {  // its sign says nothing, and differs between compilers
+            out << "nan";
+            return;
+        }
+    }
+    out << part;
+}
 template <class... Parts>
 std::string join(const Parts&... parts) {
     std::ostringstream out;
-    (out << ... << parts);
+    (put(out, parts), ...);
     return out.str();
 }
 }  // namespace detail

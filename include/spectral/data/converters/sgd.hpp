@@ -43,7 +43,7 @@ inline converter sgd_converter(const conversion_options& options) {
         std::map<std::string, int> methods;  // services of this dialogue that have a method of the name
         for (const auto& name : list_of(example, "services", where)) {
             for (const auto& service : schema)
-                if (text_of(service, "service_name", schema_name) == name) services.push_back(&service);
+                if (chat_json(text_of(service, "service_name", schema_name)) == name) services.push_back(&service);
             check(!services.empty() && (*services.back())["service_name"] == name, where,
                   "services: expected one that the schema describes, found ", in_quotes(python_json(name)));
             for (const auto& intent : list_of(*services.back(), "intents", schema_name))

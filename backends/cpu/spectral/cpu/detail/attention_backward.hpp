@@ -2,6 +2,7 @@
 // backends/cpu/spectral/cpu/detail/attention_backward.hpp: a tile's gradients, from the weights recomputed out of lse
 #pragma once
 #include <spectral/cpu/detail/attention_problem.hpp>
+#include <spectral/ops/embedding.hpp>
 
 namespace spectral::cpu::detail::attention {
 
