@@ -84,7 +84,7 @@ void run(executor& ex, const options& o) {
     const auto step = [&] {
         loss = model.run(b, spectral::phase::training).loss;
         optimizer.step({.learning_rate = 2e-4}, 1.0);
-        model.parameters.zero_gradients();
+        model.parameters.forget_gradients();
     };
     for (int i = 0; i < 4; ++i) step();
     ex.synchronize();

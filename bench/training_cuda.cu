@@ -84,7 +84,7 @@ void run(executor& ex, const options& o) {
     const auto step = [&] {
         loss = model.run(b, spectral::phase::training).loss;
         optimizer.step(adam, 1.0);
-        model.parameters.zero_gradients();
+        model.parameters.forget_gradients();
     };
     for (int i = 0; i < 3; ++i) step();
     calibrate(model, b, o.share);

@@ -64,7 +64,7 @@ struct shape {
 // one optimizer step; the mean loss
 template <class Model>
 double step(Model& model, adamw<executor_t, float>& optimizer, const batch& b) {
-    model.parameters.zero_gradients();
+    model.parameters.forget_gradients();
     const double loss = model.run(b, phase::training).loss;
     optimizer.step({}, 1.0);
     return loss;

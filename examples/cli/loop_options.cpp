@@ -25,6 +25,9 @@ void add_loop_options(CLI::App& c, loop_options& o) {
     option(c, "--weight-decay", o.loop.optimizer.weight_decay, "X", "of AdamW, on every parameter")->group(group);
     option(c, "--beta1", o.loop.optimizer.beta1, "X", "of AdamW")->group(group);
     option(c, "--beta2", o.loop.optimizer.beta2, "X", "of AdamW")->group(group);
+    c.add_flag("--recompute", o.loop.recompute,
+               "keep the layers' inputs alone and compute the rest again in backward: less memory, the same numbers")
+        ->group(group);
     c.add_flag("--overfit-one-batch", o.loop.overfit_one_batch, "train on the first step's batches again and again")
         ->group(group);
 }

@@ -95,6 +95,36 @@ TEMPLATE_LIST_TEST_CASE("parameter_store: frozen parameters have values and no g
     no_gradients.zero_gradients();
 }
 
+TEMPLATE_LIST_TEST_CASE("parameter_store: forgotten gradients are whole once settled", "[core][parameters]", targets) {
+    using T = typename TestType::scalar;
+    auto& ex = TestType::instance();
+    toy<T> model;
+    model.weight.written_first = true;
+    parameter_store<typename TestType::executor, T> store(ex, model);
+    store.initialize(1);
+    const auto& w = model.weight;
+    const auto set = [&](index first, index count, double value) {
+        const std::vector<statistic<T>> host(static_cast<std::size_t>(count * w.grad.width()), statistic<T>(value));
+        ex.copy_from_host(w.grad.row(first), host.data(), host.size() * sizeof host[0]);
+    };
+    const index rows = w.grad.rows();
+    REQUIRE(rows >= 4);
+    set(0, rows, 3);
+    store.forget_gradients();
+    CHECK(model.weight.write_mode(1, 1) == write::overwrite);
+    set(1, 1, 5);
+    CHECK(model.weight.write_mode(1, 1) == write::accumulate);
+    CHECK(model.weight.write_mode(3, 1) == write::overwrite);
+    set(3, 1, 7);
+    CHECK_THROWS_AS(model.weight.write_mode(2, 2), error);  // half of it was written as another part
+    store.settle_gradients();
+    CHECK(model.weight.write_mode(0, rows) == write::accumulate);
+    const auto host = to_host(ex, w.grad);
+    for (index r = 0; r < rows; ++r)
+        CHECK(host[static_cast<std::size_t>(r * w.grad.width())] == statistic<T>(r == 1 ? 5 : r == 3 ? 7 : 0));
+    for (auto g : to_host(ex, model.bias.grad)) CHECK(g == statistic<T>(0));
+}
+
 TEST_CASE("parameter: rank 1 or 2", "[core][parameters]") {
     CHECK_THROWS_AS(parameter<float>({2, 3, 4}, initializer::zeros()), error);
     CHECK_FALSE(parameter<float>().used());

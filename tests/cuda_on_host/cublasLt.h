@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // tests/cuda_on_host/cublasLt.h: the matrix product of cuBLASLt as its documentation defines it, see cuda_runtime.h
-//   D = α op(A) op(B) + β C (+ bias over the rows of D), all column-major
+//   D = α op(A) op(B) + β C (+ bias over the rows of D; or the sums of op(B)'s columns), all column-major
 #pragma once
 #include <spectral/core/half.hpp>
 
@@ -17,7 +17,7 @@ enum cublasLtMatmulDescAttributes_t {
     CUBLASLT_MATMUL_DESC_BIAS_POINTER,
     CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE
 };
-enum cublasLtEpilogue_t { CUBLASLT_EPILOGUE_DEFAULT, CUBLASLT_EPILOGUE_BIAS };
+enum cublasLtEpilogue_t { CUBLASLT_EPILOGUE_DEFAULT, CUBLASLT_EPILOGUE_BIAS, CUBLASLT_EPILOGUE_BGRADB };
 enum cublasLtMatmulPreferenceAttributes_t {
     CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
     CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
@@ -96,6 +96,11 @@ inline cublasStatus_t cublasLtMatmul(void*, cublasLtMatmulDesc_t d, const void* 
     if (a_rows != m || b_rows != k || b_columns != n || la->stride < la->rows || lb->stride < lb->rows || ld->stride < ld->rows)
         return CUBLAS_STATUS_INVALID_VALUE;
     const double by = host_value(alpha, d->type, 0), keep = host_value(beta, d->type, 0);
+    for (std::int64_t j = 0; j < n && d->epilogue == CUBLASLT_EPILOGUE_BGRADB; ++j) {
+        double sum = 0;
+        for (std::int64_t l = 0; l < k; ++l) sum += host_value(b, lb->type, d->b == CUBLAS_OP_N ? l + j * lb->stride : j + l * lb->stride);
+        static_cast<float*>(const_cast<void*>(d->bias))[j] = static_cast<float>(sum);
+    }
     for (std::int64_t j = 0; j < n; ++j)
         for (std::int64_t i = 0; i < m; ++i) {
             double sum = 0;

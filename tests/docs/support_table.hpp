@@ -91,7 +91,7 @@ std::vector<row> rows() {
         {"kv_append", SPECTRAL_HAS(kv_append_kernel(ex, a.cm, a.cm, a.map, a.cache))},
         {"linear", SPECTRAL_HAS(linear_forward_kernel(ex, a.cm, a.cm, a.cv, a.m, a.mode);
                                 linear_backward_input_kernel(ex, a.cm, a.cm, a.m, a.mode);
-                                linear_backward_weight_kernel(ex, a.cm, a.cm, a.sm, a.sv))},
+                                linear_backward_weight_kernel(ex, a.cm, a.cm, a.sm, a.sv, a.mode))},
         {"embedding", SPECTRAL_HAS(embedding_forward_kernel(ex, a.ids, a.cm, a.m, a.mode);
                                    embedding_backward_kernel(ex, a.ids, a.cm, a.sm))},
         {"layer_norm, add_layer_norm",

@@ -13,6 +13,7 @@
 #include <spectral/core/weight_view.hpp>
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <memory>
 #include <string>
@@ -42,6 +43,7 @@ struct parameter {
     matrix_view<statistic<T>> master;  // what the optimizer steps; empty for frozen parameters
     bool trainable = true;
     double rate = 1;  // its learning rate as a multiple of the run's
+    bool written_first = false;  // backward asks write_mode() before each part of grad: it need not be cleared
     bool narrow = false;  // kept as bfloat16, in `stored`: value stays empty
     matrix_view<const bfloat16> stored;  // (rows, width) once loaded or initialised
 
@@ -55,6 +57,43 @@ struct parameter {
     weight_view<T> matrix() const { return narrow ? weight_view<T>(stored) : weight_view<T>(value); }
     view<const T, 1> vector() const { return {value.data, {value.size()}}; }
     view<statistic<T>, 1> grad_vector() const { return {grad.data, {grad.size()}}; }
+
+    // ---- gradients that hold nothing yet (parameter_store::forget_gradients) ----
+    // How backward brings in the gradient of the units [first, first + count) (rows, or values of a vector): it writes
+    // what is asked for the first time, and adds later.
+    write write_mode(index first, index count) {
+        if (!forgotten_) return write::accumulate;
+        for (index i = 0; i < parts_; ++i) {
+            const auto [begin, end] = part_[static_cast<std::size_t>(i)];
+            if (begin == first && end == first + count) return write::accumulate;
+            check(first >= end || first + count <= begin, "parameter", "parts of a gradient overlap: [", begin, ", ",
+                  end, ") and [", first, ", ", first + count, ")");
+        }
+        check(parts_ < most_parts, "parameter", "a gradient has at most ", most_parts, " parts");
+        part_[static_cast<std::size_t>(parts_++)] = {first, first + count};
+        return write::overwrite;
+    }
+    void forget_gradient() { forgotten_ = true, parts_ = 0; }
+    // f(first, count) for the units that nobody has written since; grad is then whole
+    template <class F>
+    void settle_gradient(F&& f) {
+        if (!forgotten_) return;
+        forgotten_ = false;
+        std::sort(part_.begin(), part_.begin() + parts_);
+        index at = 0;
+        for (index i = 0; i <= parts_; ++i) {
+            const auto [begin, end] =
+                i < parts_ ? part_[static_cast<std::size_t>(i)] : std::pair{shape.front(), shape.front()};
+            if (begin > at) f(at, begin - at);
+            at = end;
+        }
+    }
+
+private:
+    static constexpr index most_parts = 8;
+    bool forgotten_ = false;
+    std::array<std::pair<index, index>, most_parts> part_{};
+    index parts_ = 0;
 };
 
 // Calls f(name, parameter) for every used parameter of a model or layer. A type that holds parameters has
@@ -163,7 +202,34 @@ public:
         owners_[&p] = std::move(owner);
     }
     void zero_gradients() {
-        if (grads_.size()) ex_->fill_bytes(grads_.data(), 0, static_cast<std::size_t>(grads_.size()) * sizeof(real));
+        clear(0, grads_.size());
+        for (auto& [name, p] : named_)
+            if (p->grad.data) p->forget_gradient(), p->settle_gradient([](index, index) {});
+    }
+    // The same without clearing what the next backward pass writes anyway: the weights of linear maps. In between the
+    // gradients hold nothing; a model's run settles them, and so does the optimizer.
+    void forget_gradients() {
+        index begin = 0, end = 0;  // to be cleared: neighbours in one call
+        for (auto& [name, p] : named_) {
+            if (!p->grad.data) continue;
+            if (p->written_first) {
+                p->forget_gradient();
+                continue;
+            }
+            const index at = p->grad.data - grads_.data();
+            if (at != end) clear(begin, end - begin), begin = at;
+            end = at + padded(p->size());
+        }
+        clear(begin, end - begin);
+    }
+    // Clears what was forgotten and never written: weights that no token needed.
+    void settle_gradients() {
+        for (auto& [name, p] : named_)
+            if (p->grad.data)
+                p->settle_gradient([&, p = p](index first, index count) {
+                    const index unit = p->size() / p->shape.front();
+                    clear(p->grad.data - grads_.data() + first * unit, count * unit);
+                });
     }
 
     // every trainable parameter, padding included: masters, what layers read, gradients
@@ -178,6 +244,10 @@ public:
     const std::vector<std::pair<std::string, parameter<T>*>>& named() const { return named_; }
 
 private:
+    void clear(index first, index count) {
+        if (count > 0)
+            ex_->fill_bytes(grads_.data() + first, 0, static_cast<std::size_t>(count) * sizeof(real));
+    }
     static std::size_t most_threads() { return std::max(1u, std::thread::hardware_concurrency()); }
     // each parameter starts on a boundary of 64 bytes or more; the padding is zero and stays zero
     static index padded(index n) {

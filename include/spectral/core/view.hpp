@@ -101,6 +101,9 @@ using out_matrix = std::type_identity_t<view<T, 2>>;
 template <class T>
 using deduced_matrix = view<T, 2>;
 
+// whether an output is replaced or added to
+enum class write { overwrite, accumulate };
+
 // Throws error "where: shape of what: expected (…), found (…)".
 template <class T, std::size_t Rank>
 void check_shape(const view<T, Rank>& v, std::array<index, Rank> expected, std::string_view where,

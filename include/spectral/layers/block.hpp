@@ -39,14 +39,21 @@ struct block {
         ffn_norm.forward_add(p, s.mixed, inner, y, s.ffn_norm);
     }
 
-    // adds to dL_dx
-    void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s) {
+    // whether backward can write dL_dx, or only add to it
+    static constexpr bool writes = requires(Mixer& m, pass<Exec, T>& p, matrix_view<T> v, typename Mixer::saved& s) {
+        m.backward(p, v, v, s, write::overwrite);
+    };
+    // adds to dL_dx, or writes it
+    void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s,
+                  write mode = write::accumulate) {
         arena_scope scratch(p.ex);
-        auto dL_dmixed = p.matrix(dL_dy.rows(), dL_dy.width()), dL_dinner = p.matrix(dL_dy.rows(), dL_dy.width());
+        auto dL_dmixed = p.matrix(dL_dy.rows(), dL_dy.width());
         ffn_norm.backward(p, dL_dy, dL_dmixed, s.ffn_norm);
-        copy(p.ex, dL_dmixed, dL_dinner);
-        ffn.backward(p, dL_dinner, dL_dmixed, s.ffn, write::accumulate);
-        mix.backward(p, dL_dmixed, dL_dx, s.mix);
+        ffn.backward(p, dL_dmixed, dL_dmixed, s.ffn, write::accumulate);
+        if constexpr (writes)
+            mix.backward(p, dL_dmixed, dL_dx, s.mix, mode);
+        else
+            mix.backward(p, dL_dmixed, dL_dx, s.mix);
     }
 
     template <class F>

@@ -92,8 +92,7 @@ private:
         auto dL_dpacked = p.matrix(n, C), dL_ds = p.matrix(n, C), dL_dfiltered = p.matrix(n, C);
         gather_rows(p.ex, dL_dy, s.rows, dL_ds);
         norm.backward(p, dL_ds, dL_dpacked, s.norm);
-        copy(p.ex, dL_dpacked, dL_ds);
-        ffn.backward(p, dL_ds, dL_dfiltered, s.ffn, write::overwrite);
+        ffn.backward(p, dL_dpacked, dL_dfiltered, s.ffn, write::overwrite);
         spectral_filter_backward(p.ex, dL_dfiltered, s.packed, w.vector(), dct_norm, dL_dpacked,
                                  p.gradient_vector_of(w));
         scatter_rows<Exec, T>(p.ex, dL_dpacked, s.rows, dL_dx, write::accumulate);

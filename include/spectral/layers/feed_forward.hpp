@@ -34,12 +34,17 @@ struct feed_forward {
         if (p.training()) dropout(p.ex, y, drop, p.draw(layer, site + 1), y);
     }
 
-    // dL_dx (= or +=); dL_dy is used as scratch
-    void backward(pass<Exec, T>& p, matrix_view<T> dL_dy, matrix_view<T> dL_dx, saved& s, write mode) {
+    // dL_dx (= or +=) may be the memory of dL_dy
+    void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s, write mode) {
         arena_scope scratch(p.ex);
         auto dL_dhidden = p.matrix(s.hidden.rows(), s.hidden.width());
-        dropout(p.ex, dL_dy, drop, p.draw(layer, site + 1), dL_dy);
-        down.backward(p, dL_dy, s.hidden, dL_dhidden);
+        if (drop > 0) {
+            auto kept = p.matrix(dL_dy.rows(), dL_dy.width());
+            dropout(p.ex, dL_dy, drop, p.draw(layer, site + 1), kept);
+            down.backward(p, kept, s.hidden, dL_dhidden);
+        } else {
+            down.backward(p, dL_dy, s.hidden, dL_dhidden);
+        }
         dropout(p.ex, dL_dhidden, drop, p.draw(layer, site), dL_dhidden);
         gelu_backward(p.ex, dL_dhidden, s.before, dL_dhidden);
         up.backward(p, dL_dhidden, s.x, dL_dx, mode);

@@ -56,7 +56,7 @@ struct learned_gate {
             route.weight = p.statistics(x.rows(), options.operators);
             one_hot_rows(p.ex, route.op, route.weight);
         }
-        if (options.mode == routing_mode::budget && p.training()) hold_share(p, route.op, s);
+        if (options.mode == routing_mode::budget && p.training() && !p.again) hold_share(p, route.op, s);
     }
 
     void backward(pass<Exec, T>& p, const_matrix<statistic<T>> dL_dweight, matrix_view<T> dL_dx, saved& s) {

@@ -19,6 +19,7 @@ struct linear {
     linear(index in, index out, bool with_bias = true, initializer init = initializer::normal(0.02))
         : weight({out, in}, init) {
         if (with_bias) bias = parameter<T>({out}, initializer::zeros());
+        weight.written_first = bias.written_first = true;
     }
     index in() const { return weight.shape[1]; }
     index out() const { return weight.shape[0]; }
@@ -48,10 +49,13 @@ struct linear {
     void backward_part(pass<Exec, T>& p, index first, index count, const_matrix<T> dL_dy, const_matrix<T> x,
                        matrix_view<T> dL_dx, write mode) {
         if (dL_dx.data) linear_backward_input(p.ex, dL_dy, weight.matrix().slice(first, count), dL_dx, mode);
-        if (weight.grad.data)
+        if (weight.grad.data) {
+            const write how = weight.write_mode(first, count);
+            if (bias.grad.data) bias.write_mode(first, count);  // its parts are the weight's
             linear_backward_weight(
                 p.ex, dL_dy, x, weight.grad.slice(first, count),
-                bias.grad.data ? bias.grad_vector().slice(first, count) : out_vector<statistic<T>>{});
+                bias.grad.data ? bias.grad_vector().slice(first, count) : out_vector<statistic<T>>{}, how);
+        }
         if (adapter && adapter_on) adapter->backward(p, first, dL_dy, x, dL_dx);
     }
 

@@ -105,6 +105,8 @@ struct pass {
     Exec& ex;
     row_map rows;  // of the activations: packed sequences
     spectral::phase phase = phase::evaluation;
+    bool recompute = false;  // training keeps the layers' inputs alone; backward runs each layer again
+    bool again = false;  // that second run: what a forward pass advances has been advanced
     double loss_weight = 1;  // share of this micro-batch in the step's loss: scales auxiliary losses
     std::uint64_t seed = 0, step = 0;  // of dropout: (seed, step) name the masks
     double auxiliary_loss = 0;  // regularisers add their value here

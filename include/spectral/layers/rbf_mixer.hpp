@@ -88,8 +88,7 @@ struct rbf_mixer {
              dL_dout = p.matrix(n, features);
         gather_rows(p.ex, dL_dy, s.rows, work);
         norm.backward(p, work, dL_dsum, s.norm);
-        copy(p.ex, dL_dsum, work);
-        ffn.backward(p, work, dL_dprojected, s.ffn, write::overwrite);
+        ffn.backward(p, dL_dsum, dL_dprojected, s.ffn, write::overwrite);
         out_proj.backward(p, dL_dprojected, s.out, dL_dout);
 
         auto dL_dq = p.matrix(n, features), dL_dk = p.matrix(N, features), dL_dphi = p.matrix(N, features);

@@ -75,11 +75,16 @@ struct self_attention {
         count(p, n, s);
     }
 
-    void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s) {
+    // adds to dL_dx, or writes it
+    void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s,
+                  write mode = write::accumulate) {
         const index n = s.q.rows(), m = s.kv.rows(), C = dL_dx.width();
+        const bool direct = mode == write::overwrite && s.rows.is_all() && n > 0;  // dL_dx begins as the residual's
+        if (mode == write::overwrite && !direct)
+            p.ex.fill_bytes(dL_dx.data, 0, static_cast<std::size_t>(dL_dx.size()) * sizeof(T));
         if (n == 0) return;
         arena_scope scratch(p.ex);
-        auto dL_dsum = p.matrix(n, C), dL_dout = p.matrix(n, C), dL_dq = p.matrix(n, C), dL_dkv = p.matrix(m, 2 * C);
+        auto dL_dsum = direct ? dL_dx : p.matrix(n, C), dL_dout = p.matrix(n, C), dL_dq = p.matrix(n, C), dL_dkv = p.matrix(m, 2 * C);
         norm.backward(p, packed(p, dL_dy, s.rows, n), dL_dsum, s.norm);
         out_proj.backward(p, dL_dsum, s.out, dL_dout);
 
@@ -94,7 +99,7 @@ struct self_attention {
         qkv.backward_part(p, 0, C, dL_dq, s.x_q, dL_dsum, write::accumulate);
         const bool keys_from_all = config.kv_scope == kv_scope::all;
         qkv.backward_part(p, C, 2 * C, dL_dkv, s.x_kv, keys_from_all ? dL_dx : dL_dsum, write::accumulate);
-        scatter_rows<Exec, T>(p.ex, dL_dsum, s.rows, dL_dx, write::accumulate);
+        if (!direct) scatter_rows<Exec, T>(p.ex, dL_dsum, s.rows, dL_dx, write::accumulate);
     }
 
     template <class F>

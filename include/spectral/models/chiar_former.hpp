@@ -69,6 +69,7 @@ struct chiar_stack {
 
     struct saved {
         const_vector<row_index> ids;
+        layer_inputs<T> inputs;
         typename meta_router<Exec, T>::template saved<first_block> gate;
         typename first_block::saved first;
         std::vector<typename middle_block::saved> middle;
@@ -80,12 +81,9 @@ struct chiar_stack {
     void forward(pass<Exec, T>& p, const_vector<row_index> ids, matrix_view<T> h, saved& s) {
         s.ids = ids;
         s.middle.resize(middle.size());
-        activation_chain<Exec, T> x(p, ids.size(), config.d_model);
+        activation_chain<Exec, T> x(p, ids.size(), config.d_model, s.inputs);
         x.start([&](auto y) { embedding.forward(p, ids, y); });
-        if (gate)
-            x.apply([&](auto in, auto y) { gate->forward(p, first, in, y, s.gate); });
-        else
-            x.apply([&](auto in, auto y) { first.forward(p, in, y, s.first); });
+        x.apply([&](auto in, auto y) { forward_first(p, in, y, s); });
         for (std::size_t i = 0; i < middle.size(); ++i)
             x.apply([&](auto in, auto y) { middle[i].forward(p, in, y, s.middle[i]); });
         x.apply([&](auto in, auto y) { last.forward(p, in, y, s.last); });
@@ -94,15 +92,18 @@ struct chiar_stack {
 
     // dL_dh (N, C): the same lines, bottom to top
     void backward(pass<Exec, T>& p, const_matrix<T> dL_dh, saved& s) {
-        gradient_chain<Exec, T> dL_dx(p, dL_dh.rows(), config.d_model);
+        gradient_chain<Exec, T> dL_dx(p, dL_dh.rows(), config.d_model, s.inputs);
         dL_dx.start([&](auto out) { norm.backward(p, dL_dh, out, s.norm); });
-        dL_dx.apply([&](auto dy, auto out) { last.backward(p, dy, out, s.last); });
+        dL_dx.apply([&](auto x, auto y) { last.forward(p, x, y, s.last); },
+                    [&](auto dy, auto out) { last.backward(p, dy, out, s.last, write::overwrite); },
+                    last_block::writes);
         for (std::size_t i = middle.size(); i-- > 0;)
-            dL_dx.apply([&](auto dy, auto out) { middle[i].backward(p, dy, out, s.middle[i]); });
-        if (gate)
-            dL_dx.apply([&](auto dy, auto out) { gate->backward(p, first, dy, out, s.gate); });
-        else
-            dL_dx.apply([&](auto dy, auto out) { first.backward(p, dy, out, s.first); });
+            dL_dx.apply([&](auto x, auto y) { middle[i].forward(p, x, y, s.middle[i]); },
+                        [&](auto dy, auto out) { middle[i].backward(p, dy, out, s.middle[i]); });
+        dL_dx.apply([&](auto x, auto y) { forward_first(p, x, y, s); },
+                    [&](auto dy, auto out) {
+                        gate ? gate->backward(p, first, dy, out, s.gate) : first.backward(p, dy, out, s.first);
+                    });
         embedding.backward(p, s.ids, dL_dx.value());
     }
 
@@ -150,6 +151,9 @@ struct chiar_stack {
     }
 
 private:
+    void forward_first(pass<Exec, T>& p, const_matrix<T> x, matrix_view<T> y, saved& s) {
+        gate ? gate->forward(p, first, x, y, s.gate) : first.forward(p, x, y, s.first);
+    }
     operator_config<Exec, T> at(index layer) const { return make_operator_config<Exec, T>(config, rotary, layer); }
     router_options router_at(index layer) const {
         return {.mode = config.routing_mode,

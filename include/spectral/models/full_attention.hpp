@@ -37,6 +37,7 @@ struct attention_stack {
 
     struct saved {
         const_vector<row_index> ids;
+        layer_inputs<T> inputs;
         std::vector<typename block_type::saved> blocks;
         typename layer_norm<Exec, T>::saved norm;
     };
@@ -44,7 +45,7 @@ struct attention_stack {
     void forward(pass<Exec, T>& p, const_vector<row_index> ids, matrix_view<T> h, saved& s) {
         s.ids = ids;
         s.blocks.resize(blocks.size());
-        activation_chain<Exec, T> x(p, ids.size(), config.d_model);
+        activation_chain<Exec, T> x(p, ids.size(), config.d_model, s.inputs);
         x.start([&](auto y) { embedding.forward(p, ids, y); });
         for (std::size_t i = 0; i < blocks.size(); ++i)
             x.apply([&](auto in, auto y) {
@@ -58,10 +59,12 @@ struct attention_stack {
     }
 
     void backward(pass<Exec, T>& p, const_matrix<T> dL_dh, saved& s) {
-        gradient_chain<Exec, T> dL_dx(p, dL_dh.rows(), config.d_model);
+        gradient_chain<Exec, T> dL_dx(p, dL_dh.rows(), config.d_model, s.inputs);
         dL_dx.start([&](auto out) { norm.backward(p, dL_dh, out, s.norm); });
         for (std::size_t i = blocks.size(); i-- > 0;)
-            dL_dx.apply([&](auto dy, auto out) { blocks[i].backward(p, dy, out, s.blocks[i]); });
+            dL_dx.apply([&](auto x, auto y) { blocks[i].forward(p, x, y, s.blocks[i]); },
+                        [&](auto dy, auto out) { blocks[i].backward(p, dy, out, s.blocks[i], write::overwrite); },
+                        block_type::writes);
         embedding.backward(p, s.ids, dL_dx.value());
     }
 

@@ -86,6 +86,7 @@ struct qwen2_stack {
 
     struct saved {
         const_vector<row_index> ids;
+        layer_inputs<T> inputs;
         row_map gate_rows;
         std::vector<typename qwen2_block<Exec, T>::saved> blocks;
         typename rms_norm<Exec, T>::saved norm;
@@ -103,29 +104,24 @@ struct qwen2_stack {
         s.ids = ids;
         s.blocks.resize(blocks.size());
         start_gates(p, s);
-        activation_chain<Exec, T> x(p, ids.size(), width());
+        activation_chain<Exec, T> x(p, ids.size(), width(), s.inputs);
         x.start([&](auto y) { embedding_forward<Exec, T>(p.ex, ids, embedding.matrix(), y); });
         for (std::size_t l = 0; l < blocks.size(); ++l)
-            x.apply([&](auto in, auto y) {
-                if (gates.empty() && !forced_shut(p, l))
-                    blocks[l].forward(p, in, y, s.blocks[l]);
-                else if (gates.empty())
-                    copy<Exec, T>(p.ex, in, y);
-                else
-                    gated_forward(p, l, in, y, s);
-            });
+            x.apply([&](auto in, auto y) { forward_block(p, l, in, y, s); });
         norm.forward(p, x.value(), h, s.norm);
         if (p.training() && !gates.empty())
             p.auxiliary_loss += p.loss_weight * objective(s.gates, p.step_types, s.dL_dsoft);
     }
 
     void backward(pass<Exec, T>& p, const_matrix<T> dL_dh, saved& s) {
-        gradient_chain<Exec, T> dL_dx(p, dL_dh.rows(), width());
+        gradient_chain<Exec, T> dL_dx(p, dL_dh.rows(), width(), s.inputs);
         dL_dx.start([&](auto out) { norm.backward(p, dL_dh, out, s.norm); });
         for (std::size_t l = blocks.size(); l-- > 0;)
-            dL_dx.apply([&](auto dy, auto out) {
-                gates.empty() ? blocks[l].backward(p, dy, out, s.blocks[l]) : gated_backward(p, l, dy, out, s);
-            });
+            dL_dx.apply([&](auto x, auto y) { forward_block(p, l, x, y, s); },
+                        [&](auto dy, auto out) {
+                            gates.empty() ? blocks[l].backward(p, dy, out, s.blocks[l])
+                                          : gated_backward(p, l, dy, out, s);
+                        });
         if (embedding.grad.data) embedding_backward(p.ex, s.ids, dL_dx.value(), embedding.grad);
     }
 
@@ -198,6 +194,15 @@ private:
         s.gates = {static_cast<index>(gates.size()), p.rows.sequences()};
         if (p.decode && p.decode->prefilled()) return;  // they are frozen
         s.gate_rows = gate_rows(p.ex, p.rows, p.prompt_lengths, gates.front().options);
+    }
+
+    void forward_block(pass<Exec, T>& p, std::size_t l, const_matrix<T> x, matrix_view<T> y, saved& s) {
+        if (!gates.empty())
+            gated_forward(p, l, x, y, s);
+        else if (forced_shut(p, l))
+            copy<Exec, T>(p.ex, x, y);
+        else
+            blocks[l].forward(p, x, y, s.blocks[l]);
     }
 
     // the part of a block that its gate may leave out: (pass, x, y) -> y

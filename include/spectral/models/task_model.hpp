@@ -13,6 +13,8 @@
 #include <spectral/ops/few_rows.hpp>
 #include <spectral/ops/next_token.hpp>
 
+#include <optional>
+
 namespace spectral {
 
 // What a pass over one batch found. nats: summed cross-entropy; loss: mean cross-entropy plus regularisers.
@@ -33,6 +35,7 @@ struct task_model {
     parameter_store<Exec, T> parameters;
     std::uint64_t seed = 0, step = 0;  // of dropout
     route_trace* trace = nullptr;
+    bool recompute = false;  // training keeps the layers' inputs alone and runs each layer again in backward
 
     task_model(Exec& ex_, const typename Stack::config_type& c, gradients g = gradients::trainable)
         : ex(ex_), config(c), stack(ex_, c), heads(make_heads(stack)), parameters(ex_, *this, g) {}
@@ -69,13 +72,20 @@ struct task_model {
         p.loss_weight = weight;
         p.prompt_lengths = b.prompt_lengths;
         p.step_types = b.step_types;
+        p.recompute = recompute && p.training();
         const index n = p.rows.rows();
         check_equal(static_cast<index>(b.ids.size()), n, "batch", "ids against the lengths' sum");
         auto h = p.matrix(n, stack.width()), dL_dh = p.training() ? p.zeros(n, stack.width()) : matrix_view<T>{};
         stack.forward(p, to_device(b.ids), h, saved_);
         vector_view<statistic<T>> losses;
         batch_result r = b.labels.empty() ? language_loss(p, b, h, dL_dh, losses) : class_loss(p, b, h, dL_dh, losses);
-        if (p.training()) stack.backward(p, dL_dh, saved_);
+        if (p.training()) {
+            std::optional<route_trace> once;  // what layers did, not what they did again
+            if (p.recompute && trace) once = *trace;
+            stack.backward(p, dL_dh, saved_);
+            parameters.settle_gradients();
+            if (once) *trace = *std::move(once);
+        }
         to_host(ex, losses, losses_);  // last: an executor that queues work is not made to wait in between
         for (auto v : losses_) r.nats += v;
         r.loss = (r.targets ? r.nats / static_cast<double>(r.targets) : 0) + p.auxiliary_loss / weight;

@@ -8,9 +8,6 @@
 
 namespace spectral {
 
-// whether an output is replaced or added to
-enum class write { overwrite, accumulate };
-
 template <executor Exec, class T>
 void embedding_forward(Exec& ex, const_vector<row_index> ids, const_weight<T> table, matrix_view<T> y,
                        write mode = write::overwrite) {

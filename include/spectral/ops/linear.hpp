@@ -25,14 +25,14 @@ void linear_backward_input(Exec& ex, const_matrix<T> dL_dy, const_weight<T> w, m
     w.visit([&](auto weight) { SPECTRAL_CALL_KERNEL(linear_backward_input_kernel, ex, dL_dy, weight, dL_dx, mode); });
 }
 
-// dL_dw += dL_dyᵀ x;  dL_db += Σ_n dL_dy[n] (dL_db may be empty)
+// dL_dw (+=, or = with overwrite) dL_dyᵀ x;  dL_db likewise Σ_n dL_dy[n] (dL_db may be empty)
 template <executor Exec, class T>
 void linear_backward_weight(Exec& ex, deduced_matrix<T> dL_dy, const_matrix<T> x, matrix_view<statistic<T>> dL_dw,
-                            out_vector<statistic<T>> dL_db) {
+                            out_vector<statistic<T>> dL_db, write mode = write::accumulate) {
     check_equal(dL_dy.rows(), x.rows(), "linear_backward_weight", "rows of dL_dy against rows of x");
     check_shape(dL_dw, {dL_dy.width(), x.width()}, "linear_backward_weight", "dL_dw");
     if (dL_db.data) check_shape(dL_db, {dL_dy.width()}, "linear_backward_weight", "dL_db");
-    SPECTRAL_CALL_KERNEL(linear_backward_weight_kernel, ex, view<const T, 2>(dL_dy), x, dL_dw, dL_db);
+    SPECTRAL_CALL_KERNEL(linear_backward_weight_kernel, ex, view<const T, 2>(dL_dy), x, dL_dw, dL_db, mode);
 }
 
 }  // namespace spectral

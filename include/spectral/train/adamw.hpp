@@ -33,12 +33,14 @@ public:
 
     // √Σ g² over every trainable parameter
     double gradient_norm() {
+        parameters_->settle_gradients();
         sum_of_squares(*ex_, parameters_->gradients_view(), sum_.view());
         return norm();
     }
 
     // One step with gradients scaled by min(1, max_norm / (norm + 1e-6)); max_norm 0: no clipping. Returns the norm.
     double step(const adamw_options& options, double max_norm) {
+        parameters_->settle_gradients();
         sum_of_squares(*ex_, parameters_->gradients_view(), sum_.view());
         ++steps_;
         const auto masters = parameters_->masters(), gradients = parameters_->gradients_view();

@@ -53,7 +53,7 @@ public:
     }
     double update(const adamw_options& options, double max_norm) override {
         const double norm = optimizer().step(options, max_norm);
-        model_.parameters.zero_gradients();
+        model_.parameters.forget_gradients();
         return norm;
     }
     batch_result evaluate(const batch& b) override { return model_.run(b, phase::evaluation); }
@@ -65,6 +65,7 @@ public:
     }
     std::vector<named_values> gradients() override {
         std::vector<named_values> out;
+        model_.parameters.settle_gradients();
         for (const auto& [name, p] : model_.parameters.named())
             if (p->grad.data) out.push_back({name, p->shape, widened(to_host(*ex_, p->grad))});
         return out;
@@ -94,6 +95,7 @@ public:
     std::vector<double> embedding_entropy(std::span<const row_index>) override {
         fail(facts_.model_type, "a model of this type has no entropy router");
     }
+    void set_recompute(bool on) override { model_.recompute = on; }
     void set_trace(route_trace* trace) override { model_.trace = trace; }
 
     model_files files() const override { return files_of(model_.config); }

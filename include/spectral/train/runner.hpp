@@ -81,6 +81,7 @@ public:
     virtual std::vector<row_index> choose(std::span<const row_index> ids, std::span<const index> lengths, index count,
                                           index known) = 0;
     virtual std::vector<double> embedding_entropy(std::span<const row_index> ids) = 0;  // of a CHIAR model
+    virtual void set_recompute(bool on) = 0;  // training keeps the layers' inputs alone
     virtual void set_trace(route_trace* trace) = 0;  // null: record nothing
 
     virtual model_files files() const = 0;  // what save_model writes

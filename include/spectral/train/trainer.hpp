@@ -86,6 +86,7 @@ private:
             if (!o_.start_weights.empty()) r_.load_weights(weight_files::of_file(o_.start_weights));
         }
         r_.zero_gradients();
+        r_.set_recompute(o_.recompute);
         std::filesystem::create_directories(o_.run);
         return state;
     }
@@ -118,6 +119,7 @@ private:
                                       {"gradient_norm", norm},
                                       {"tokens", state_.tokens},
                                       {"tokens_per_second", static_cast<double>(sums.tokens) / seconds},
+                                      {"activation_bytes", r_.memory_bytes()},
                                       {"executed_flops", executed.flops()},
                                       {"dense_flops", 3 * sums.dense.flops()}};
             add_routing(line, trace);

@@ -25,6 +25,7 @@ struct training_options {
     std::filesystem::path tokenizer;  // copied into checkpoints; may be empty
     std::filesystem::path tensorboard;  // directory of event files; empty: none
     std::filesystem::path start_weights;  // safetensors to start from; empty: from the initialisers
+    bool recompute = false;  // keep the layers' inputs alone and run each layer again in backward: the same bits
     bool read_ahead = false;  // another thread makes the next batch during a step: making one must change nothing
     bool keep_frozen = false;  // frozen weights are loaded already: only the others start from initialisers
     nlohmann::json more_identity = nlohmann::json::object();  // further options that a continuation must agree in

@@ -68,7 +68,7 @@ void linear_cross_entropy_kernel(executor& ex, view<const T, 2> x, matrix_view<c
         cross_entropy_kernel<T>(ex, z, target.slice(first, count), loss.slice(first, count), dL_dloss,
                                 backward ? z : matrix_view<T>{});
         if (dL_dx.data) linear_backward_input_kernel<T>(ex, z, w, dL_dx.slice(first, count), write::overwrite);
-        if (dL_dw.data) linear_backward_weight_kernel<T>(ex, z, rows, dL_dw, {});
+        if (dL_dw.data) linear_backward_weight_kernel<T>(ex, z, rows, dL_dw, {}, write::accumulate);
     }
 }
 

@@ -27,8 +27,8 @@ void linear_backward_input_kernel(executor& ex, const_matrix<T> dL_dy, matrix_vi
 
 template <class T>
 void linear_backward_weight_kernel(executor& ex, view<const T, 2> dL_dy, const_matrix<T> x,
-                                   matrix_view<statistic<T>> dL_dw, out_vector<statistic<T>> dL_db) {
-    detail::gemm<T>(ex, detail::transpose::yes, detail::transpose::no, T(1), dL_dy, x, write::accumulate, dL_dw);
+                                   matrix_view<statistic<T>> dL_dw, out_vector<statistic<T>> dL_db, write mode) {
+    detail::gemm<T>(ex, detail::transpose::yes, detail::transpose::no, T(1), dL_dy, x, mode, dL_dw);
     if (!dL_db.data) return;
     arena_scope scratch(ex);
     const auto sum = detail::column_sums<T>(ex, dL_dy.rows(), dL_dy.width(), [&](index first, index last, T* part) {
@@ -38,7 +38,7 @@ void linear_backward_weight_kernel(executor& ex, view<const T, 2> dL_dy, const_m
             for (index c = 0; c < dL_dy.width(); ++c) part[c] += row[c];
         }
     });
-    for (index c = 0; c < sum.size(); ++c) dL_db[c] += sum[c];
+    for (index c = 0; c < sum.size(); ++c) dL_db[c] = sum[c] + (mode == write::accumulate ? dL_db[c] : T(0));
 }
 
 }  // namespace spectral::cpu

@@ -138,7 +138,7 @@ void linear_cross_entropy_kernel(executor& ex, view<const T, 2> x, view<const bf
         detail::cross_entropy_of<T, T>(ex, z, target.slice(first, count), loss.slice(first, count), dL_dloss,
                                        dL_dx.data || dL_dw.data ? z : matrix_view<T>{}, true);
         if (dL_dx.data) linear_backward_input_kernel<T>(ex, z, w, dL_dx.slice(first, count), write::overwrite);
-        if (dL_dw.data) linear_backward_weight_kernel<T>(ex, z, rows, dL_dw, {});
+        if (dL_dw.data) linear_backward_weight_kernel<T>(ex, z, rows, dL_dw, {}, write::accumulate);
     }
 }
 

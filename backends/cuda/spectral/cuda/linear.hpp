@@ -29,16 +29,28 @@ void linear_backward_input_kernel(executor& ex, const_matrix<T> dL_dy, const_mat
     detail::gemm<T>(ex, "linear_backward_input", {dL_dy}, {w}, 1, mode == write::accumulate ? 1 : 0, dL_dx);
 }
 
+// The bias's gradient is cuBLASLt's epilogue where it has one (bfloat16) and nothing is added to; elsewhere a pass of its
+// own.
 template <class T>
 void linear_backward_weight_kernel(executor& ex, view<const T, 2> dL_dy, const_matrix<T> x,
-                                   matrix_view<statistic<T>> dL_dw, out_vector<statistic<T>> dL_db) {
+                                   matrix_view<statistic<T>> dL_dw, out_vector<statistic<T>> dL_db, write mode) {
     using A = detail::compute<T>;
-    if (x.rows() == 0) return;
-    detail::gemm<T, A>(ex, "linear_backward_weight", {dL_dy, true}, {x}, 1, 1, dL_dw);
-    if (!dL_db.data) return;
+    const bool adds = mode == write::accumulate;
+    if (x.rows() == 0) {
+        if (adds) return;
+        detail::fill<A>(ex, "linear_backward_weight", dL_dw, A(0));
+        if (dL_db.data)
+            detail::fill<A>(ex, "linear_backward_weight", matrix_view<A>(dL_db.data, {1, dL_db.size()}), A(0));
+        return;
+    }
+    const bool epilogue = std::is_same_v<T, bfloat16> && ex.options().fused_bias_gradient && !adds;
+    const bool summed = detail::gemm<T, A>(ex, "linear_backward_weight", {dL_dy, true}, {x}, 1, adds ? 1 : 0, dL_dw,
+                                           nullptr, epilogue ? dL_db.data : nullptr);
+    if (summed || !dL_db.data) return;
     A* db = dL_db.data;
-    detail::matrix_column_sums<T>(ex, "linear_backward_weight", dL_dy,
-                                  [=] __device__(index o, const A(&total)[1]) { db[o] += total[0]; });
+    detail::matrix_column_sums<T>(ex, "linear_backward_weight", dL_dy, [=] __device__(index o, const A(&total)[1]) {
+        db[o] = adds ? db[o] + total[0] : total[0];
+    });
 }
 
 // ---- a weight kept as bfloat16 while the model computes in another type: widened a part at a time -------------------

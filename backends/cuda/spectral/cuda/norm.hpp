@@ -3,7 +3,7 @@
 //
 // One block a row, the row in registers: every value is read once and written once. A thread has the same columns in
 // every row, so backward sums the parameters' gradients in registers too and leaves one part a block, which are added
-// in order.
+// in order. Backward of rows of up to 1024 values takes a warp a row: no barrier comes between one row and the next.
 #pragma once
 #include <spectral/cuda/detail/reduce.hpp>
 #include <spectral/ops/norm.hpp>
@@ -115,6 +115,79 @@ __global__ void norm_backward_rows(index rows, index width, rows_of<const T> dL_
     });
 }
 
+// The same with a warp a row, for rows of up to 32 P V values. What was read stays as it came, so that a lane's sums
+// for its columns find room in registers; the block's warps are added in order at the end.
+inline constexpr int norm_warps = 4;
+template <norm_kind Kind, int V, int P, class T>
+__global__ void __launch_bounds__(32 * norm_warps, 4)
+    norm_backward_warps(index rows, index width, rows_of<const T> dL_dy, rows_of<const T> s, const T* gamma,
+                        const compute<T>* mean, const compute<T>* rstd, rows_of<T> dL_ds, bool accumulate,
+                        compute<T>* parts) {
+    using A = compute<T>;
+    constexpr int sums_each = Kind == norm_kind::layer ? 2 : 1;
+    __shared__ A shared[sums_each][32 * P * V];
+    const index lane = threadIdx.x, warp = threadIdx.y;
+    const auto each = [&](auto&& f) {
+#pragma unroll
+        for (int p = 0; p < P; ++p)
+            if (const index c = index{V} * (lane + 32 * p); c < width) f(p, c);
+    };
+    A dgamma[P][V] = {}, dbeta[P][V] = {};
+    for (index n = index{blockIdx.x} * norm_warps + warp; n < rows; n += index{gridDim.x} * norm_warps) {
+        const A m = Kind == norm_kind::layer ? mean[n] : A(0), factor = rstd[n];
+        pack<T, V> gradient[P], value[P];
+        each([&](int p, index c) {
+            gradient[p] = *reinterpret_cast<const pack<T, V>*>(dL_dy(n) + c);
+            value[p] = *reinterpret_cast<const pack<T, V>*>(s(n) + c);
+        });
+        pair_of<A> sums{0, 0};
+        each([&](int p, index c) {
+            A scale[V];
+            load<V>(gamma + c, scale);
+#pragma unroll
+            for (int i = 0; i < V; ++i) {
+                const A dy = widen(gradient[p].value[i]), hat = (widen(value[p].value[i]) - m) * factor;
+                dgamma[p][i] += dy * hat;
+                if constexpr (Kind == norm_kind::layer) dbeta[p][i] += dy;
+                sums.a += dy * scale[i];
+                sums.b += dy * scale[i] * hat;
+            }
+        });
+        sums = warp_reduce(sums, plus{});
+        const A mean_g = Kind == norm_kind::layer ? sums.a / static_cast<A>(width) : A(0),
+                mean_gs = sums.b / static_cast<A>(width);
+        each([&](int p, index c) {
+            A scale[V], before[V] = {};
+            load<V>(gamma + c, scale);
+            if (accumulate) load<V>(dL_ds(n) + c, before);
+#pragma unroll
+            for (int i = 0; i < V; ++i) {
+                const A dy = widen(gradient[p].value[i]), hat = (widen(value[p].value[i]) - m) * factor;
+                before[i] += factor * (dy * scale[i] - mean_g - hat * mean_gs);
+            }
+            store<V>(dL_ds(n) + c, before);
+        });
+    }
+    if (!parts) return;
+    for (int turn = 0; turn < norm_warps; ++turn) {
+        if (warp == turn)
+            each([&](int p, index c) {
+#pragma unroll
+                for (int i = 0; i < V; ++i) {
+                    shared[0][c + i] = turn ? shared[0][c + i] + dgamma[p][i] : dgamma[p][i];
+                    if constexpr (Kind == norm_kind::layer)
+                        shared[1][c + i] = turn ? shared[1][c + i] + dbeta[p][i] : dbeta[p][i];
+                }
+            });
+        __syncthreads();
+    }
+    A* mine = parts + index{blockIdx.x} * 2 * width;
+    for (index c = lane + 32 * warp; c < width; c += 32 * norm_warps) {
+        mine[c] = shared[0][c];
+        mine[width + c] = Kind == norm_kind::layer ? shared[sums_each - 1][c] : A(0);
+    }
+}
+
 template <class T>
 bool vectors_take_packs(index width, const T* a, const T* b) {
     return takes_packs(view<const T, 1>{a, {width}}, view<const T, 1>{b, {width}});
@@ -168,18 +241,35 @@ void norm_backward(executor& ex, const char* what, const_matrix<T> dL_dy, const_
     using A = compute<T>;
     if (s.rows() == 0) return;
     const index width = s.width();
-    with_row_in_block<T>(what, takes_packs(dL_dy, s, dL_ds) && vectors_take_packs(width, gamma, gamma), width,
-                         [&](auto v, auto p, unsigned threads) {
-                             const index blocks = std::min<index>(s.rows(), index{8} * ex.multiprocessors());
-                             arena_scope scratch(ex);
-                             A* parts = dL_dgamma ? ex.memory().template vector<A>(blocks * 2 * width).data : nullptr;
-                             launch(ex, what, static_cast<unsigned>(blocks), threads, 0,
-                                    norm_backward_rows<Kind, v(), p(), T>, s.rows(), width, rows_in(dL_dy), rows_in(s),
-                                    gamma, mean, rstd, rows_in(dL_ds), mode == write::accumulate, parts);
-                             if (!parts) return;
-                             column_totals<2, A>(ex, what, width, blocks, static_cast<const A*>(parts),
-                                                 add_norm_gradients<A>{dL_dgamma, dL_dbeta});
-                         });
+    arena_scope scratch(ex);
+    const auto parts_of = [&](index blocks) {
+        return dL_dgamma ? ex.memory().template vector<A>(blocks * 2 * width).data : nullptr;
+    };
+    const auto add_parts = [&](index blocks, const A* parts) {
+        if (parts)
+            column_totals<2, A>(ex, what, width, blocks, parts, add_norm_gradients<A>{dL_dgamma, dL_dbeta});
+    };
+    const bool packs = takes_packs(dL_dy, s, dL_ds) && vectors_take_packs(width, gamma, gamma);
+    constexpr int V = wide<T>;
+    const auto by_warps = [&](auto p) {
+        const index blocks = std::min<index>(divide_up(s.rows(), norm_warps), index{4} * ex.multiprocessors());
+        A* parts = parts_of(blocks);
+        launch(ex, what, static_cast<unsigned>(blocks), dim3(32, norm_warps), 0,
+               norm_backward_warps<Kind, V, p(), T>, s.rows(), width, rows_in(dL_dy), rows_in(s), gamma, mean, rstd,
+               rows_in(dL_ds), mode == write::accumulate, parts);
+        add_parts(blocks, parts);
+    };
+    if constexpr (!std::is_same_v<T, double>) {  // which has no room for a row in a warp's registers
+        if (packs && width <= 256) return by_warps(std::integral_constant<int, 256 / (32 * V)>{});
+        if (packs && width <= 1024) return by_warps(std::integral_constant<int, 1024 / (32 * V)>{});
+    }
+    with_row_in_block<T>(what, packs, width, [&](auto v, auto p, unsigned threads) {
+        const index blocks = std::min<index>(s.rows(), index{8} * ex.multiprocessors());
+        A* parts = parts_of(blocks);
+        launch(ex, what, static_cast<unsigned>(blocks), threads, 0, norm_backward_rows<Kind, v(), p(), T>, s.rows(),
+               width, rows_in(dL_dy), rows_in(s), gamma, mean, rstd, rows_in(dL_ds), mode == write::accumulate, parts);
+        add_parts(blocks, parts);
+    });
 }
 
 }  // namespace detail

@@ -38,7 +38,7 @@ void linear_cross_entropy_kernel(executor& ex, view<const T, 2> x, matrix_view<c
         cross_entropy_kernel<T>(ex, logits, target.slice(n, 1), loss.slice(n, 1), dL_dloss,
                                 dL_dx.data || dL_dw.data ? logits : matrix_view<T>{});
         if (dL_dx.data) linear_backward_input_kernel<T>(ex, logits, w, dL_dx.slice(n, 1), write::overwrite);
-        if (dL_dw.data) linear_backward_weight_kernel<T>(ex, logits, x.slice(n, 1), dL_dw, {});
+        if (dL_dw.data) linear_backward_weight_kernel<T>(ex, logits, x.slice(n, 1), dL_dw, {}, write::accumulate);
     }
 }
 

@@ -30,15 +30,16 @@ void linear_backward_input_kernel(executor&, const_matrix<T> dL_dy, matrix_view<
 
 template <class T>
 void linear_backward_weight_kernel(executor&, view<const T, 2> dL_dy, const_matrix<T> x,
-                                   matrix_view<statistic<T>> dL_dw, out_vector<statistic<T>> dL_db) {
+                                   matrix_view<statistic<T>> dL_dw, out_vector<statistic<T>> dL_db, write mode) {
+    const bool adds = mode == write::accumulate;
     for (index o = 0; o < dL_dw.rows(); ++o) {
         for (index i = 0; i < dL_dw.width(); ++i) {
-            double sum = dL_dw(o, i);
+            double sum = adds ? dL_dw(o, i) : T(0);
             for (index n = 0; n < x.rows(); ++n) sum += double(dL_dy(n, o)) * x(n, i);
             dL_dw(o, i) = static_cast<T>(sum);
         }
         if (!dL_db.data) continue;
-        double sum = dL_db[o];
+        double sum = adds ? dL_db[o] : T(0);
         for (index n = 0; n < x.rows(); ++n) sum += dL_dy(n, o);
         dL_db[o] = static_cast<T>(sum);
     }

@@ -30,12 +30,17 @@ void linear_backward_input_kernel(executor&, const_matrix<T> dL_dy, matrix_view<
 
 template <class T>
 void linear_backward_weight_kernel(executor&, view<const T, 2> dL_dy, const_matrix<T> x,
-                                   matrix_view<statistic<T>> dL_dw, out_vector<statistic<T>> dL_db) {
-    for (index o = 0; o < dL_dw.rows(); ++o)
+                                   matrix_view<statistic<T>> dL_dw, out_vector<statistic<T>> dL_db, write mode) {
+    for (index o = 0; o < dL_dw.rows(); ++o) {
+        if (mode == write::overwrite) {
+            for (index i = 0; i < dL_dw.width(); ++i) dL_dw(o, i) = 0;
+            if (dL_db.data) dL_db[o] = 0;
+        }
         for (index n = 0; n < x.rows(); ++n) {
             for (index i = 0; i < dL_dw.width(); ++i) dL_dw(o, i) += dL_dy(n, o) * x(n, i);
             if (dL_db.data) dL_db[o] += dL_dy(n, o);
         }
+    }
 }
 
 }  // namespace spectral::stub

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // backends/cuda/spectral/cuda/detail/gemm.hpp: the one place where matrix products meet cuBLASLt
 //
-//   detail::gemm<T>(ex, what, {a, transposed}, {b, transposed}, alpha, beta, c, bias)
-//       C = α op(A) op(B) + β C (+ bias)
+//   detail::gemm<T>(ex, what, {a, transposed}, {b, transposed}, alpha, beta, c, bias, sums)
+//       C = α op(A) op(B) + β C (+ bias);   sums[m] = Σ_k op(A)[m, k]
 // All row-major with their strides. cuBLASLt counts columns first, so the product asked of it is Cᵀ = op(B)ᵀ op(A)ᵀ.
 // An algorithm is chosen once for a class of shapes (sizes rounded up: a routed layer has another number of rows in
 // every step) and kept: cuBLASLt's first proposal, or with options().tune the fastest of its proposals. Choices are
@@ -126,13 +126,15 @@ struct factor {
     index columns() const { return transposed ? matrix.rows() : matrix.width(); }
 };
 
-// T: of the factors; U: of the result and the bias
+// T: of the factors; U: of the result, the bias and the sums. Returns whether the sums, if asked for (then without a
+// bias), were made: where cuBLASLt has no such product for a shape, the product is made without them.
 template <class T, class U = T>
-void gemm(executor& ex, const char* what, factor<T> a, factor<T> b, double alpha, double beta, view<U, 2> c,
-          const U* bias = nullptr) {
+bool gemm(executor& ex, const char* what, factor<T> a, factor<T> b, double alpha, double beta, view<U, 2> c,
+          const U* bias = nullptr, U* sums = nullptr) {
     using A = compute<T>;
     const index m = c.rows(), n = c.width(), k = a.columns();
-    if (m == 0 || n == 0) return;
+    if (m == 0 || n == 0) return false;
+    const void* vector = bias ? static_cast<const void*>(bias) : sums;
     auto& products = ex.keep<matrix_products>(0);
     const A alpha_value = static_cast<A>(alpha), beta_value = static_cast<A>(beta);
     // a stride is only meaningful with more than one row, but cuBLASLt wants it large enough
@@ -141,8 +143,8 @@ void gemm(executor& ex, const char* what, factor<T> a, factor<T> b, double alpha
     const product_class key{{size_class(m), size_class(n), size_class(k),
                              index{m % 8 == 0} + 2 * (n % 8 == 0) + 4 * (k % 8 == 0), stride(a.matrix),
                              stride(b.matrix), stride(c), a.transposed, b.transposed, cuda_type<T>, cuda_type<U>,
-                             bias != nullptr, beta != 0, alignment(a.matrix.data), alignment(b.matrix.data),
-                             alignment(c.data), bias ? alignment(bias) : 0, tf32}};
+                             bias ? 1 : sums ? 2 : 0, beta != 0, alignment(a.matrix.data), alignment(b.matrix.data),
+                             alignment(c.data), vector ? alignment(vector) : 0, tf32}};
     auto& plan = products.plans[key];
     const auto sizes = [&](auto&& f) {  // f(layout, matrix) of the three
         f(plan.left, b.matrix);
@@ -161,8 +163,8 @@ void gemm(executor& ex, const char* what, factor<T> a, factor<T> b, double alpha
         };
         set(CUBLASLT_MATMUL_DESC_TRANSA, b.transposed ? CUBLAS_OP_T : CUBLAS_OP_N);
         set(CUBLASLT_MATMUL_DESC_TRANSB, a.transposed ? CUBLAS_OP_T : CUBLAS_OP_N);
-        if (bias) {
-            set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+        if (vector) {  // op(A) is the right factor of the product asked for: B in the epilogue's name
+            set(CUBLASLT_MATMUL_DESC_EPILOGUE, bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_BGRADB);
             set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, cuda_type<U>);
         }
         sizes([&](cublasLtMatrixLayout_t& layout, const auto& v) {
@@ -181,9 +183,10 @@ void gemm(executor& ex, const char* what, factor<T> a, factor<T> b, double alpha
                     "cublasLtMatrixLayout");
         });
     }
-    if (bias)
-        checked(cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias),
-                "cublasLtMatmulDescSetAttribute");
+    if (vector)
+        checked(
+            cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &vector, sizeof vector),
+            "cublasLtMatmulDescSetAttribute");
     const auto choose = [&](bool timed) {
         const auto aligned = [&](cublasLtMatmulPreferenceAttributes_t attribute, const void* p) {
             const std::uint32_t bytes = alignment(p);
@@ -210,13 +213,21 @@ void gemm(executor& ex, const char* what, factor<T> a, factor<T> b, double alpha
     const auto run = [&] {
         return products.run(plan, plan.algorithm, &alpha_value, b.matrix.data, a.matrix.data, &beta_value, c.data);
     };
+    bool without_sums = false;
     ex.queue(what, [&] {
         if (plan.usable && good(run())) return;
+        without_sums = sums != nullptr;
+        if (without_sums) return;
         choose(false);  // the class's algorithm does not take this shape: one that does
         check(plan.usable, what, "cuBLASLt has no matrix product for (", m, ", ", k, ") times (", k, ", ", n,
               ") of strides ", stride(a.matrix), ", ", stride(b.matrix), ", ", stride(c), " on ", ex.device_name());
         checked(run(), what);
     });
+    if (without_sums) {
+        plan.usable = false;
+        gemm<T, U>(ex, what, a, b, alpha, beta, c);
+    }
+    return sums && !without_sums;
 }
 
 }  // namespace detail
