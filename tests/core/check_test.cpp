@@ -4,6 +4,8 @@
 #include <spectral/core/view.hpp>
 #include <support/catch.hpp>
 
+#include <limits>
+
 namespace spectral::test {
 
 namespace {
@@ -23,6 +25,7 @@ TEST_CASE("error: one sentence that starts with where", "[core][check]") {
     CHECK(std::string(e.what()) == "linear_forward: width of x: expected 256, found 255");
     CHECK(e.where() == "linear_forward");
     CHECK(message([] { fail("here", "a ", 1, ' ', 2.5); }) == "here: a 1 2.5");
+    CHECK(message([] { fail("here", -std::numeric_limits<double>::quiet_NaN()); }) == "here: nan");
 }
 
 TEST_CASE("check and check_equal", "[core][check]") {

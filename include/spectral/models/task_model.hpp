@@ -5,10 +5,10 @@
 // real tokens of a sequence: mean -> Linear d->d, GELU, dropout -> Linear d->classes. Every task goes through the whole
 // stack.
 #pragma once
-#include <spectral/models/batch.hpp>
 #include <spectral/layers/chain.hpp>
 #include <spectral/layers/classifier_head.hpp>
 #include <spectral/layers/token_operator.hpp>
+#include <spectral/models/batch.hpp>
 #include <spectral/ops/cross_entropy.hpp>
 #include <spectral/ops/few_rows.hpp>
 #include <spectral/ops/next_token.hpp>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // include/spectral/train/evaluate.hpp: loss over an evaluation set, and what its passes did, for people and for reports
 #pragma once
-#include <spectral/models/batch.hpp>
 #include <spectral/io/json.hpp>
+#include <spectral/models/batch.hpp>
 #include <spectral/train/runner.hpp>
 
 #include <chrono>

@@ -246,17 +246,16 @@ void norm_backward(executor& ex, const char* what, const_matrix<T> dL_dy, const_
         return dL_dgamma ? ex.memory().template vector<A>(blocks * 2 * width).data : nullptr;
     };
     const auto add_parts = [&](index blocks, const A* parts) {
-        if (parts)
-            column_totals<2, A>(ex, what, width, blocks, parts, add_norm_gradients<A>{dL_dgamma, dL_dbeta});
+        if (parts) column_totals<2, A>(ex, what, width, blocks, parts, add_norm_gradients<A>{dL_dgamma, dL_dbeta});
     };
     const bool packs = takes_packs(dL_dy, s, dL_ds) && vectors_take_packs(width, gamma, gamma);
     constexpr int V = wide<T>;
     const auto by_warps = [&](auto p) {
         const index blocks = std::min<index>(divide_up(s.rows(), norm_warps), index{4} * ex.multiprocessors());
         A* parts = parts_of(blocks);
-        launch(ex, what, static_cast<unsigned>(blocks), dim3(32, norm_warps), 0,
-               norm_backward_warps<Kind, V, p(), T>, s.rows(), width, rows_in(dL_dy), rows_in(s), gamma, mean, rstd,
-               rows_in(dL_ds), mode == write::accumulate, parts);
+        launch(ex, what, static_cast<unsigned>(blocks), dim3(32, norm_warps), 0, norm_backward_warps<Kind, V, p(), T>,
+               s.rows(), width, rows_in(dL_dy), rows_in(s), gamma, mean, rstd, rows_in(dL_ds),
+               mode == write::accumulate, parts);
         add_parts(blocks, parts);
     };
     if constexpr (!std::is_same_v<T, double>) {  // which has no room for a row in a warp's registers
