@@ -45,7 +45,7 @@ double nats_of_first(const chiar_config& c, const std::vector<index>& lengths, p
 }
 }  // namespace
 
-TEMPLATE_LIST_TEST_CASE("models: later tokens change nothing before them", "[models][causality]", targets) {
+TEMPLATE_LIST_TEST_CASE("models: later tokens change nothing before them", "[models][causality]", model_targets) {
     for (const auto& [name, c] : causal_configs())
         for (index t : {0, 3, 7}) {
             const auto r = change_after<TestType>(c, t);
@@ -57,7 +57,7 @@ TEMPLATE_LIST_TEST_CASE("models: later tokens change nothing before them", "[mod
 
 // What a test of this kind must find: means over whole sequences or batches, and the unmasked kernel of v1.
 TEMPLATE_LIST_TEST_CASE("models: batch and sequence pooling and the bidirectional RBF see later tokens",
-                        "[models][causality]", targets) {
+                        "[models][causality]", model_targets) {
     for (meta_pool pool : {meta_pool::batch, meta_pool::sequence}) {
         auto c = tiny_config();
         c.meta_pool = pool;
@@ -70,7 +70,7 @@ TEMPLATE_LIST_TEST_CASE("models: batch and sequence pooling and the bidirectiona
     CHECK(change_after<TestType>(c, 3).before > 1e-3);
 }
 
-TEMPLATE_LIST_TEST_CASE("models: a sequence does not depend on its batch mates", "[models][causality]", targets) {
+TEMPLATE_LIST_TEST_CASE("models: a sequence does not depend on its batch mates", "[models][causality]", model_targets) {
     auto configs = causal_configs();
     configs.push_back({"v3, sequence pooling", tiny_config()});
     configs.back().config.meta_pool = meta_pool::sequence;

@@ -37,7 +37,7 @@ void set_b(Model& model, double size) {
 }  // namespace
 
 TEMPLATE_LIST_TEST_CASE("adapters on CHIAR: they alone have gradients, those of finite differences", "[models][lora]",
-                        targets) {
+                        model_targets) {
     using T = typename TestType::scalar;
     for (const auto& c : configs())
         with_model<TestType>(adapted(c), [&](auto& model) {
@@ -71,7 +71,7 @@ TEMPLATE_LIST_TEST_CASE("adapters on CHIAR: they alone have gradients, those of 
 }
 
 TEMPLATE_LIST_TEST_CASE("adapters on CHIAR: a new one changes nothing, merged equals unmerged", "[models][lora]",
-                        targets) {
+                        model_targets) {
     using T = typename TestType::scalar;
     const auto c = adapted(tiny_config());
     with_model<TestType>(c, [&](auto& model) {

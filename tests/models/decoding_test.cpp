@@ -55,7 +55,7 @@ void check_arrival(Model& model, const arrival& a, const std::string& about) {
 }
 }  // namespace
 
-TEMPLATE_LIST_TEST_CASE("decode: cached equals uncached", "[models][decoding]", targets) {
+TEMPLATE_LIST_TEST_CASE("decode: cached equals uncached", "[models][decoding]", model_targets) {
     for (const named_config& entry : causal_configs())
         with_model<TestType>(entry.config, [&](auto& model) {
             for (const auto& a : arrivals) check_arrival<TestType>(model, a, entry.name);
@@ -64,7 +64,8 @@ TEMPLATE_LIST_TEST_CASE("decode: cached equals uncached", "[models][decoding]", 
 
 // A gate pooled over a batch or a sequence is fixed at prefill: the prompt's logits are exact, what follows keeps its
 // gate.
-TEMPLATE_LIST_TEST_CASE("decode: batch and sequence pooling keep the prompt's gate", "[models][decoding]", targets) {
+TEMPLATE_LIST_TEST_CASE("decode: batch and sequence pooling keep the prompt's gate", "[models][decoding]",
+                        model_targets) {
     using T = typename TestType::scalar;
     for (meta_pool pool : {meta_pool::batch, meta_pool::sequence}) {
         auto c = tiny_config();
@@ -94,7 +95,7 @@ TEMPLATE_LIST_TEST_CASE("decode: batch and sequence pooling keep the prompt's ga
 }
 
 // A fresh state starts over; the order in which sequences lie in a batch is of no account.
-TEMPLATE_LIST_TEST_CASE("decode: states are independent", "[models][decoding]", targets) {
+TEMPLATE_LIST_TEST_CASE("decode: states are independent", "[models][decoding]", model_targets) {
     const auto c = tiny_config();
     with_model<TestType>(c, [&](auto& model) {
         const auto one = random_ids(5, c.vocab_size, 8), two = random_ids(5, c.vocab_size, 9);
@@ -109,7 +110,7 @@ TEMPLATE_LIST_TEST_CASE("decode: states are independent", "[models][decoding]", 
 }
 
 // The most likely tokens, chosen where the logits are, are those the host would choose; a restarted state begins anew.
-TEMPLATE_LIST_TEST_CASE("decode: tokens that choose themselves", "[models][decoding]", targets) {
+TEMPLATE_LIST_TEST_CASE("decode: tokens that choose themselves", "[models][decoding]", model_targets) {
     auto hard = tiny_config();
     hard.routing_mode = routing_mode::hard;
     for (const auto& c : {tiny_config(), hard})

@@ -158,7 +158,7 @@ TEST_CASE("models: gradients of classifiers", "[models][gradients]") {
 }
 
 // Accumulation: k batches of weight 1/k add up to the gradient of their mean.
-TEMPLATE_LIST_TEST_CASE("models: weighted batches add up", "[models][gradients]", targets) {
+TEMPLATE_LIST_TEST_CASE("models: weighted batches add up", "[models][gradients]", model_targets) {
     using T = typename TestType::scalar;
     auto c = tiny_config();
     c.routing_mode = routing_mode::soft;
@@ -183,7 +183,8 @@ TEMPLATE_LIST_TEST_CASE("models: weighted batches add up", "[models][gradients]"
 }
 
 // The same model on another executor and scalar: loss, logits and every gradient, with the oracle's routes replayed.
-TEMPLATE_LIST_TEST_CASE("models: every executor agrees when routes are replayed", "[models][gradients]", targets) {
+TEMPLATE_LIST_TEST_CASE("models: every executor agrees when routes are replayed", "[models][gradients]",
+                        model_targets) {
     using T = typename TestType::scalar;
     for (const named_config& entry : causal_configs()) {
         auto c = entry.config;

@@ -89,7 +89,7 @@ std::string describe(const std::vector<char>& mask) {
 }
 }  // namespace
 
-TEMPLATE_LIST_TEST_CASE("layer_route: forced open is the model without gates", "[models][layer_route]", targets) {
+TEMPLATE_LIST_TEST_CASE("layer_route: forced open is the model without gates", "[models][layer_route]", model_targets) {
     made<TestType> plain(tiny());
     const auto want = plain.logits();
     for (gate_scope scope : scopes) {
@@ -105,7 +105,7 @@ TEMPLATE_LIST_TEST_CASE("layer_route: forced open is the model without gates", "
 }
 
 TEMPLATE_LIST_TEST_CASE("layer_route: forced blocks are those that gates open and close", "[models][layer_route]",
-                        targets) {
+                        model_targets) {
     for (gate_scope scope : scopes) {
         made<TestType> forced(gated(scope)), decided(gated(scope));
         std::set<std::vector<double>> different;
@@ -121,7 +121,8 @@ TEMPLATE_LIST_TEST_CASE("layer_route: forced blocks are those that gates open an
     }
 }
 
-TEMPLATE_LIST_TEST_CASE("layer_route: a model without gates can be forced as well", "[models][layer_route]", targets) {
+TEMPLATE_LIST_TEST_CASE("layer_route: a model without gates can be forced as well", "[models][layer_route]",
+                        model_targets) {
     made<TestType> plain(tiny()), with_gates(gated());
     for (const auto& mask : masks()) {
         INFO(describe(mask));
@@ -136,7 +137,7 @@ TEMPLATE_LIST_TEST_CASE("layer_route: a model without gates can be forced as wel
 }
 
 TEMPLATE_LIST_TEST_CASE("layer_route: a forced generation gives the logits of the whole", "[models][layer_route]",
-                        targets) {
+                        model_targets) {
     using T = typename TestType::scalar;
     const auto ids = random_ids(10, vocabulary, 4);
     std::vector<layer_route_model> models{tiny()};
@@ -220,7 +221,7 @@ struct routed_model : made<Target> {
 };
 
 TEMPLATE_LIST_TEST_CASE("layer_route: each sequence follows its own gates, alone, in a batch and with a cache",
-                        "[models][layer_route]", targets) {
+                        "[models][layer_route]", model_targets) {
     using T = typename TestType::scalar;
     const double bound = std::is_same_v<T, double> ? 1e-12 : 1e-5;
     std::vector<std::vector<row_index>> sequences;
@@ -249,7 +250,7 @@ TEMPLATE_LIST_TEST_CASE("layer_route: each sequence follows its own gates, alone
 // Logits of a sequence alone against those among others: at prefill and at every later token, whatever its mates decide
 // and whichever side the batch came padded on.
 TEMPLATE_LIST_TEST_CASE("layer_route: logits do not depend on batch mates or padding", "[models][layer_route]",
-                        targets) {
+                        model_targets) {
     using T = typename TestType::scalar;
     const double bound = std::is_same_v<T, double> ? 1e-12 : 1e-5;
     constexpr index longest = 12, answer = 3;
@@ -309,7 +310,8 @@ TEMPLATE_LIST_TEST_CASE("layer_route: logits do not depend on batch mates or pad
 }
 
 // Gates read the prompt alone: what comes after a token of the answer changes no loss up to it, to the last bit.
-TEMPLATE_LIST_TEST_CASE("layer_route: with gates frozen no token sees a later one", "[models][layer_route]", targets) {
+TEMPLATE_LIST_TEST_CASE("layer_route: with gates frozen no token sees a later one", "[models][layer_route]",
+                        model_targets) {
     for (gate_scope scope : scopes)
         for (gate_pool pool : {gate_pool::prompt, gate_pool::last_prompt_token}) {
             INFO(name_of(scope) << ", pool " << static_cast<int>(pool));
@@ -342,7 +344,7 @@ TEMPLATE_LIST_TEST_CASE("layer_route: with gates frozen no token sees a later on
 // Closed for the prompt, open for the token after it: with write_kv that token still attends to the prompt. In the last
 // block it then computes what a block that was always open does, for nothing reads what the prompt's rows became.
 TEMPLATE_LIST_TEST_CASE("layer_route: write_kv keeps the keys of rows that a block left out", "[models][layer_route]",
-                        targets) {
+                        model_targets) {
     using T = typename TestType::scalar;
     const auto ids = random_ids(8, vocabulary, 4);
     for (gate_scope scope : {gate_scope::block, gate_scope::attention})
@@ -379,7 +381,7 @@ TEMPLATE_LIST_TEST_CASE("layer_route: write_kv keeps the keys of rows that a blo
 // Two of three sequences skip a block: it keeps keys and values of one. The next prompts of the same state may decide
 // otherwise.
 TEMPLATE_LIST_TEST_CASE("layer_route: a sequence that skips a block has no room in its cache", "[models][layer_route]",
-                        targets) {
+                        model_targets) {
     using T = typename TestType::scalar;
     constexpr index capacity = 16, width = 8;  // two heads of 4
     for (gate_scope scope : scopes)
@@ -442,7 +444,7 @@ TEMPLATE_LIST_TEST_CASE("layer_route: a sequence that skips a block has no room 
         {"qwen2", "block 1, sequence 1", "write_kv"});
 }
 
-TEMPLATE_LIST_TEST_CASE("layer_route: a generation stops at every end id", "[models][layer_route]", targets) {
+TEMPLATE_LIST_TEST_CASE("layer_route: a generation stops at every end id", "[models][layer_route]", model_targets) {
     routed_model<TestType> m({});
     const std::vector<std::vector<row_index>> prompts{random_ids(4, vocabulary, 1), random_ids(6, vocabulary, 2)};
     generation_options o{.max_new_tokens = 12, .sampling = {.seed = 5}};
@@ -468,7 +470,7 @@ TEMPLATE_LIST_TEST_CASE("layer_route: a generation stops at every end id", "[mod
 }
 
 TEMPLATE_LIST_TEST_CASE("layer_route: a new adapter and open gates are the backbone, bit for bit",
-                        "[models][layer_route]", targets) {
+                        "[models][layer_route]", model_targets) {
     made<TestType> plain(tiny());
     auto config = adapted();
     config.route.gates = skip_gate_options{};
@@ -492,7 +494,7 @@ TEST_CASE("layer_route: training runs every block, whatever evaluation is forced
     }
 }
 
-TEMPLATE_LIST_TEST_CASE("layer_route: adapters switched off are no adapters", "[models][layer_route]", targets) {
+TEMPLATE_LIST_TEST_CASE("layer_route: adapters switched off are no adapters", "[models][layer_route]", model_targets) {
     made<TestType> plain(tiny()), m(adapted());
     const auto adapters = [&](bool on) {
         for_each_linear(m.stack(), [on](const std::string&, auto& l) { l.adapter_on = on; });

@@ -46,7 +46,7 @@ void check_steady(Exec& ex, const std::string& about, F&& f) {
 }
 }  // namespace
 
-TEMPLATE_LIST_TEST_CASE("models: no allocation after the first step", "[models][memory]", targets) {
+TEMPLATE_LIST_TEST_CASE("models: no allocation after the first step", "[models][memory]", model_targets) {
     auto& ex = TestType::instance();
     for (const named_config& entry : causal_configs()) {
         auto c = entry.config;
@@ -102,7 +102,7 @@ TEST_CASE("models: a training step asks the heap for nothing", "[models][memory]
 #endif
 
 // The arena is empty between calls, whatever ran: two models may share an executor and take turns.
-TEMPLATE_LIST_TEST_CASE("models: results outlive another model's call", "[models][memory]", targets) {
+TEMPLATE_LIST_TEST_CASE("models: results outlive another model's call", "[models][memory]", model_targets) {
     auto& ex = TestType::instance();
     const auto c = tiny_config();
     const auto ids = random_ids(12, c.vocab_size, 3);

@@ -69,7 +69,7 @@ batch questions() {
 }  // namespace
 
 TEMPLATE_LIST_TEST_CASE("narrow Qwen2: matrices of the backbone are narrow, the rest is not", "[models][narrow]",
-                        targets) {
+                        model_targets) {
     pair<TestType> p(true, false);
     for (const auto& [name, q] : p.narrow.parameters.named()) {
         INFO(name);
@@ -80,7 +80,7 @@ TEMPLATE_LIST_TEST_CASE("narrow Qwen2: matrices of the backbone are narrow, the 
     }
 }
 
-TEMPLATE_LIST_TEST_CASE("narrow Qwen2: logits", "[models][narrow]", targets) {
+TEMPLATE_LIST_TEST_CASE("narrow Qwen2: logits", "[models][narrow]", model_targets) {
     for (bool tied : {true, false}) {
         pair<TestType> p(false, tied);
         const auto ids = random_ids(28, 61, 3);
@@ -89,7 +89,7 @@ TEMPLATE_LIST_TEST_CASE("narrow Qwen2: logits", "[models][narrow]", targets) {
     }
 }
 
-TEMPLATE_LIST_TEST_CASE("narrow Qwen2: adapters and gates train on it", "[models][narrow]", targets) {
+TEMPLATE_LIST_TEST_CASE("narrow Qwen2: adapters and gates train on it", "[models][narrow]", model_targets) {
     using T = typename TestType::scalar;
     pair<TestType> p(true);
     const batch b = questions();
@@ -105,7 +105,7 @@ TEMPLATE_LIST_TEST_CASE("narrow Qwen2: adapters and gates train on it", "[models
     CHECK(gradients > 10);  // and they are not all zero
 }
 
-TEMPLATE_LIST_TEST_CASE("narrow Qwen2: decoding; a closed block has no cache", "[models][narrow]", targets) {
+TEMPLATE_LIST_TEST_CASE("narrow Qwen2: decoding; a closed block has no cache", "[models][narrow]", model_targets) {
     pair<TestType> p(true);
     auto a = p.narrow.stack.make_decode_state(p.ex, 2, 20), b = p.wide.stack.make_decode_state(p.ex, 2, 20);
     std::vector<row_index> ids = random_ids(11, 61, 7);

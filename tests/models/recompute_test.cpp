@@ -60,7 +60,7 @@ void compare_recomputed(const batch& b, const std::string& about, Make&& make) {
 }  // namespace
 
 TEMPLATE_LIST_TEST_CASE("recompute: gradients of every model are the same bits, in less memory", "[models][recompute]",
-                        targets) {
+                        model_targets) {
     using Exec = typename TestType::executor;
     using T = typename TestType::scalar;
     for (const named_config& entry : causal_configs()) {
@@ -77,7 +77,8 @@ TEMPLATE_LIST_TEST_CASE("recompute: gradients of every model are the same bits, 
     }
 }
 
-TEMPLATE_LIST_TEST_CASE("recompute: LayerRoute with gates of every kind and scope", "[models][recompute]", targets) {
+TEMPLATE_LIST_TEST_CASE("recompute: LayerRoute with gates of every kind and scope", "[models][recompute]",
+                        model_targets) {
     using Exec = typename TestType::executor;
     using T = typename TestType::scalar;
     layer_route_model m;

@@ -39,7 +39,7 @@ double routed_pairs_of(const std::vector<index>& lengths_, const std::vector<row
 }  // namespace
 
 // Attention does the work of the rows sent to it and no more; with keys of routed rows, fewer keys too.
-TEMPLATE_LIST_TEST_CASE("models: routed attention shrinks with its rows", "[models][routing]", targets) {
+TEMPLATE_LIST_TEST_CASE("models: routed attention shrinks with its rows", "[models][routing]", model_targets) {
     for (kv_scope keys : {kv_scope::all, kv_scope::routed})
         for (routing_mode m : {routing_mode::threshold, routing_mode::hard, routing_mode::random,
                                routing_mode::attention, routing_mode::dct}) {
@@ -77,7 +77,7 @@ TEMPLATE_LIST_TEST_CASE("models: routed attention shrinks with its rows", "[mode
 
 // With the gate of L1 shut and every token sent to attention, layers 2.. are a full-attention model: values and
 // gradients.
-TEMPLATE_LIST_TEST_CASE("models: all tokens to attention is full attention", "[models][routing]", targets) {
+TEMPLATE_LIST_TEST_CASE("models: all tokens to attention is full attention", "[models][routing]", model_targets) {
     using Exec = typename TestType::executor;
     using T = typename TestType::scalar;
     for (routing_mode m : {routing_mode::attention, routing_mode::threshold}) {
@@ -124,7 +124,7 @@ TEMPLATE_LIST_TEST_CASE("models: all tokens to attention is full attention", "[m
     }
 }
 
-TEMPLATE_LIST_TEST_CASE("models: replayed routes give the same bits", "[models][routing]", targets) {
+TEMPLATE_LIST_TEST_CASE("models: replayed routes give the same bits", "[models][routing]", model_targets) {
     for (const named_config& entry : causal_configs()) {
         const auto& c = entry.config;
         with_model<TestType>(c, [&](auto& model) {
@@ -156,7 +156,7 @@ TEMPLATE_LIST_TEST_CASE("models: replayed routes give the same bits", "[models][
 }
 
 // p_chosen scales the chosen operator's output: another function than the papers' hard routing, also at evaluation.
-TEMPLATE_LIST_TEST_CASE("models: selected_only is another model", "[models][routing]", targets) {
+TEMPLATE_LIST_TEST_CASE("models: selected_only is another model", "[models][routing]", model_targets) {
     for (routing_mode m : {routing_mode::hard, routing_mode::budget}) {
         auto c = tiny_config();
         c.routing_mode = m;
@@ -183,7 +183,7 @@ TEMPLATE_LIST_TEST_CASE("models: selected_only is another model", "[models][rout
 
 // Neither neighbours, nor tokens, nor the call: the same row at the same position goes the same way.
 TEMPLATE_LIST_TEST_CASE("models: the random router depends on seed, layer and position only", "[models][routing]",
-                        targets) {
+                        model_targets) {
     auto c = tiny_config();
     c.routing_mode = routing_mode::random;
     const auto routes_of = [&](std::uint64_t seed, const std::vector<index>& of, std::uint64_t ids, phase ph) {
@@ -214,7 +214,8 @@ TEMPLATE_LIST_TEST_CASE("models: the random router depends on seed, layer and po
     CHECK(std::abs(share - c.target_share) < 4 * std::sqrt(0.4 * 0.6 / 3000));  // four standard deviations
 }
 
-TEMPLATE_LIST_TEST_CASE("models: hard gating leaves L1 out where the gate is shut", "[models][routing]", targets) {
+TEMPLATE_LIST_TEST_CASE("models: hard gating leaves L1 out where the gate is shut", "[models][routing]",
+                        model_targets) {
     for (meta_pool pool : {meta_pool::batch, meta_pool::sequence, meta_pool::causal, meta_pool::fixed}) {
         auto c = tiny_config();
         c.meta_pool = pool;

@@ -68,15 +68,26 @@ struct target {
 
 using oracle = target<reference::executor, double>;
 
+// targets: all that is tested. backends: those that treat some sizes apart; the reference executor is what they are held
+// against. model_targets: what whole models run on; every pair compiles all of them anew.
 #if SPECTRAL_TEST_CUDA && SPECTRAL_TEST_BFLOAT16
 using targets = std::tuple<target<cuda::executor, bfloat16>>;
+using backends = targets;
+using model_targets = targets;
 #elif SPECTRAL_TEST_CUDA
 using targets = std::tuple<target<cuda::executor, float>, target<cuda::executor, double>>;
+using backends = targets;
+using model_targets = targets;
 #elif SPECTRAL_TEST_CPU
 using targets = std::tuple<target<reference::executor, float>, oracle, target<cpu::executor, float, 1>,
                            target<cpu::executor, float, 3>, target<cpu::executor, double, 2>>;
+using backends =
+    std::tuple<target<cpu::executor, float, 1>, target<cpu::executor, float, 3>, target<cpu::executor, double, 2>>;
+using model_targets = std::tuple<oracle, target<cpu::executor, float, 3>, target<cpu::executor, double, 2>>;
 #else
 using targets = std::tuple<target<reference::executor, float>, oracle>;
+using backends = targets;
+using model_targets = targets;
 #endif
 
 }  // namespace spectral::test

@@ -19,7 +19,7 @@
 namespace spectral::test {
 
 inline std::filesystem::path small_golden_dir() {
-    return std::filesystem::absolute(__FILE__).parent_path().parent_path() / "golden";
+    return std::filesystem::path(SPECTRAL_TEST_DATA) / "golden";
 }
 
 // The folder `part` of the full set, or nothing.
