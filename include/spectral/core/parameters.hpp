@@ -158,12 +158,12 @@ public:
             if (trainable_alone && !p->trainable) continue;
             host.resize(static_cast<std::size_t>(p->size()));
             const random_stream draw{seed, stream_of(name)};
-            const auto fill = [&](std::size_t first, std::size_t last) {
+            const auto fill = [&host, &draw, init = p->init](std::size_t first, std::size_t last) {
                 for (std::size_t i = first; i < last; ++i)
-                    host[i] = static_cast<real>(p->init.how == initializer::kind::constant ? p->init.scale
-                                                : p->init.how == initializer::kind::normal
-                                                    ? p->init.scale * draw.normal(i)
-                                                    : p->init.scale * (2 * draw.uniform(i) - 1));
+                    host[i] = static_cast<real>(init.how == initializer::kind::constant ? init.scale
+                                                : init.how == initializer::kind::normal
+                                                    ? init.scale * draw.normal(i)
+                                                    : init.scale * (2 * draw.uniform(i) - 1));
             };
             // every value is a function of its number: large parameters are shared among threads
             const std::size_t each = 1u << 20, parts = std::clamp<std::size_t>(host.size() / each, 1, most_threads());
