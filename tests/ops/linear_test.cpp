@@ -62,20 +62,19 @@ TEMPLATE_LIST_TEST_CASE("linear_backward_input", "[ops][linear]", targets) {
 
 TEMPLATE_LIST_TEST_CASE("linear_backward_weight adds or writes; the bias may be absent", "[ops][linear]", targets) {
     over(sizes(), [&](index n, index i, index o) {
-        for (auto [bias, mode] : {std::pair{true, write::accumulate},
-                                  {false, write::accumulate},
-                                  {true, write::overwrite},
-                                  {false, write::overwrite}})
-            check_against_reference<TestType>(
-                "linear_backward_weight", shape(n, i, o), static_cast<double>(n + 1), [&](auto& on) {
-                    using T = typename std::decay_t<decltype(on)>::scalar;
-                    const bool adds = mode == write::accumulate;
-                    auto dL_dw = on.gradient(o, i, adds ? normals(o * i, 6) : not_a_number(o * i));
-                    auto dL_db = bias ? on.state(adds ? normals(o, 7) : not_a_number(o)) : vector_view<statistic<T>>{};
-                    linear_backward_weight(on.ex, on.input(n, o, normals(n * o, 5)), on.input(n, i, normals(n * i, 1)),
-                                           dL_dw, dL_db, mode);
-                    return outputs{{"dL_dw", on.read(dL_dw)}, {"dL_db", on.read(dL_db)}};
-                });
+        for (bool bias : {true, false})
+            for (write mode : {write::accumulate, write::overwrite})
+                check_against_reference<TestType>(
+                    "linear_backward_weight", shape(n, i, o), static_cast<double>(n + 1), [&](auto& on) {
+                        using T = typename std::decay_t<decltype(on)>::scalar;
+                        const bool adds = mode == write::accumulate;
+                        auto dL_dw = on.gradient(o, i, adds ? normals(o * i, 6) : not_a_number(o * i));
+                        auto dL_db =
+                            bias ? on.state(adds ? normals(o, 7) : not_a_number(o)) : vector_view<statistic<T>>{};
+                        linear_backward_weight(on.ex, on.input(n, o, normals(n * o, 5)),
+                                               on.input(n, i, normals(n * i, 1)), dL_dw, dL_db, mode);
+                        return outputs{{"dL_dw", on.read(dL_dw)}, {"dL_db", on.read(dL_db)}};
+                    });
     });
 }
 
