@@ -25,6 +25,7 @@ struct statistics {
     double mean = 0, deviation = 0;
 
     explicit statistics(std::vector<double> values) : sorted(std::move(values)) {
+        for (double v : sorted) check(!std::isnan(v), "calibrate", "an entropy is NaN: the model's weights are broken");
         std::sort(sorted.begin(), sorted.end());
         for (double v : sorted) mean += v / static_cast<double>(sorted.size());
         for (double v : sorted) deviation += (v - mean) * (v - mean) / static_cast<double>(sorted.size());

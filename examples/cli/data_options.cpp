@@ -129,6 +129,8 @@ std::vector<std::pair<std::string, double>> parse_mix(const std::string& text) {
         check(equals > 0 && value.is_number(), "--mix", "expected task=weight,task=weight,..., found ",
               in_quotes(part));
         out.emplace_back(part.substr(0, equals), value.get<double>());
+        check(out.back().second > 0, "--mix", "weight of ", in_quotes(out.back().first), ": expected above 0, found ",
+              out.back().second);
     }
     check(!out.empty(), "--mix", "expected task=weight,task=weight,...");
     return out;
@@ -177,6 +179,7 @@ task_data make_task(const data_options& o, const std::string& name, const std::s
     task_data t = name == "language"  ? language(o, tokenizer_file, run, train_tokens, say)
                   : is_list_ops(name) ? list_ops(o, name, tokenizer_file)
                                       : classification(o, name, tokenizer_file);
+    check(o.eval_batches >= 0, "--eval-batches", "expected at least 0, found ", o.eval_batches);
     if (o.eval_batches > 0) t.evaluations = std::min(t.evaluations, o.eval_batches);
     return t;
 }

@@ -3,6 +3,9 @@
 #include "loop_options.hpp"
 #include "saved_options.hpp"
 
+#include <fcntl.h>
+#include <sys/file.h>
+
 #include <algorithm>
 #include <iostream>
 
@@ -68,8 +71,19 @@ void set_schedule(loop_options& o, index steps) {
                                                      : decay::constant;
 }
 
+namespace {
+// Held until the process ends: two that write checkpoints and metrics of one run spoil both.
+void lock_run(const fs::path& run) {
+    const int directory = ::open(run.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    check(directory < 0 || ::flock(directory, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK, run.string(),
+          "another process trains in this directory: wait for it, or choose another --out");
+}
+}  // namespace
+
 bool open_run(loop_options& o, CLI::App& command, const std::vector<std::string>& path_options) {
     const fs::path run = o.out, settings = run / "run.json";
+    if (!o.loop.resume) fs::create_directories(run);
+    lock_run(run);
     const bool begun = fs::exists(run / "last");
     check(o.loop.resume || !begun, o.out, "the directory holds a run already: resume it (--resume) or choose another");
     if (o.loop.resume) {
@@ -79,7 +93,6 @@ bool open_run(loop_options& o, CLI::App& command, const std::vector<std::string>
               "expected an object with \"options\"");
         restore_options(command, json["options"], settings.string(), path_options, free_options);
     }
-    fs::create_directories(run);
     if (!begun && !o.loop.resume) {  // a run that ended without any checkpoint may have left its tokenizer
         check(fs::exists(settings) || !fs::exists(run / "tokenizer.json"), (run / "tokenizer.json").string(),
               "the file is not that of a run and would be replaced: choose another --out");

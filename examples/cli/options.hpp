@@ -5,6 +5,8 @@
 
 #include <CLI/CLI.hpp>
 
+#include <charconv>
+#include <cstdint>
 #include <optional>
 #include <sstream>
 #include <string>
@@ -24,6 +26,13 @@ std::string default_text(const T& value) {
     } else
         return {};  // lists and optional values start empty
 }
+// What is wrong with the text of a std::uint64_t; CLI11 would wrap a sign and cut what is too large.
+inline std::string not_whole(const std::string& text) {
+    std::uint64_t value = 0;
+    const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (problem == std::errc() && end == text.data() + text.size()) return {};
+    return "expected a whole number from 0 to 2^64 - 1, found " + text;
+}
 }  // namespace detail
 
 // One option and its line in the help: "--steps N   optimizer steps [300]".
@@ -31,7 +40,9 @@ template <class T>
 CLI::Option* option(CLI::App& app, const std::string& names, T& value, const std::string& type,
                     const std::string& help) {
     const std::string start = detail::default_text(value);
-    return app.add_option(names, value, help + (start.empty() ? "" : " [" + start + "]"))->option_text(type);
+    auto* o = app.add_option(names, value, help + (start.empty() ? "" : " [" + start + "]"))->option_text(type);
+    if constexpr (std::is_same_v<T, std::uint64_t>) o->check(CLI::Validator(detail::not_whole, ""));
+    return o;
 }
 
 // One of a few words; the help lists them in place of the type.

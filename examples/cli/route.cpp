@@ -5,6 +5,7 @@
 
 #include <unistd.h>
 
+#include <cmath>
 #include <iostream>
 
 namespace spectral::cli {
@@ -60,6 +61,9 @@ void run_route(const route_options& o) {
     check_utf8(text, o.file.empty() ? "--text" : o.file);
     const auto names = operator_names(model.chiar());
     const routed_text t = route(*model.load(o.runner), tok, text);
+    for (const auto& [layer, l] : t.layers)
+        for (double h : l.entropy)
+            check(!std::isnan(h), o.model, "layer ", layer, ": an entropy is NaN: the model's weights are broken");
     if (o.json)
         std::cout << to_json(t, model.chiar()).dump() << '\n';
     else if (o.color || (!o.plain && ::isatty(1)))

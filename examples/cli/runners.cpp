@@ -168,9 +168,12 @@ std::filesystem::path weights_file(const std::filesystem::path& directory) {
     if (std::filesystem::exists(directory / "model.safetensors")) return directory / "model.safetensors";
     std::vector<std::filesystem::path> found;
     for (const auto& entry : std::filesystem::directory_iterator(directory))
-        if (entry.path().extension() == ".safetensors") found.push_back(entry.path());
-    check(found.size() == 1, directory.string(), "expected model.safetensors or one other *.safetensors, found ",
-          found.size());
+        if (const auto name = entry.path().filename(); name.extension() == ".safetensors" &&
+                                                       name != "optimizer.safetensors" && name != adapter_part.file &&
+                                                       name != router_part.file)
+            found.push_back(entry.path());
+    check(found.size() == 1, directory.string(),
+          "expected model.safetensors or one other *.safetensors of weights, found ", found.size());
     return found[0];
 }
 

@@ -54,7 +54,6 @@ void print_plan(const train_options& o, const prepared_data& data, const Config&
 // The model of --from with adapters: they alone train, and they alone are saved.
 chiar_config adapted(const train_options& o, const data_needs& needs) {
     const char* where = "--lora-rank";
-    check(!o.from.empty(), where, "expected --from DIR, the model to adapt, found none");
     check(o.model->config.empty() && o.model->model.empty() && o.model->set.empty(), where,
           "the model is that of --from: expected no options of a new one");
     check(needs.language && needs.classes.empty(), where,
@@ -82,6 +81,8 @@ void run_training(train_options& o, CLI::App& command) {
     const bool begun = open_run(o, command, train_paths), fresh = !o.loop.resume;
     std::ostream* say = o.loop.quiet ? nullptr : &std::cerr;
     const bool adapts = o.lora.rank != 0;
+    check(o.lora.rank >= 0, "--lora-rank", "expected at least 0, found ", o.lora.rank);
+    check(!adapts || !o.from.empty(), "--lora-rank", "expected --from DIR, the model to adapt, found none");
     for (const char* name : {"--lora-alpha", "--lora-dropout", "--lora-targets"})
         check(adapts || command.count(name) == 0, name, "expected --lora-rank beside it");
     if (const auto own = fs::path(adapts ? find_checkpoint(o.from) : fs::path()) / "tokenizer.json";

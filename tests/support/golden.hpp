@@ -18,9 +18,7 @@
 
 namespace spectral::test {
 
-inline std::filesystem::path small_golden_dir() {
-    return std::filesystem::path(SPECTRAL_TEST_DATA) / "golden";
-}
+inline std::filesystem::path small_golden_dir() { return std::filesystem::path(SPECTRAL_TEST_DATA) / "golden"; }
 
 // The folder `part` of the full set, or nothing.
 inline std::optional<std::filesystem::path> golden_dir(const std::string& part) {

@@ -97,7 +97,7 @@ struct weight_selection {
 // Fills the selected parameters of the store. File: a safetensors_file, or several behind one name (weight_files).
 template <executor Exec, class T, class File>
 void load_weights(Exec& ex, parameter_store<Exec, T>& store, const File& file, const weight_selection& which = {}) {
-    std::vector<std::string> missing, unexpected, shapes;
+    std::vector<std::string> missing, unexpected, shapes, integers;
     std::set<std::string> wanted;
     for (const auto& [name, p] : store.named()) {
         if (!which.holds(name)) continue;
@@ -108,6 +108,10 @@ void load_weights(Exec& ex, parameter_store<Exec, T>& store, const File& file, c
         } else if (file.at(stored).shape != p->shape) {
             shapes.push_back(stored + " (expected " + detail::shape_list(p->shape) + ", found " +
                              detail::shape_list(file.at(stored).shape) + ")");
+        } else if (const dtype found = file.at(stored).dtype;
+                   found != dtype::f64 && found != dtype::f32 && found != dtype::f16 && found != dtype::bf16) {
+            integers.push_back(stored + " (expected F64, F32, F16 or BF16, found " + std::string(dtype_name(found)) +
+                               ")");
         }
     }
     if (which.only)
@@ -122,6 +126,7 @@ void load_weights(Exec& ex, parameter_store<Exec, T>& store, const File& file, c
     say("missing", missing);
     say("unexpected", unexpected);
     say("of another shape", shapes);
+    say("of another type", integers);
     check(problem.empty(), file.name(), "the tensors do not fit the model: ", problem);
 
     std::vector<statistic<T>> host;

@@ -35,6 +35,7 @@ struct lora {
           drop(o.dropout),
           site(stream_of(name)) {
         check(o.rank >= 1, name, "rank of the adapter: expected at least 1, found ", o.rank);
+        check(std::isfinite(o.scale()), name, "alpha of the adapter: expected a finite number, found ", o.alpha);
         check(o.dropout >= 0 && o.dropout < 1, name, "dropout of the adapter: expected a number in [0, 1), found ",
               o.dropout);
     }

@@ -37,6 +37,10 @@ struct training_options {
         };
         constexpr double any = std::numeric_limits<double>::max(), below_1 = 1 - 1e-12;
         within(static_cast<double>(steps), 1, any, "steps", "at least 1");
+        within(static_cast<double>(evaluate_every), 0, any, "steps between evaluations", "at least 0");
+        within(static_cast<double>(save_every), 0, any, "steps between checkpoints", "at least 0");
+        within(static_cast<double>(log_every), 0, any, "steps between lines of metrics", "at least 0");
+        within(static_cast<double>(keep), 0, any, "checkpoints kept", "at least 0");
         within(schedule.peak, 0, any, "learning rate", "a finite number of at least 0");
         within(schedule.last, 0, schedule.peak, "last learning rate", "a number from 0 to the learning rate");
         within(static_cast<double>(schedule.warmup), 0, any, "warm-up", "at least 0 steps");
