@@ -18,8 +18,8 @@ void add_run_options(CLI::App& app, loop_options& o);
 void add_loop_options(CLI::App& app, loop_options& o);
 
 // Options that may change between a run and its continuation.
-inline const std::vector<std::string> free_options{"out",          "resume",     "quiet",      "threads",
-                                                   "eval-every",   "save-every", "log-every",  "keep",
+inline const std::vector<std::string> free_options{"out",          "resume",     "quiet",       "threads",
+                                                   "eval-every",   "save-every", "log-every",   "keep",
                                                    "eval-batches", "plain",      "tensorboard", "recompute"};
 
 // Steps of the whole run: given, or so many epochs of data that ends (`per_epoch` batches; 0: it does not).

@@ -67,12 +67,13 @@ TEMPLATE_LIST_TEST_CASE("recompute: gradients of every model are the same bits, 
         auto c = entry.config;
         c.n_layers = 5;
         c.dropout = 0.2;
-        compare_recomputed<TestType>(language_batch({7, 2, 11}, c.vocab_size, 17), entry.name, [&](Exec& ex, auto&& use) {
-            return with_chiar_stack<Exec, T>(c, [&]<class Stack>(std::type_identity<Stack>) {
-                task_model<Exec, T, Stack> model(ex, c);
-                return use(model);
+        compare_recomputed<TestType>(
+            language_batch({7, 2, 11}, c.vocab_size, 17), entry.name, [&](Exec& ex, auto&& use) {
+                return with_chiar_stack<Exec, T>(c, [&]<class Stack>(std::type_identity<Stack>) {
+                    task_model<Exec, T, Stack> model(ex, c);
+                    return use(model);
+                });
             });
-        });
     }
 }
 

@@ -62,8 +62,10 @@ TEMPLATE_LIST_TEST_CASE("linear_backward_input", "[ops][linear]", targets) {
 
 TEMPLATE_LIST_TEST_CASE("linear_backward_weight adds or writes; the bias may be absent", "[ops][linear]", targets) {
     over(sizes(), [&](index n, index i, index o) {
-        for (auto [bias, mode] : {std::pair{true, write::accumulate}, {false, write::accumulate},
-                                  {true, write::overwrite}, {false, write::overwrite}})
+        for (auto [bias, mode] : {std::pair{true, write::accumulate},
+                                  {false, write::accumulate},
+                                  {true, write::overwrite},
+                                  {false, write::overwrite}})
             check_against_reference<TestType>(
                 "linear_backward_weight", shape(n, i, o), static_cast<double>(n + 1), [&](auto& on) {
                     using T = typename std::decay_t<decltype(on)>::scalar;

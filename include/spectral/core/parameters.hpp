@@ -245,8 +245,7 @@ public:
 
 private:
     void clear(index first, index count) {
-        if (count > 0)
-            ex_->fill_bytes(grads_.data() + first, 0, static_cast<std::size_t>(count) * sizeof(real));
+        if (count > 0) ex_->fill_bytes(grads_.data() + first, 0, static_cast<std::size_t>(count) * sizeof(real));
     }
     static std::size_t most_threads() { return std::max(1u, std::thread::hardware_concurrency()); }
     // each parameter starts on a boundary of 64 bytes or more; the padding is zero and stays zero

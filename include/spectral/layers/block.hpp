@@ -40,7 +40,7 @@ struct block {
     }
 
     // whether backward can write dL_dx, or only add to it
-    static constexpr bool writes = requires(Mixer& m, pass<Exec, T>& p, matrix_view<T> v, typename Mixer::saved& s) {
+    static constexpr bool writes = requires(Mixer & m, pass<Exec, T>& p, matrix_view<T> v, typename Mixer::saved& s) {
         m.backward(p, v, v, s, write::overwrite);
     };
     // adds to dL_dx, or writes it

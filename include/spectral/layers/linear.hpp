@@ -52,9 +52,9 @@ struct linear {
         if (weight.grad.data) {
             const write how = weight.write_mode(first, count);
             if (bias.grad.data) bias.write_mode(first, count);  // its parts are the weight's
-            linear_backward_weight(
-                p.ex, dL_dy, x, weight.grad.slice(first, count),
-                bias.grad.data ? bias.grad_vector().slice(first, count) : out_vector<statistic<T>>{}, how);
+            linear_backward_weight(p.ex, dL_dy, x, weight.grad.slice(first, count),
+                                   bias.grad.data ? bias.grad_vector().slice(first, count) : out_vector<statistic<T>>{},
+                                   how);
         }
         if (adapter && adapter_on) adapter->backward(p, first, dL_dy, x, dL_dx);
     }

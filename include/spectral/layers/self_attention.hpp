@@ -84,7 +84,8 @@ struct self_attention {
             p.ex.fill_bytes(dL_dx.data, 0, static_cast<std::size_t>(dL_dx.size()) * sizeof(T));
         if (n == 0) return;
         arena_scope scratch(p.ex);
-        auto dL_dsum = direct ? dL_dx : p.matrix(n, C), dL_dout = p.matrix(n, C), dL_dq = p.matrix(n, C), dL_dkv = p.matrix(m, 2 * C);
+        auto dL_dsum = direct ? dL_dx : p.matrix(n, C), dL_dout = p.matrix(n, C), dL_dq = p.matrix(n, C),
+             dL_dkv = p.matrix(m, 2 * C);
         norm.backward(p, packed(p, dL_dy, s.rows, n), dL_dsum, s.norm);
         out_proj.backward(p, dL_dsum, s.out, dL_dout);
 

@@ -70,9 +70,7 @@ struct evaluation {
 inline evaluation evaluate(runner& r, const evaluation_set& set) {
     evaluation out;
     const auto began = std::chrono::steady_clock::now();
-    const auto since = [&] {
-        return std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
-    };
+    const auto since = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count(); };
     index head_rows = 0;
     out.trace.timed = true;
     r.set_trace(&out.trace);

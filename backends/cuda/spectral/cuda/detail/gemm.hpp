@@ -143,8 +143,11 @@ bool gemm(executor& ex, const char* what, factor<T> a, factor<T> b, double alpha
     const product_class key{{size_class(m), size_class(n), size_class(k),
                              index{m % 8 == 0} + 2 * (n % 8 == 0) + 4 * (k % 8 == 0), stride(a.matrix),
                              stride(b.matrix), stride(c), a.transposed, b.transposed, cuda_type<T>, cuda_type<U>,
-                             bias ? 1 : sums ? 2 : 0, beta != 0, alignment(a.matrix.data), alignment(b.matrix.data),
-                             alignment(c.data), vector ? alignment(vector) : 0, tf32}};
+                             bias   ? 1
+                             : sums ? 2
+                                    : 0,
+                             beta != 0, alignment(a.matrix.data), alignment(b.matrix.data), alignment(c.data),
+                             vector ? alignment(vector) : 0, tf32}};
     auto& plan = products.plans[key];
     const auto sizes = [&](auto&& f) {  // f(layout, matrix) of the three
         f(plan.left, b.matrix);
