@@ -180,7 +180,7 @@ void time_width(E& ex, index d, index n) {
 
 }  // namespace spectral
 
-int main(int count, char** values) {
+int main(int count, char** values) try {
     spectral::E ex;
     std::printf("%s, bfloat16, ms\n", ex.device_name().c_str());
     std::vector<spectral::index> widths;
@@ -188,4 +188,6 @@ int main(int count, char** values) {
     if (widths.empty()) widths = {256, 512, 768, 896, 1024, 2048, 4096};
     for (auto d : widths)
         spectral::time_width(ex, d, 65536), spectral::time_width(ex, d, 8192), spectral::check_width(ex, d);
+} catch (const std::exception& e) {
+    return std::fprintf(stderr, "cuda_spectral: %s\n", e.what()), 1;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // bench/curves_cuda.cpp: one training on the CPU and on a GPU, batch by batch: how far their loss curves part, and why
-//   curves_cuda [--steps 200] [--threads 8] FILE...       the files' bytes are the text; JSON lines
+//   curves_cuda [--steps 200] [--threads 8] [--model chiar|layer_route] FILE...       the files' bytes are the text;
+//   JSON lines
 // A small CHIAR and a small LayerRoute model, dropout on, start from the same numbers and see the same batches. First
 // the routes (gates) that cpu f64 took are replayed by the others: what is left between the curves is rounding, and
 // cpu f32 shows how far rounding alone goes. Then cpu f32, cuda f32 and cuda f32 again choose for themselves: routes
@@ -25,7 +26,7 @@ constexpr index vocabulary = 256;
 struct options {
     index steps = 200, batch = 4, time = 128;
     int threads = 8;
-    std::string text;
+    std::string text, model;  // model: empty for both
 };
 
 batch batch_at(const options& o, index step) {
@@ -197,6 +198,8 @@ int main(int count, char** arguments) {
             o.steps = std::atoll(arguments[++i]);
         else if (std::strcmp(arguments[i], "--threads") == 0 && i + 1 < count)
             o.threads = std::atoi(arguments[++i]);
+        else if (std::strcmp(arguments[i], "--model") == 0 && i + 1 < count)
+            o.model = arguments[++i];
         else {
             std::ifstream in(arguments[i], std::ios::binary);
             o.text.append(std::istreambuf_iterator<char>(in), {});
@@ -207,10 +210,12 @@ int main(int count, char** arguments) {
                             static_cast<long long>(2 * o.time), o.text.size()),
                2;
     try {
-        curves<spectral::chiar_config>("chiar", small_chiar(o),
-                                       {make_cpu_f64, make_cpu_f32, make_cuda_f32, make_cuda_bf16}, o);
-        curves<spectral::layer_route_model>("layer_route", small_layer_route(o),
-                                            {make_cpu_f64, make_cpu_f32, make_cuda_f32, make_cuda_bf16}, o);
+        if (o.model != "layer_route")
+            curves<spectral::chiar_config>("chiar", small_chiar(o),
+                                           {make_cpu_f64, make_cpu_f32, make_cuda_f32, make_cuda_bf16}, o);
+        if (o.model != "chiar")
+            curves<spectral::layer_route_model>("layer_route", small_layer_route(o),
+                                                {make_cpu_f64, make_cpu_f32, make_cuda_f32, make_cuda_bf16}, o);
     } catch (const std::exception& e) {
         return std::fprintf(stderr, "curves_cuda: %s\n", e.what()), 1;
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // bench/finetune_cuda.cu: a LoRA training step of Qwen2.5-0.5B's shape, random weights, on a GPU in bfloat16
 //   finetune_cuda [--batch 4] [--time 512] [--blocks 24] [--gates] [--dropout 0] [--steps 10] [--tune] [--operators]
+//   [--recompute]
 // Adapters of rank 8 on q, k, v and o, as in the program this is compared with; --gates adds LayerRoute's skip gates.
 // One JSON line: median milliseconds and tokens/s, memory, and the matrix operations that the step asks for: the frozen
 // backbone takes two products a weight (forward, and gradients of inputs): at the rate of a bare product, the floor.
@@ -23,7 +24,7 @@ using executor = spectral::cuda::executor;
 using model_t = spectral::qwen2<executor, T>;
 
 struct options {
-    bool gates = false, operators = false, tune = false;
+    bool gates = false, operators = false, tune = false, recompute = false;
     index batch = 4, time = 512, blocks = 24, steps = 10;
     double dropout = 0;
 };
@@ -78,6 +79,7 @@ void run(executor& ex, const options& o) {
     const auto m = shape(o);
     model_t model{ex, m};
     fill(model);
+    model.recompute = o.recompute;
     spectral::adamw<executor, T> optimizer{ex, model.parameters};
     const auto b = random_batch(o, m.backbone.vocab_size);
     double loss = 0;
@@ -101,12 +103,13 @@ void run(executor& ex, const options& o) {
     std::size_t free = 0, total = 0;
     cudaMemGetInfo(&free, &total);
     std::printf(
-        "{\"model\": \"qwen2.5-0.5b lora\", \"blocks\": %lld, \"gates\": %s, \"dropout\": %g, \"batch\": %lld, \"time\": %lld, "
+        "{\"model\": \"qwen2.5-0.5b lora\", \"blocks\": %lld, \"gates\": %s, \"recompute\": %s, \"tune\": %s, \"dropout\": %g, \"batch\": %lld, \"time\": %lld, "
         "\"ms\": %.3f, \"fastest_ms\": %.3f, \"tokens_per_s\": %.0f, \"tflop\": %.2f, \"tflop_per_s\": %.0f, \"loss\": %.4f, "
         "\"trained\": %lld, \"gib\": %.2f, \"allocations_in_steps\": %lld, \"device\": \"%s\"}\n",
-        static_cast<long long>(o.blocks), o.gates ? "true" : "false", o.dropout, static_cast<long long>(o.batch),
-        static_cast<long long>(o.time), median, ms.front(), tokens / median * 1e3,
-        operations(m.backbone, o.batch, o.time) / 1e12, operations(m.backbone, o.batch, o.time) / median / 1e9, loss,
+        static_cast<long long>(o.blocks), o.gates ? "true" : "false", o.recompute ? "true" : "false",
+        o.tune ? "true" : "false", o.dropout, static_cast<long long>(o.batch), static_cast<long long>(o.time), median,
+        ms.front(), tokens / median * 1e3, operations(m.backbone, o.batch, o.time) / 1e12,
+        operations(m.backbone, o.batch, o.time) / median / 1e9, loss,
         static_cast<long long>(model.parameters.masters().size()), static_cast<double>(total - free) / (1u << 30),
         static_cast<long long>(ex.allocations() - allocations), ex.device_name().c_str());
     if (!o.operators) return;
@@ -142,6 +145,8 @@ int main(int count, char** arguments) {
             o.tune = true;
         else if (is("--operators"))
             o.operators = true;
+        else if (is("--recompute"))
+            o.recompute = true;
         else
             return std::fprintf(stderr, "finetune_cuda: unknown option %s\n", arguments[i]), 2;
     }

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // bench/training_cuda.cu: a whole training step (forward, loss, backward, clip, AdamW) on a GPU in bfloat16
 //   training_cuda [--model full|chiar] [--batch 32] [--time 256] [--small] [--steps 10] [--share 0.5]
-//       [--tune] [--operators]
+//       [--tune] [--operators] [--recompute] [--fused-bias]
 // One JSON line: median milliseconds and tokens/s, memory, and for CHIAR the share of tokens that attention got. Each
 // threshold is set to the quantile of its own layer's entropies that gives the share asked for, as `calibrate` does.
+// --recompute: backward computes activations again; --fused-bias: gradients of biases from the products that make the
+// weights'.
 #include <spectral/cuda.hpp>
 #include <spectral/models/chiar_former.hpp>
 #include <spectral/models/full_attention.hpp>
@@ -21,7 +23,7 @@ using T = spectral::bfloat16;
 using executor = spectral::cuda::executor;
 
 struct options {
-    bool chiar = false, small = false, operators = false, tune = false;
+    bool chiar = false, small = false, operators = false, tune = false, recompute = false, fused_bias = false;
     index batch = 32, time = 256, steps = 10, vocab = 50304;
     double share = 0.5;
 };
@@ -68,6 +70,22 @@ double routed_share(Model& model, const spectral::batch& b) {
     return all > 0 ? attention / all : 1;
 }
 
+// initial values from a pool of draws: hundreds of millions of their own would take longer than the bench
+template <class Model>
+void fill(Model& model) {
+    std::vector<float> pool(1 << 20), host;
+    const spectral::random_stream draw{1, 2};
+    for (std::size_t i = 0; i < pool.size(); ++i) pool[i] = static_cast<float>(draw.normal(i));
+    for (const auto& [name, p] : model.parameters.named()) {
+        host.resize(static_cast<std::size_t>(p->size()));
+        const auto scale = static_cast<float>(p->init.scale);
+        const bool constant = p->init.how == spectral::initializer::kind::constant;
+        for (std::size_t i = 0; i < host.size(); ++i)
+            host[i] = constant ? scale : scale * pool[(i * 7 + i / pool.size() * 13 + host.size()) & (pool.size() - 1)];
+        model.parameters.assign(*p, std::span<const float>(host));
+    }
+}
+
 template <class Model>
 void run(executor& ex, const options& o) {
     auto config = o.small ? spectral::chiar_config::small() : spectral::chiar_config::large();
@@ -76,7 +94,8 @@ void run(executor& ex, const options& o) {
     config.dropout = 0;  // as in the programs this is compared with
     config.model_type = o.chiar ? "chiar_former" : "full_attention";
     Model model{ex, config};
-    model.parameters.initialize(0);
+    fill(model);
+    model.recompute = o.recompute;
     spectral::adamw<executor, T> optimizer{ex, model.parameters};
     const spectral::adamw_options adam{.learning_rate = 1e-4};
     const auto b = random_batch(o, 1);
@@ -103,11 +122,13 @@ void run(executor& ex, const options& o) {
     std::size_t free = 0, total = 0;
     cudaMemGetInfo(&free, &total);
     std::printf(
-        "{\"model\": \"%s\", \"batch\": %lld, \"time\": %lld, \"ms\": %.3f, \"fastest_ms\": %.3f, \"tokens_per_s\": %.0f, \"loss\": %.4f, "
-        "\"attention_share\": %.3f, \"gib\": %.2f, \"allocations_in_steps\": %lld, \"device\": \"%s\"}\n",
-        o.chiar ? "chiar" : "full_attention", static_cast<long long>(o.batch), static_cast<long long>(o.time), median,
-        ms.front(), tokens / median * 1e3, loss, routed_share(model, b), static_cast<double>(total - free) / (1u << 30),
-        static_cast<long long>(ex.allocations() - allocations), ex.device_name().c_str());
+        "{\"model\": \"%s\", \"recompute\": %s, \"fused_bias\": %s, \"tune\": %s, \"batch\": %lld, \"time\": %lld, \"ms\": %.3f, \"fastest_ms\": %.3f, \"tokens_per_s\": %.0f, \"loss\": %.4f, "
+        "\"attention_share\": %.3f, \"gib\": %.2f, \"activations_gib\": %.2f, \"allocations_in_steps\": %lld, \"device\": \"%s\"}\n",
+        o.chiar ? "chiar" : "full_attention", o.recompute ? "true" : "false", o.fused_bias ? "true" : "false",
+        o.tune ? "true" : "false", static_cast<long long>(o.batch), static_cast<long long>(o.time), median, ms.front(),
+        tokens / median * 1e3, loss, routed_share(model, b), static_cast<double>(total - free) / (1u << 30),
+        static_cast<double>(ex.memory().peak()) / (1u << 30), static_cast<long long>(ex.allocations() - allocations),
+        ex.device_name().c_str());
     if (!o.operators) return;
     ex.time_by_operator();
     for (int i = 0; i < 3; ++i) step();
@@ -141,11 +162,15 @@ int main(int count, char** arguments) {
             o.tune = true;
         else if (is("--operators"))
             o.operators = true;
+        else if (is("--recompute"))
+            o.recompute = true;
+        else if (is("--fused-bias"))
+            o.fused_bias = true;
         else
             return std::fprintf(stderr, "training_cuda: unknown option %s\n", arguments[i]), 2;
     }
     try {
-        executor ex{{.tune = o.tune, .timings = o.operators}};
+        executor ex{{.fused_bias_gradient = o.fused_bias, .tune = o.tune, .timings = o.operators}};
         if (o.chiar)
             run<spectral::chiar_former<executor, T>>(ex, o);
         else

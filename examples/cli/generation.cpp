@@ -52,45 +52,53 @@ std::vector<std::vector<row_index>> generate_measured(runner& r, const std::vect
                                                       generation_cost& cost) {
     auto* route = r.layer_route();
     const bool gated = route && route->config().route.gates;
-    const auto run = [&](bool full, const token_callback& each, double& seconds, index& tokens) {
+    const auto run = [&](bool full, const token_callback& each, generation_cost::run& cost) {
         if (gated)
             route->force_open(
                 full ? std::vector<char>(static_cast<std::size_t>(route->config().backbone.num_hidden_layers), 1)
                      : std::vector<char>{});
         using clock = std::chrono::steady_clock;
         clock::duration shown{};  // the time of decoding and printing is not the model's
+        const auto began = clock::now();
+        const auto since = [&] { return std::chrono::duration<double>(clock::now() - began - shown).count(); };
         const token_callback timed = [&](index sequence, row_index id) {
-            const auto began = clock::now();
+            if (cost.first_seconds == 0) cost.first_seconds = since();
+            const auto now = clock::now();
             const bool more = !each || each(sequence, id);
-            shown += clock::now() - began;
+            shown += clock::now() - now;
             return more;
         };
-        const auto began = clock::now();
         auto ids = generate(r, prompts, o.how, timed);
-        seconds = std::chrono::duration<double>(clock::now() - began - shown).count();
-        for (const auto& answer : ids) tokens += static_cast<index>(answer.size());
+        cost.seconds = since();
+        for (const auto& answer : ids) {
+            cost.tokens += static_cast<index>(answer.size());
+            cost.first_tokens += !answer.empty();
+        }
         return ids;
     };
     if (o.mode == "both" && gated) {  // the first pass makes memory and reads files: neither time should hold that
-        double seconds = 0;
-        index tokens = 0;
+        generation_cost::run unused;
         run(
-            true, [](index, row_index) { return false; }, seconds, tokens);
+            true, [](index, row_index) { return false; }, unused);
     }
-    auto ids = run(o.mode == "full", on_token, cost.seconds, cost.tokens);
+    auto ids = run(o.mode == "full", on_token, cost.chosen);
     if (gated) cost.open_shares = route->open_shares();
-    if (o.mode == "both" && gated) run(true, {}, cost.full_seconds, cost.full_tokens);
+    if (o.mode == "both" && gated) run(true, {}, cost.full);
     if (gated) route->force_open({});
     return ids;
 }
 
 void print_cost(const generation_cost& c) {
-    std::fprintf(stderr, "%lld tokens, %.1f tokens/s", static_cast<long long>(c.tokens),
-                 static_cast<double>(c.tokens) / c.seconds);
+    const auto print = [](const generation_cost::run& run) {
+        std::fprintf(stderr, "%lld tokens, the first after %.3g s, then %.1f tokens/s",
+                     static_cast<long long>(run.tokens), run.first_seconds, run.tokens_per_second());
+    };
+    print(c.chosen);
     if (!c.open_shares.empty()) std::fprintf(stderr, "; blocks run: %.1f %%", 100 * mean_of(c.open_shares));
-    if (c.full_seconds > 0)
-        std::fprintf(stderr, "; with every block: %lld tokens, %.1f tokens/s", static_cast<long long>(c.full_tokens),
-                     static_cast<double>(c.full_tokens) / c.full_seconds);
+    if (c.full.seconds > 0) {
+        std::fprintf(stderr, "; with every block: ");
+        print(c.full);
+    }
     std::fprintf(stderr, "\n");
 }
 

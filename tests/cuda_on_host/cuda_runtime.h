@@ -32,7 +32,7 @@
 
 // ---- the runtime's calls that backends/cuda makes ----------------------------------------------------------------------
 
-enum cudaError_t { cudaSuccess, cudaErrorMemoryAllocation, cudaErrorInsufficientDriver, cudaErrorNoDevice };
+enum cudaError_t { cudaSuccess, cudaErrorMemoryAllocation, cudaErrorInsufficientDriver, cudaErrorNoDevice, cudaErrorNoKernelImageForDevice };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost };
 enum { cudaStreamNonBlocking = 1, cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 using cudaStream_t = struct host_stream*;
@@ -44,12 +44,25 @@ struct cudaDeviceProp {
     int major, minor, multiProcessorCount;
     std::size_t sharedMemPerBlockOptin;
 };
+// What a program finds; tests make it worse.
+struct host_machine {
+    int devices = 1, driver = 13000, runtime = 13000;
+    bool has_code = true;
+    std::size_t free_bytes = ~std::size_t{0};  // of one allocation
+};
+inline host_machine& machine() {
+    static host_machine here;
+    return here;
+}
 inline const char* cudaGetErrorName(cudaError_t) { return "cudaError"; }
 inline const char* cudaGetErrorString(cudaError_t) { return "error"; }
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
-inline cudaError_t cudaGetDeviceCount(int* n) { return *n = 1, cudaSuccess; }
-inline cudaError_t cudaDriverGetVersion(int* v) { return *v = 13000, cudaSuccess; }
-inline cudaError_t cudaRuntimeGetVersion(int* v) { return *v = 13000, cudaSuccess; }
+inline cudaError_t cudaGetDeviceCount(int* n) {
+    *n = machine().devices;
+    return machine().driver < machine().runtime ? cudaErrorInsufficientDriver : *n ? cudaSuccess : cudaErrorNoDevice;
+}
+inline cudaError_t cudaDriverGetVersion(int* v) { return *v = machine().driver, cudaSuccess; }
+inline cudaError_t cudaRuntimeGetVersion(int* v) { return *v = machine().runtime, cudaSuccess; }
 inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
 inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
     const char* architecture = std::getenv("SPECTRAL_HOST_ARCHITECTURE");  // 8: products by mma.sync instead of wgmma
@@ -58,7 +71,7 @@ inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
 }
 template <class K>
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, K) {
-    return cudaSuccess;
+    return machine().has_code ? cudaSuccess : cudaErrorNoKernelImageForDevice;
 }
 template <class K>
 cudaError_t cudaFuncSetAttribute(K, int, int) {
@@ -78,11 +91,12 @@ inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
 inline cudaError_t cudaMallocHost(void** p, std::size_t bytes) { return *p = std::malloc(bytes), cudaSuccess; }
 inline cudaError_t cudaFreeHost(void* p) { return std::free(p), cudaSuccess; }
 inline cudaError_t cudaMalloc(void** p, std::size_t bytes) {
+    if (bytes > machine().free_bytes) return *p = nullptr, cudaErrorMemoryAllocation;
     *p = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
     return *p ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 inline cudaError_t cudaFree(void* p) { return std::free(p), cudaSuccess; }
-inline cudaError_t cudaMemGetInfo(std::size_t* f, std::size_t* t) { return *f = *t = 0, cudaSuccess; }
+inline cudaError_t cudaMemGetInfo(std::size_t* f, std::size_t* t) { return *f = *t = machine().free_bytes, cudaSuccess; }
 inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t n, cudaMemcpyKind, cudaStream_t) {
     return std::memcpy(to, from, n), cudaSuccess;
 }

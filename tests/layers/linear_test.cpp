@@ -60,7 +60,8 @@ TEMPLATE_LIST_TEST_CASE("linear layer: values and gradients", "[layers][linear]"
     for (bool bias : {true, false})
         for (bool frozen : {true, false})
             for (write mode : {write::accumulate, write::overwrite})
-                for (auto [first, count] : {std::pair<index, index>{0, 5}, {0, 2}, {2, 3}}) {
+                for (const auto& range : {std::pair<index, index>{0, 5}, {0, 2}, {2, 3}}) {
+                    const auto first = range.first, count = range.second;
                     const part o{first, count, bias, frozen, mode};
                     const auto run = [&]<class On>(auto use) {
                         using Layer = linear_map<typename On::executor, typename On::scalar>;

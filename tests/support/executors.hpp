@@ -68,8 +68,8 @@ struct target {
 
 using oracle = target<reference::executor, double>;
 
-// targets: all that is tested. backends: those that treat some sizes apart; the reference executor is what they are held
-// against. model_targets: what whole models run on; every pair compiles all of them anew.
+// targets: all that is tested. backends: those that treat some sizes apart; the reference executor is what they are
+// held against. model_targets: what whole models run on; every pair compiles all of them anew.
 #if SPECTRAL_TEST_CUDA && SPECTRAL_TEST_BFLOAT16
 using targets = std::tuple<target<cuda::executor, bfloat16>>;
 using backends = targets;

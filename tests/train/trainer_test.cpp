@@ -318,6 +318,27 @@ TEST_CASE("train: batches made ahead are the same, each once", "[train][trainer]
     CHECK_SENTENCE(trained(broken, o, fails), "batch: number 3 cannot be read");
 }
 
+TEST_CASE("train: with activations computed again the run ends in the same bits and takes less memory",
+          "[train][trainer]") {
+    const temporary_dir dir;
+    std::vector<std::string> weights;
+    std::vector<double> bytes;
+    for (bool recompute : {false, true}) {
+        tiny_run r;
+        auto o = options_in(dir / (recompute ? "again" : "kept"), 6);
+        o.accumulation = 2;
+        o.recompute = recompute;
+        REQUIRE(trained(r, o) == training_end::done);
+        weights.push_back(read_text_file(o.run / "last/model.safetensors"));
+        std::ifstream lines(o.run / "metrics.jsonl");
+        std::string line;
+        REQUIRE(std::getline(lines, line));
+        bytes.push_back(nlohmann::json::parse(line)["activation_bytes"].get<double>());
+    }
+    CHECK(weights[0] == weights[1]);
+    CHECK(bytes[1] < bytes[0]);
+}
+
 TEST_CASE("train: a signal during the last step is a run that is done", "[train][trainer]") {
     temporary_dir dir;
     tiny_run r;

@@ -56,6 +56,13 @@ struct evaluation {
     mac_counts executed, dense;
     index tokens = 0, windows = 0, longest = 0;
     double seconds = 0;
+    index first_tokens = 0;  // of the first batch: in a fresh process it makes memory, loads kernels, chooses products
+    double first_seconds = 0;
+    // of the batches after the first, if there are any
+    double tokens_per_second() const {
+        return tokens > first_tokens ? static_cast<double>(tokens - first_tokens) / (seconds - first_seconds)
+                                     : static_cast<double>(tokens) / seconds;
+    }
     double loss() const { return targets ? nats / static_cast<double>(targets) : 0; }
     double accuracy() const { return targets ? static_cast<double>(correct) / static_cast<double>(targets) : 0; }
 };
@@ -63,6 +70,7 @@ struct evaluation {
 inline evaluation evaluate(runner& r, const evaluation_set& set) {
     evaluation out;
     const auto began = std::chrono::steady_clock::now();
+    const auto since = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count(); };
     index head_rows = 0;
     out.trace.timed = true;
     r.set_trace(&out.trace);
@@ -80,10 +88,11 @@ inline evaluation evaluate(runner& r, const evaluation_set& set) {
         out.correct += result.correct;
         out.classes = out.classes || !b.labels.empty();
         if (auto* skips = r.layer_route()) out.gates.add(skips->gates(), b.step_types);
+        if (i == 0) out.first_tokens = out.tokens, out.first_seconds = since();
     }
     r.set_trace(nullptr);
     out.executed = r.executed_macs(out.trace, head_rows);
-    out.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+    out.seconds = since();
     return out;
 }
 
@@ -125,8 +134,9 @@ inline nlohmann::ordered_json entropy_router(const chiar_config& c) {
 // Work, time and routing of an evaluation. Histograms leave out empty bins on both sides:
 //   "entropy_histogram": {"1": {"from": 0.84, "width": 0.001, "count": [3, 17, ...]}}
 inline void add_work(nlohmann::ordered_json& line, const evaluation& e, const chiar_config* chiar) {
-    line["tokens_per_second"] = static_cast<double>(e.tokens) / e.seconds;
+    line["tokens_per_second"] = e.tokens_per_second();
     line["seconds"] = e.seconds;
+    line["first_batch_seconds"] = e.first_seconds;
     for (const auto& [name, seconds] : e.trace.seconds) line["operator_seconds"][name] = seconds;
     line["executed_flops"] = e.executed.flops();
     line["dense_flops"] = e.dense.flops();

@@ -29,7 +29,7 @@ struct executor_options {
     bool overlap = true;  // kernels of a decoding step start before the one before them ends (sm_90 and later)
     bool read_ahead = true;  // ... and bring weights that come later into the second level cache
     bool tf32 = false;  // float matrix products on tensor cores, which read 10 fraction bits of 23
-    bool fused_bias_gradient = true;  // bfloat16: a bias's gradient from the product that makes its weight's
+    bool fused_bias_gradient = false;  // bfloat16: a bias's gradient from the product that makes its weight's
     bool tune =
         false;  // matrix products: time what cuBLASLt proposes, once for a class of shapes, and keep the fastest
     bool timings = false;  // time_by_operator(): events around every kernel, which then start a little later

@@ -117,9 +117,9 @@ __global__ void norm_backward_rows(index rows, index width, rows_of<const T> dL_
 
 // The same with a warp a row, for rows of up to 32 P V values. What was read stays as it came, so that a lane's sums
 // for its columns find room in registers; the block's warps are added in order at the end.
-inline constexpr int norm_warps = 4;
+inline constexpr int norm_warps = 8;
 template <norm_kind Kind, int V, int P, class T>
-__global__ void __launch_bounds__(32 * norm_warps, 4)
+__global__ void __launch_bounds__(32 * norm_warps, 2)
     norm_backward_warps(index rows, index width, rows_of<const T> dL_dy, rows_of<const T> s, const T* gamma,
                         const compute<T>* mean, const compute<T>* rstd, rows_of<T> dL_ds, bool accumulate,
                         compute<T>* parts) {
@@ -251,7 +251,7 @@ void norm_backward(executor& ex, const char* what, const_matrix<T> dL_dy, const_
     const bool packs = takes_packs(dL_dy, s, dL_ds) && vectors_take_packs(width, gamma, gamma);
     constexpr int V = wide<T>;
     const auto by_warps = [&](auto p) {
-        const index blocks = std::min<index>(divide_up(s.rows(), norm_warps), index{4} * ex.multiprocessors());
+        const index blocks = std::min<index>(divide_up(s.rows(), norm_warps), index{2} * ex.multiprocessors());
         A* parts = parts_of(blocks);
         launch(ex, what, static_cast<unsigned>(blocks), dim3(32, norm_warps), 0, norm_backward_warps<Kind, V, p(), T>,
                s.rows(), width, rows_in(dL_dy), rows_in(s), gamma, mean, rstd, rows_in(dL_ds),

@@ -482,11 +482,20 @@ void attention_forward_products(executor& ex, const attention_problem<bfloat16>&
         with_dropout(a.drop_below > 0, [&](auto dropout) {
             using P = decltype(products);
             using size = attention_sizes<P, D>;
-            constexpr int groups = size::forward_groups, keys = size::forward_keys;
-            launch(ex, "attention_forward",
-                   dim3(static_cast<unsigned>(a.heads), sequence_tiles(rows, a.q_rows.sequences, 64 * groups)),
-                   128 * (groups + 1), attention_forward_shared<D, groups, keys>(),
-                   attention_forward_tensor<P, D, groups, keys, dropout()>, a, out, lse);
+            const auto run = [&](auto number) {
+                constexpr int groups = number(), keys = size::forward_keys;
+                launch(ex, "attention_forward",
+                       dim3(static_cast<unsigned>(a.heads), sequence_tiles(rows, a.q_rows.sequences, 64 * groups)),
+                       128 * (groups + 1), attention_forward_shared<D, groups, keys>(),
+                       attention_forward_tensor<P, D, groups, keys, dropout()>, a, out, lse);
+            };
+            constexpr int most = size::forward_groups;
+            if constexpr (most == 3) {  // 256 rows fill two tiles of 128, but one and a third of 192
+                const index each = divide_up(rows, std::max<index>(a.q_rows.sequences, 1));
+                const auto filled = [&](index tile) { return divide_up(each, tile) * tile; };
+                if (filled(128) < filled(192)) return run(std::integral_constant<int, 2>{});
+            }
+            run(std::integral_constant<int, most>{});
         });
     });
 }
