@@ -1,0 +1,734 @@
+// SPDX-License-Identifier: Apache-2.0
+// backends/cuda/spectral/cuda/detail/block_halves.hpp: halves of blocks one after another, for a row each of at most 8
+// sequences, in one kernel
+//
+// One block of threads on every multiprocessor stays for the whole chain. Weights depend on nothing, so they never
+// wait: a warp that does nothing else asks for them in the order in which they will be used, row after row into rings
+// of shared memory, far beyond the barriers that the results wait at. Each of the other eight warps takes whole tasks
+// (an output, or two that belong together) and adds up alone what lies in its ring.
+//
+//   attention half      norm, q/k/v, rotation, append | attention in parts | merge, output projection, residual |
+//   feed-forward half   norm, gate and up, SiLU | down, residual |                  | a barrier of all blocks
+//
+// A row's sums are added in one order, whatever the number of rows, and attention's parts follow from a sequence's own
+// length: a row has the same bits in every batch.
+#pragma once
+#include <spectral/cuda/detail/few_rows.hpp>
+#include <spectral/cuda/detail/tensor_core.hpp>
+
+namespace spectral::cuda::detail {
+
+inline constexpr int stream_warps = 8, stream_threads = 32 * stream_warps;
+inline constexpr int stream_chunk = 2048;  // bytes of a weight's row that travel together
+inline constexpr int most_slots = 16;  // chunks on their way to a warp
+inline constexpr int most_halves = 64;  // of one launch: what its parameters hold
+inline constexpr int most_parts = 16, part_steps = 8;  // of a row's keys; loads that a lane has under way
+
+template <class T, class W>
+struct half_step {
+    const T* from;  // (N, C)
+    T* to;
+    const T* gamma;
+    const W *first[3], *second;  // q, k, v or gate, up; then o or down
+    const T *bias[3], *second_bias;
+    adapter_list<T, 3> low;
+    adapter_list<T, 1> second_low;
+    T *k, *v;
+    row_index *begin, *end, *position;
+    compute<T> eps, scale;
+    unsigned rows, keys;  // bit n: row n takes part; row n appends its key
+    bool attention;
+};
+
+template <class T, class W>
+struct halves_job {
+    int count, rows, width, inner, heads, kv_heads, log_D, slots, low;
+    const row_index *row_position, *row_sequence;
+    rows_of<const statistic<T>> rotary;
+    T *q, *hidden;
+    compute<T>* parts;  // (N, heads, most_parts, D), then (N, heads, most_parts, 2)
+    unsigned long long* arrivals;
+    half_step<T, W> step[most_halves];
+
+    __host__ __device__ int D() const { return 1 << log_D; }
+    __host__ __device__ int widest() const { return max(max(width, inner), heads << log_D); }
+    __device__ int width_of(const half_step<T, W>& h, int product) const {
+        return product == 0 ? width : h.attention ? heads << log_D : inner;
+    }
+    __device__ int tasks(const half_step<T, W>& h, int product) const {
+        if (product) return h.rows ? width : 0;
+        return h.attention ? (heads + 2 * kv_heads) << (log_D - 1) : inner;
+    }
+    // a half that only appends keys leaves queries out
+    __device__ int first_task(const half_step<T, W>& h, int product) const {
+        return !product && h.attention && !h.rows ? heads << (log_D - 1) : 0;
+    }
+    // of outputs 0 and 1 of a pair that rotates together: row of (q, k, v)
+    __device__ int rotated(int task, int r) const {
+        const int half = 1 << (log_D - 1);
+        return (task >> (log_D - 1) << log_D) + (task & (half - 1)) + r * half;
+    }
+    __device__ int matrix_of(int row) const {
+        return row < heads << log_D ? 0 : row < (heads + kv_heads) << log_D ? 1 : 2;
+    }
+    __device__ int column_of(int row) const {
+        const int which = matrix_of(row);
+        return row - (which == 0 ? 0 : which == 1 ? heads << log_D : (heads + kv_heads) << log_D);
+    }
+    __device__ const W* weight(const half_step<T, W>& h, int product, int task, int r) const {
+        if (product) return h.second + index{task} * width_of(h, 1);
+        if (!h.attention) return h.first[r] + index{task} * width;
+        const int row = rotated(task, r);
+        return h.first[matrix_of(row)] + index{column_of(row)} * width;
+    }
+};
+
+// Where things lie in a block's shared memory.
+template <class T, class W>
+struct halves_layout {
+    using A = compute<T>;
+    std::size_t barriers, steps, places, rotary, low, scratch, x, ring, bytes;
+    __host__ __device__ halves_layout(const halves_job<T, W>& job, int n) {
+        std::size_t at = 0;
+        const auto take = [&](std::size_t size) {
+            const std::size_t here = at;
+            at += (size + 127) / 128 * 128;
+            return here;
+        };
+        ring = take(std::size_t{stream_chunk} * stream_warps * job.slots);
+        barriers = take(sizeof(shared_barrier) * 2 * stream_warps * job.slots);
+        steps = take(sizeof(half_step<T, W>) * job.count);
+        places = take(sizeof(int2) * job.count * n);
+        rotary = take(sizeof(statistic<T>) * (n << job.log_D));
+        low = take(sizeof(A) * n * job.low);
+        scratch = take(sizeof(A) * stream_warps * (job.D() + 2));
+        x = take(sizeof(T) * n * job.widest());
+        bytes = at;
+    }
+};
+
+// ---- waiting --------------------------------------------------------------------------------------------------------
+
+__device__ inline void stream_sync() { asm volatile("bar.sync 1, %0;" ::"n"(stream_threads) : "memory"); }
+
+// 16 bytes that another multiprocessor wrote in this launch
+__device__ inline words read_result(const void* from) {
+    words out;
+#if defined(__CUDA_ARCH__)
+    asm volatile("ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(out.value[0]), "=r"(out.value[1]), "=r"(out.value[2]), "=r"(out.value[3])
+                 : "l"(from)
+                 : "memory");
+#else
+    out = *static_cast<const words*>(from);
+#endif
+    return out;
+}
+// asks for 128 bytes, which stay in the second level cache when others leave
+__device__ inline void keep_near(const void* from) {
+#if defined(__CUDA_ARCH__)
+    asm volatile("prefetch.global.L2::evict_last [%0];" ::"l"(from));
+#endif
+}
+template <class T>
+__device__ inline T read_one(const T* from) {
+    if constexpr (sizeof(T) == 2) {
+        const unsigned short bits = __ldcg(reinterpret_cast<const unsigned short*>(from));
+        return reinterpret_cast<const T&>(bits);
+    } else {
+        return __ldcg(from);
+    }
+}
+
+// All blocks of the grid have arrived; what they wrote before is there.
+struct grid_barrier {
+    unsigned long long *arrivals, target = 0;
+    __device__ explicit grid_barrier(unsigned long long* a) : arrivals(a) {
+#if defined(__CUDA_ARCH__)
+        unsigned long long now;  // between two multiples of the grid: the others cannot be further than this block
+        asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(now) : "l"(arrivals) : "memory");
+        target = now - now % gridDim.x;
+#endif
+    }
+    __device__ void arrive() {
+        stream_sync();
+        target += gridDim.x;
+#if defined(__CUDA_ARCH__)
+        if (threadIdx.x == 0)
+            asm volatile("red.release.gpu.global.add.u64 [%0], 1;" ::"l"(arrivals) : "memory");
+#endif
+    }
+    __device__ void wait() const {
+#if defined(__CUDA_ARCH__)
+        if (threadIdx.x == 0) {
+            unsigned long long now;
+            do asm volatile("ld.acquire.gpu.global.u64 %0, [%1];" : "=l"(now) : "l"(arrivals) : "memory");
+            while (now < target);
+        }
+#endif
+        stream_sync();
+    }
+};
+
+// ---- the warp that asks for weights ---------------------------------------------------------------------------------
+
+// Lane w fills the ring of warp w. No lane waits for another: it looks, asks if there is room, and looks again.
+template <class T, class W>
+__device__ void ask_for_weights(const halves_job<T, W>& job, const half_step<T, W>* steps, unsigned char* ring,
+                                shared_barrier* barriers) {
+    const int warp = threadIdx.x % 32;
+    if (warp >= stream_warps) return;
+    shared_barrier *full = barriers + 2 * warp * job.slots, *empty = full + job.slots;
+    ring += std::size_t{stream_chunk} * warp * job.slots;
+    const int first = static_cast<int>(blockIdx.x + gridDim.x * warp);
+    int half = 0, product = 0, task = first + job.first_task(steps[0], 0), r = 0, at = 0, slot = 0;
+    unsigned parity = 1;
+    const unsigned char* row[2] = {};
+    int row_bytes = 0;
+    bool known = false;  // where the task's weights lie
+    while (true) {
+        if (!known) {
+            while (task >= job.tasks(steps[half], product)) {
+                half += product, product ^= 1;
+                if (half == job.count) return;
+                task = first + job.first_task(steps[half], product);
+            }
+            row_bytes = job.width_of(steps[half], product) * static_cast<int>(sizeof(W));
+            for (int q = 0; q < 2 - product; ++q)
+                row[q] = reinterpret_cast<const unsigned char*>(job.weight(steps[half], product, task, q));
+            known = true;
+        }
+        if (!empty[slot].is_over(parity)) continue;
+        copy_bulk_once(ring + stream_chunk * slot, (r ? row[1] : row[0]) + at, min(stream_chunk, row_bytes - at),
+                       full[slot]);
+        if (++slot == job.slots) slot = 0, parity ^= 1;
+        if (++r == 2 - product) r = 0, at += stream_chunk;
+        if (at >= row_bytes) at = 0, known = false, task += static_cast<int>(gridDim.x) * stream_warps;
+    }
+}
+
+// ---- the warps that compute -----------------------------------------------------------------------------------------
+
+template <int N, class T, class W>
+struct halves_worker {
+    using A = compute<T>;
+    const halves_job<T, W>& job;
+    T* x;  // (N, width of the product)
+    A* low;
+    unsigned char* ring;
+    shared_barrier *full, *empty;
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, slot = 0;
+    unsigned parity = 0;
+
+    // x of shared memory: RMSNorm of what the half starts from, or that itself
+    __device__ void normalise(const half_step<T, W>& h) {
+        constexpr int V = wide<T>, sharers = stream_warps / N, ahead = 4;
+        const int n = warp % N, share = warp / N, packs = job.width / V;
+        const T* row = h.from + index{n} * job.width;
+        if (n < job.rows) {
+            words gamma{};
+            const int own = 32 * share + lane;
+            if (h.gamma && own < packs) gamma = *reinterpret_cast<const words*>(h.gamma + V * own);
+            A square = 0;
+            for (int base = 0; base < packs; base += 32 * ahead) {
+                words got[ahead];
+#pragma unroll
+                for (int u = 0; u < ahead; ++u)
+                    if (base + 32 * u + lane < packs) got[u] = read_result(row + V * (base + 32 * u + lane));
+#pragma unroll
+                for (int u = 0; u < ahead; ++u)
+                    if (base + 32 * u + lane < packs) {
+                        A value[V];
+                        unpack<T>(got[u], value);
+#pragma unroll
+                        for (int i = 0; i < V; ++i) square += value[i] * value[i];
+                        if ((base / 32 + u) % sharers == share)
+                            *reinterpret_cast<words*>(x + n * job.width + V * (base + 32 * u + lane)) = got[u];
+                    }
+            }
+            if (h.gamma) {
+                const A factor = 1 / sqrt(warp_reduce(square) / static_cast<A>(job.width) + h.eps);
+                for (int at = own; at < packs; at += 32 * sharers) {
+                    A value[V], g[V];
+                    load<V>(x + n * job.width + V * at, value);
+                    if (at > own) gamma = *reinterpret_cast<const words*>(h.gamma + V * at);
+                    unpack<T>(gamma, g);
+#pragma unroll
+                    for (int i = 0; i < V; ++i) value[i] *= factor * g[i];
+                    store<V>(x + n * job.width + V * at, value);
+                }
+            }
+        }
+        stream_sync();
+    }
+    __device__ void copy_in(const T* from, int width) {
+        constexpr int V = wide<T>, ahead = 4;
+        const int packs = job.rows * width / V;
+        for (int base = threadIdx.x; base < packs; base += ahead * stream_threads) {
+            words got[ahead];
+#pragma unroll
+            for (int u = 0; u < ahead; ++u)
+                if (base + u * stream_threads < packs) got[u] = read_result(from + V * (base + u * stream_threads));
+#pragma unroll
+            for (int u = 0; u < ahead; ++u)
+                if (base + u * stream_threads < packs)
+                    *reinterpret_cast<words*>(x + V * (base + u * stream_threads)) = got[u];
+        }
+        stream_sync();
+    }
+
+    // scale · A x of every adapter that takes this x
+    template <int Count>
+    __device__ void low_ranks(const adapter_list<T, Count>& adapters, int width) {
+        if (!adapters.total) return;
+        for (const auto& a : adapters.of)
+            for (int i = warp; i < a.rank * job.rows; i += stream_warps) {
+                const int j = i / job.rows, m = i % job.rows;
+                A sum = 0;
+                for (int c = lane * wide<T>; c < width; c += 32 * wide<T>) {
+                    A value[wide<T>], factor[wide<T>];
+                    load_values<wide<T>>(x + m * width + c, value);
+                    load_values<wide<T>>(a.a + index{j} * width + c, factor);
+#pragma unroll
+                    for (int v = 0; v < wide<T>; ++v) sum += value[v] * factor[v];
+                }
+                sum = warp_reduce(sum);
+                if (lane == 0) low[m * adapters.total + a.first + j] = a.scale * sum;
+            }
+        stream_sync();
+    }
+
+    // The tasks of this warp: R outputs each, whose weights come through the ring. known(task, n, r) is asked for
+    // early, finish(task, n, r, known, sum, sum of the other output) comes last.
+    template <int R, int Count, class Adapter, class Known, class Finish>
+    __device__ void product(int width, int first_task, int tasks, const adapter_list<T, Count>& adapters,
+                            Adapter&& adapter, Known&& known, Finish&& finish) {
+        constexpr int V = wide<W>, K = N * R, lanes = 32 / K, P = stream_chunk / (16 * 32);
+        const int n = lane / lanes / R, r = lane / lanes % R, packs = width / V;
+        for (int task = first_task + static_cast<int>(blockIdx.x + gridDim.x * warp); task < tasks;
+             task += static_cast<int>(gridDim.x) * stream_warps) {
+            const auto early = known(task, min(n, job.rows - 1), r);
+            A sum[K] = {};
+#pragma unroll 1
+            for (int base = 0; base < packs; base += 32 * P) {
+                words weight[P][R];
+#pragma unroll
+                for (int q = 0; q < R; ++q) {
+                    full[slot].wait(parity);
+#pragma unroll
+                    for (int p = 0; p < P; ++p)
+                        weight[p][q] = base + 32 * p + lane < packs
+                                           ? *reinterpret_cast<const words*>(ring + stream_chunk * slot + 16 * (32 * p + lane))
+                                           : words{};
+                    __syncwarp();
+                    if (lane == 0) empty[slot].arrive();
+                    if (++slot == job.slots) slot = 0, parity ^= 1;
+                }
+#pragma unroll
+                for (int p = 0; p < P; ++p) {
+                    const int at = min(base + 32 * p + lane, packs - 1);
+                    A w[R][V];
+#pragma unroll
+                    for (int q = 0; q < R; ++q) unpack<W>(weight[p][q], w[q]);
+#pragma unroll
+                    for (int m = 0; m < N; ++m) {
+                        A value[V];
+                        load_values<V>(x + m * width + V * at, value);
+#pragma unroll
+                        for (int q = 0; q < R; ++q)
+#pragma unroll
+                            for (int v = 0; v < V; ++v) sum[m * R + q] += value[v] * w[q][v];
+                    }
+                }
+            }
+            if (adapters.total) {
+#pragma unroll
+                for (int q = 0; q < R; ++q) {
+                    const auto [which, output] = adapter(task, q);
+                    const auto& a = adapters.of[which];
+                    for (int j = lane; j < a.rank; j += 32) {
+                        const A factor = widen(a.b[index{output} * a.rank + j]);
+#pragma unroll
+                        for (int m = 0; m < N; ++m)
+                            sum[m * R + q] += factor * low[m * adapters.total + a.first + j];
+                    }
+                }
+            }
+            const A value = reduce_many(sum), other = __shfl_xor_sync(full_warp, value, lanes % 32);
+            if (lane % lanes == 0 && n < job.rows) finish(task, n, r, early, value, other);
+        }
+    }
+
+    // ---- attention ----
+
+    // keys of a row, and how they are shared out: from the sequence's own length
+    struct share_of {
+        int first, last, each, count;
+    };
+    __device__ share_of shares(int2 place) const {  // first key, the row's own
+        const int at_once = stream_warps * part_steps * (32 * wide<T> >> job.log_D), keys = place.y + 1 - place.x;
+        const int each = at_once * ((keys + at_once * most_parts - 1) / (at_once * most_parts));
+        return {place.x, place.y + 1, each, (keys + each - 1) / each};
+    }
+
+    // Query heads against parts of their keys: a key is read by D/V lanes, a warp takes 32 V/D of them at once.
+    // Result of a (row, head, part): D sums; the sum of the weights, the largest score.
+    __device__ void attend(const half_step<T, W>& h, const int2* places, A* scratch) {
+        constexpr int V = wide<T>;
+        const int D = job.D(), lanes = D / V, at_once = 32 / lanes, column = V * (lane % lanes), key = lane / lanes;
+        const int heads = job.rows * job.heads, group = job.heads / job.kv_heads, stride = job.kv_heads * D;
+        A* totals = job.parts + (index{job.rows * job.heads * most_parts} << job.log_D);
+#pragma unroll 1
+        for (int unit = blockIdx.x; unit < heads * most_parts; unit += gridDim.x) {
+            const int n = unit % heads / job.heads, head = unit % heads % job.heads, z = unit / heads;
+            const share_of part = shares(places[n]);
+            if (!(h.rows >> n & 1) || z >= part.count) continue;
+            const int begin = part.first + z * part.each, end = min(begin + part.each, part.last);
+            const index from = index{head / group} * D + column;
+            A query[V], acc[V] = {}, total = 0, largest = -INFINITY;
+            unpack<T>(read_result(job.q + ((index{n} * job.heads + head) << job.log_D) + column), query);
+#pragma unroll 1
+            for (int base = begin + at_once * part_steps * warp; base < end; base += at_once * part_steps * stream_warps) {
+                words k[part_steps], v[part_steps];
+#pragma unroll
+                for (int u = 0; u < part_steps; ++u) {
+                    const index m = base + at_once * u + key;
+                    k[u] = v[u] = words{};
+                    if (m < end) k[u] = read_result(h.k + m * stride + from), v[u] = read_result(h.v + m * stride + from);
+                }
+                A score[part_steps], most = largest;
+#pragma unroll
+                for (int u = 0; u < part_steps; ++u) {
+                    A value[V];
+                    unpack<T>(k[u], value);
+                    score[u] = 0;
+#pragma unroll
+                    for (int i = 0; i < V; ++i) score[u] += query[i] * value[i];
+                }
+                for (int l = lanes / 2; l > 0; l /= 2)
+#pragma unroll
+                    for (int u = 0; u < part_steps; ++u) score[u] += __shfl_xor_sync(full_warp, score[u], l);
+#pragma unroll
+                for (int u = 0; u < part_steps; ++u) {
+                    score[u] = base + at_once * u + key < end ? score[u] * h.scale : A(-INFINITY);
+                    most = greater{}(most, score[u]);
+                }
+                const A shrink = most == -INFINITY ? A(1) : exp(largest - most);
+                largest = most;
+                total *= shrink;
+#pragma unroll
+                for (int i = 0; i < V; ++i) acc[i] *= shrink;
+#pragma unroll
+                for (int u = 0; u < part_steps; ++u) {
+                    const A weight = most == -INFINITY ? A(0) : exp(score[u] - most);
+                    A value[V];
+                    unpack<T>(v[u], value);
+                    total += weight;
+#pragma unroll
+                    for (int i = 0; i < V; ++i) acc[i] += weight * value[i];
+                }
+            }
+            // keys of a warp, then warps
+            A most = largest;
+            for (int l = lanes; l < 32; l *= 2) most = greater{}(most, __shfl_xor_sync(full_warp, most, l));
+            const A factor = most == -INFINITY ? A(0) : exp(largest - most);
+            total *= factor;
+#pragma unroll
+            for (int i = 0; i < V; ++i) acc[i] *= factor;
+            for (int l = lanes; l < 32; l *= 2) {
+                total += __shfl_xor_sync(full_warp, total, l);
+#pragma unroll
+                for (int i = 0; i < V; ++i) acc[i] += __shfl_xor_sync(full_warp, acc[i], l);
+            }
+            A* own = scratch + warp * (D + 2);
+            if (key == 0)
+#pragma unroll
+                for (int i = 0; i < V; ++i) own[column + i] = acc[i];
+            if (lane == 0) own[D] = total, own[D + 1] = most;
+            stream_sync();
+            for (int d = threadIdx.x; d < D + 1; d += stream_threads) {
+                A highest = -INFINITY, sum = 0;
+#pragma unroll
+                for (int w = 0; w < stream_warps; ++w) highest = greater{}(highest, scratch[w * (D + 2) + D + 1]);
+#pragma unroll
+                for (int w = 0; w < stream_warps; ++w)
+                    sum += highest == -INFINITY ? A(0)
+                                                : scratch[w * (D + 2) + d] * exp(scratch[w * (D + 2) + D + 1] - highest);
+                const index at = index{n * job.heads + head} * most_parts + z;
+                if (d < D)
+                    job.parts[(at << job.log_D) + d] = sum;
+                else
+                    totals[2 * at] = sum, totals[2 * at + 1] = highest;
+            }
+            stream_sync();
+        }
+    }
+    // x of shared memory: the parts of every (row, head) put together
+    __device__ void merge(const half_step<T, W>& h, const int2* places) {
+        constexpr int V = wide<A>, ahead = 4;
+        const int width = job.heads << job.log_D;
+        const A* totals = job.parts + (index{job.rows * job.heads * most_parts} << job.log_D);
+        for (int c = V * threadIdx.x; c < job.rows * width; c += V * stream_threads) {
+            const int i = c >> job.log_D, n = i / job.heads, count = h.rows >> n & 1 ? shares(places[n]).count : 0;
+            A value[V] = {}, sum = 0, largest = -INFINITY;
+            for (int base = 0; base < count; base += ahead) {
+                words part[ahead];
+                float2 total[ahead];
+#pragma unroll
+                for (int z = 0; z < ahead; ++z)
+                    if (base + z < count) {
+                        const index at = index{i} * most_parts + base + z;
+                        part[z] = read_result(job.parts + (at << job.log_D) + (c & (job.D() - 1)));
+                        total[z] = __ldcg(reinterpret_cast<const float2*>(totals + 2 * at));
+                    }
+#pragma unroll
+                for (int z = 0; z < ahead; ++z)
+                    if (base + z < count) {
+                        const A most = greater{}(largest, total[z].y);
+                        const A shrink = most == -INFINITY ? A(1) : exp(largest - most),
+                                weight = most == -INFINITY ? A(0) : exp(total[z].y - most);
+                        A some[V];
+                        unpack<A>(part[z], some);
+                        largest = most;
+                        sum = sum * shrink + weight * total[z].x;
+#pragma unroll
+                        for (int k = 0; k < V; ++k) value[k] = value[k] * shrink + weight * some[k];
+                    }
+            }
+#pragma unroll
+            for (int k = 0; k < V; ++k) x[c + k] = narrow<T>(sum == 0 ? A(0) : value[k] / sum);
+        }
+        stream_sync();
+    }
+};
+
+template <int N, class T, class W>
+__global__ void __launch_bounds__(stream_threads + 32, 1)
+    block_halves_chain(const __grid_constant__ halves_job<T, W> job) {
+    using A = compute<T>;
+    using step_type = half_step<T, W>;
+    const halves_layout<T, W> at(job, N);
+    auto* barriers = reinterpret_cast<shared_barrier*>(shared_bytes + at.barriers);
+    auto* steps = reinterpret_cast<step_type*>(shared_bytes + at.steps);
+    auto* places = reinterpret_cast<int2*>(shared_bytes + at.places);
+    auto* angles = reinterpret_cast<statistic<T>*>(shared_bytes + at.rotary);
+    auto* scratch = reinterpret_cast<A*>(shared_bytes + at.scratch);
+    const int D = job.D(), half_D = D / 2, rows = job.rows, width = job.width;
+
+    // the list of halves, where a read takes no detour
+    for (unsigned i = threadIdx.x; i < job.count * sizeof(step_type) / 4; i += blockDim.x)
+        reinterpret_cast<unsigned*>(steps)[i] = reinterpret_cast<const unsigned*>(job.step)[i];
+    for (int i = threadIdx.x; i < 2 * stream_warps * job.slots; i += blockDim.x) barriers[i].init(1);
+    copies_see_barriers();
+    __syncthreads();
+    if (threadIdx.x >= stream_threads) return ask_for_weights(job, steps, shared_bytes + at.ring, barriers);
+
+    // what is small and comes later
+    for (int i = threadIdx.x; i < job.count * rows; i += stream_threads) {
+        const auto& h = steps[i / rows];
+        const row_index s = job.row_sequence[i % rows];
+        if (h.attention) places[i / rows * N + i % rows] = {h.begin[s], h.end[s]};
+    }
+    if (job.rotary.data)
+        for (int i = threadIdx.x; i < rows * D; i += stream_threads)
+            angles[i] = job.rotary(job.row_position[i / D])[i % D];
+    for (int i = blockIdx.x; i < job.count; i += gridDim.x) {
+        const auto nearer = [&](const T* from, int count) {
+            for (int c = 128 / sizeof(T) * threadIdx.x; from && c < count; c += 128 / sizeof(T) * stream_threads)
+                keep_near(from + c);
+        };
+        const auto& h = steps[i];
+        nearer(h.gamma, width), nearer(h.second_bias, width);
+        for (int m = 0; m < 3; ++m) nearer(h.bias[m], (m ? job.kv_heads : job.heads) * D);
+    }
+    const int warp = threadIdx.x / 32;
+    shared_barrier* full = barriers + 2 * warp * job.slots;
+    halves_worker<N, T, W> worker{job,
+                                  reinterpret_cast<T*>(shared_bytes + at.x),
+                                  reinterpret_cast<A*>(shared_bytes + at.low),
+                                  shared_bytes + at.ring + std::size_t{stream_chunk} * warp * job.slots,
+                                  full,
+                                  full + job.slots};
+    grid_barrier all(job.arrivals);
+    stream_sync();
+
+#pragma unroll 1
+    for (int i = 0; i < job.count; ++i) {
+        const step_type& h = steps[i];
+        const int2* place = places + i * N;
+        worker.normalise(h);
+        worker.low_ranks(h.low, width);
+        if (h.attention) {
+            struct known_type {
+                A own, other;
+            };
+            worker.template product<2>(
+                width, job.first_task(h, 0), job.tasks(h, 0), h.low,
+                [&](int task, int r) {
+                    const int row = job.rotated(task, r);
+                    return int2{job.matrix_of(row), job.column_of(row)};
+                },
+                [&](int task, int, int r) -> known_type {
+                    const int row = job.rotated(task, r), which = job.matrix_of(row), column = job.column_of(row);
+                    if (!h.bias[which]) return {0, 0};
+                    return {widen(h.bias[which][column]), widen(h.bias[which][column + (r ? -half_D : half_D)])};
+                },
+                // (a, b) -> (a cos − b sin, b cos + a sin)
+                [&](int task, int n, int r, const known_type& bias, A value, A other) {
+                    const int row = job.rotated(task, r), which = job.matrix_of(row), column = job.column_of(row);
+                    value += bias.own, other += bias.other;
+                    if (which != 2 && job.rotary.data) {
+                        const int c = column & (half_D - 1);
+                        const A cos = angles[n * D + c], sin = angles[n * D + half_D + c];
+                        value = value * cos + other * (r ? sin : -sin);
+                    }
+                    if (which == 0)
+                        job.q[((index{n} * job.heads) << job.log_D) + column] = narrow<T>(value);
+                    else if (h.keys >> n & 1)
+                        (which == 1 ? h.k : h.v)[index{place[n].y} * (job.kv_heads * D) + column] = narrow<T>(value);
+                });
+            if (!h.rows) {  // keys alone
+                stream_sync();
+                continue;
+            }
+            all.arrive(), all.wait();
+            worker.attend(h, place, scratch);
+            all.arrive(), all.wait();
+            worker.merge(h, place);
+        } else {
+            worker.template product<2>(
+                width, 0, job.tasks(h, 0), h.low, [&](int task, int r) { return int2{r, task}; },
+                [&](int, int, int) { return nothing{}; },
+                [&](int task, int n, int r, nothing, A value, A other) {
+                    if (r == 0)
+                        job.hidden[index{n} * job.inner + task] = narrow<T>(value / (1 + exp(-value)) * other);
+                });
+            all.arrive(), all.wait();
+            worker.copy_in(job.hidden, job.inner);
+        }
+        const int inside = job.width_of(h, 1);
+        worker.low_ranks(h.second_low, inside);
+        worker.template product<1>(
+            inside, 0, job.tasks(h, 1), h.second_low, [&](int task, int) { return int2{0, task}; },
+            [&](int task, int n, int) {
+                const A before = widen(read_one(h.from + index{n} * width + task));
+                return pair_of<A>{before, h.second_bias ? widen(h.second_bias[task]) : A(0)};
+            },
+            [&](int task, int n, int, const pair_of<A>& known, A value, A) {
+                h.to[index{n} * width + task] = narrow<T>(h.rows >> n & 1 ? known.a + value + known.b : known.a);
+            });
+        all.arrive(), all.wait();
+    }
+    // every block has read where the sequences ended
+    if (blockIdx.x == 0)
+        for (int i = threadIdx.x; i < job.count * rows; i += stream_threads) {
+            const auto& h = steps[i / rows];
+            const int n = i % rows, slot = places[i / rows * N + n].y;
+            if (!(h.keys >> n & 1)) continue;
+            h.position[slot] = job.row_position[n];
+            h.end[job.row_sequence[n]] = slot + 1;
+        }
+}
+
+// What the barriers of a device count in.
+struct grid_arrivals : kept {
+    executor& ex;
+    unsigned long long* count;
+    explicit grid_arrivals(executor& ex_) : ex(ex_), count(static_cast<unsigned long long*>(ex.allocate(sizeof *count))) {
+        ex.fill_bytes(count, 0, sizeof *count);
+    }
+    ~grid_arrivals() override { ex.deallocate(count, sizeof *count); }
+};
+
+template <class T, class W>
+bool run_block_halves(executor& ex, const_matrix<T> x, std::span<const block_half<T>> halves, const row_map& rows,
+                      matrix_view<T> y) {
+    const char* what = "block_halves_forward";
+    const attention_half<T>* attention = nullptr;
+    const feed_forward_half<T>* feed_forward = nullptr;
+    for (const auto& h : halves) {
+        if (!attention) attention = std::get_if<attention_half<T>>(&h.half);
+        if (!feed_forward) feed_forward = std::get_if<feed_forward_half<T>>(&h.half);
+    }
+    const index N = x.rows(), C = x.width();
+    if (!attention) return false;
+    halves_job<T, W> job{};
+    job.rows = static_cast<int>(N), job.width = static_cast<int>(C);
+    job.inner = feed_forward ? static_cast<int>(feed_forward->up.weight.rows()) : 0;
+    job.heads = static_cast<int>(attention->heads), job.kv_heads = static_cast<int>(attention->kv_heads);
+    const index D = attention->q.weight.rows() / attention->heads, lanes = D / wide<T>;
+    if (D % wide<T> || (lanes != 4 && lanes != 8 && lanes != 16 && lanes != 32)) return false;
+    while ((1 << job.log_D) < D) ++job.log_D;
+    job.row_position = rows.position.data, job.row_sequence = rows.sequence.data;
+    job.rotary = rows_in(attention->rotary);
+
+    // scratch memory, and which half reads and writes what: two buffers in turn, and y at last
+    arena_scope scratch(ex);
+    const auto q = ex.memory().template matrix<T>(N, job.heads * D), hidden = ex.memory().template matrix<T>(N, job.inner),
+               a = ex.memory().template matrix<T>(N, C), b = ex.memory().template matrix<T>(N, C);
+    const auto parts = ex.memory().template vector<compute<T>>(N * job.heads * most_parts * (D + 2));
+    job.q = q.data, job.hidden = hidden.data, job.parts = parts.data;
+    std::vector<half_step<T, W>> steps;
+    const T* from = x.data;
+    std::size_t last = halves.size();
+    while (last > 0 && !halves[last - 1].rows) --last;
+    if (last == 0) return false;
+    const auto fits = [](const projection<T>& p, index out, index in) {
+        return p.weight.rows() == out && p.weight.width() == in && takes_projection<T, W>(p);
+    };
+    for (std::size_t i = 0; i < halves.size(); ++i) {
+        const auto& half = halves[i];
+        half_step<T, W> s{};
+        s.rows = half.rows, s.keys = half.keys, s.from = from;
+        if (const auto* h = std::get_if<attention_half<T>>(&half.half)) {
+            const auto& c = half.cache;
+            if (h->heads != job.heads || h->kv_heads != job.kv_heads || h->rotary.data != attention->rotary.data ||
+                !fits(h->q, job.heads * D, C) || !fits(h->k, job.kv_heads * D, C) || !fits(h->v, job.kv_heads * D, C) ||
+                !fits(h->o, C, job.heads * D) || !takes_norm<T>(h->gamma) || !takes_packs(c.k, c.v) ||
+                !c.k.contiguous() || !c.v.contiguous())
+                return false;
+            s.attention = true, s.gamma = h->gamma.data;
+            s.eps = static_cast<compute<T>>(h->eps), s.scale = static_cast<compute<T>>(h->scale);
+            const projection<T>* maps[] = {&h->q, &h->k, &h->v};
+            for (int m = 0; m < 3; ++m) {
+                s.first[m] = weight_data<W>(maps[m]->weight), s.bias[m] = maps[m]->bias.data;
+                s.low.of[m] = take_adapter(*maps[m], s.low.total);
+            }
+            s.second = weight_data<W>(h->o.weight), s.second_bias = h->o.bias.data;
+            s.second_low.of[0] = take_adapter(h->o, s.second_low.total);
+            s.k = c.k.data, s.v = c.v.data, s.begin = c.begin.data, s.end = c.end.data, s.position = c.position.data;
+        } else {
+            const auto& f = std::get<feed_forward_half<T>>(half.half);
+            if (!half.rows) continue;
+            if (!fits(f.gate, job.inner, C) || !fits(f.up, job.inner, C) || !fits(f.down, C, job.inner) ||
+                !takes_norm<T>(f.gamma) || f.gate.bias.data || f.up.bias.data)
+                return false;
+            s.gamma = f.gamma.data, s.eps = static_cast<compute<T>>(f.eps);
+            s.first[0] = weight_data<W>(f.gate.weight), s.first[1] = weight_data<W>(f.up.weight);
+            s.low.of[0] = take_adapter(f.gate, s.low.total), s.low.of[1] = take_adapter(f.up, s.low.total);
+            s.second = weight_data<W>(f.down.weight), s.second_bias = f.down.bias.data;
+            s.second_low.of[0] = take_adapter(f.down, s.second_low.total);
+        }
+        if (!half.rows && !half.keys) continue;
+        if (half.rows) from = s.to = i + 1 == last ? y.data : from == a.data ? b.data : a.data;
+        job.low = std::max({job.low, s.low.total, s.second_low.total});
+        steps.push_back(s);
+    }
+    if (steps.size() > most_halves) return false;
+    job.count = static_cast<int>(steps.size());
+    std::copy(steps.begin(), steps.end(), job.step);
+    job.arrivals = ex.keep<grid_arrivals>(0).count;
+    bool runs = false;
+    with_few_rows(N, [&](auto compiled) {
+        constexpr int n = compiled();
+        for (job.slots = most_slots; job.slots > 0; --job.slots)
+            if (halves_layout<T, W>(job, n).bytes <= ex.shared_limit()) break;
+        if (job.slots < 4) return;
+        runs = true;
+        launch_everywhere(ex, what, stream_threads + 32, halves_layout<T, W>(job, n).bytes, block_halves_chain<n, T, W>,
+                          job);
+    });
+    return runs;
+}
+
+}  // namespace spectral::cuda::detail
