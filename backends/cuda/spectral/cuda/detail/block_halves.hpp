@@ -183,7 +183,7 @@ __device__ void ask_for_weights(const halves_job<T, W>& job, const half_step<T, 
     const int first = static_cast<int>(blockIdx.x + gridDim.x * warp);
     int half = 0, product = 0, task = first + job.first_task(steps[0], 0), r = 0, at = 0, slot = 0;
     unsigned parity = 1;
-    const unsigned char* row[2] = {};
+    const unsigned char *row = nullptr, *next_row = nullptr;
     int row_bytes = 0;
     bool known = false;  // where the task's weights lie
     while (true) {
@@ -194,12 +194,12 @@ __device__ void ask_for_weights(const halves_job<T, W>& job, const half_step<T, 
                 task = first + job.first_task(steps[half], product);
             }
             row_bytes = job.width_of(steps[half], product) * static_cast<int>(sizeof(W));
-            for (int q = 0; q < 2 - product; ++q)
-                row[q] = reinterpret_cast<const unsigned char*>(job.weight(steps[half], product, task, q));
+            row = reinterpret_cast<const unsigned char*>(job.weight(steps[half], product, task, 0));
+            next_row = reinterpret_cast<const unsigned char*>(job.weight(steps[half], product, task, 1 - product));
             known = true;
         }
         if (!empty[slot].is_over(parity)) continue;
-        copy_bulk_once(ring + stream_chunk * slot, (r ? row[1] : row[0]) + at, min(stream_chunk, row_bytes - at),
+        copy_bulk_once(ring + stream_chunk * slot, (r ? next_row : row) + at, min(stream_chunk, row_bytes - at),
                        full[slot]);
         if (++slot == job.slots) slot = 0, parity ^= 1;
         if (++r == 2 - product) r = 0, at += stream_chunk;
@@ -679,7 +679,7 @@ bool run_block_halves(executor& ex, const_matrix<T> x, std::span<const block_hal
     for (std::size_t i = 0; i < halves.size(); ++i) {
         const auto& half = halves[i];
         half_step<T, W> s{};
-        s.rows = half.rows, s.keys = half.keys, s.from = from;
+        s.rows = half.rows, s.from = from;
         if (const auto* h = std::get_if<attention_half<T>>(&half.half)) {
             const auto& c = half.cache;
             if (h->heads != job.heads || h->kv_heads != job.kv_heads || h->rotary.data != attention->rotary.data ||
@@ -687,7 +687,7 @@ bool run_block_halves(executor& ex, const_matrix<T> x, std::span<const block_hal
                 !fits(h->o, C, job.heads * D) || !takes_norm<T>(h->gamma) || !takes_packs(c.k, c.v) ||
                 !c.k.contiguous() || !c.v.contiguous())
                 return false;
-            s.attention = true, s.gamma = h->gamma.data;
+            s.attention = true, s.keys = half.keys, s.gamma = h->gamma.data;
             s.eps = static_cast<compute<T>>(h->eps), s.scale = static_cast<compute<T>>(h->scale);
             const projection<T>* maps[] = {&h->q, &h->k, &h->v};
             for (int m = 0; m < 3; ++m) {
@@ -709,7 +709,7 @@ bool run_block_halves(executor& ex, const_matrix<T> x, std::span<const block_hal
             s.second = weight_data<W>(f.down.weight), s.second_bias = f.down.bias.data;
             s.second_low.of[0] = take_adapter(f.down, s.second_low.total);
         }
-        if (!half.rows && !half.keys) continue;
+        if (!s.rows && !s.keys) continue;
         if (half.rows) from = s.to = i + 1 == last ? y.data : from == a.data ? b.data : a.data;
         job.low = std::max({job.low, s.low.total, s.second_low.total});
         steps.push_back(s);
