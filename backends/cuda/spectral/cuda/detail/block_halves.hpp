@@ -19,6 +19,7 @@
 namespace spectral::cuda::detail {
 
 inline constexpr int stream_warps = 8, stream_threads = 32 * stream_warps;
+inline constexpr int asking_warps = 4;  // one would be too slow: its lanes, each at another place, take turns
 inline constexpr int stream_chunk = 2048;  // bytes of a weight's row that travel together
 inline constexpr int most_slots = 16;  // chunks on their way to a warp
 inline constexpr int most_halves = 64;  // of one launch: what its parameters hold
@@ -172,11 +173,11 @@ struct grid_barrier {
 
 // ---- the warp that asks for weights ---------------------------------------------------------------------------------
 
-// Lane w fills the ring of warp w. No lane waits for another: it looks, asks if there is room, and looks again.
+// A lane fills the ring of one warp. No lane waits for another: it looks, asks if there is room, and looks again.
 template <class T, class W>
 __device__ void ask_for_weights(const halves_job<T, W>& job, const half_step<T, W>* steps, unsigned char* ring,
                                 shared_barrier* barriers) {
-    const int warp = threadIdx.x % 32;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 - stream_warps + asking_warps * lane;
     if (warp >= stream_warps) return;
     shared_barrier *full = barriers + 2 * warp * job.slots, *empty = full + job.slots;
     ring += std::size_t{stream_chunk} * warp * job.slots;
@@ -198,7 +199,10 @@ __device__ void ask_for_weights(const halves_job<T, W>& job, const half_step<T, 
             next_row = reinterpret_cast<const unsigned char*>(job.weight(steps[half], product, task, 1 - product));
             known = true;
         }
-        if (!empty[slot].is_over(parity)) continue;
+        if (!empty[slot].is_over(parity)) {
+            __nanosleep(50);
+            continue;
+        }
         copy_bulk_once(ring + stream_chunk * slot, (r ? next_row : row) + at, min(stream_chunk, row_bytes - at),
                        full[slot]);
         if (++slot == job.slots) slot = 0, parity ^= 1;
@@ -371,13 +375,16 @@ struct halves_worker {
         return {place.x, place.y + 1, each, (keys + each - 1) / each};
     }
 
-    // Query heads against parts of their keys: a key is read by D/V lanes, a warp takes 32 V/D of them at once.
-    // Result of a (row, head, part): D sums; the sum of the weights, the largest score.
-    __device__ void attend(const half_step<T, W>& h, const int2* places, A* scratch) {
+    // Query heads against parts of their keys: a key is read by D/V lanes, a warp takes 32 V/D of them at once. Keys
+    // of earlier steps are read while this step's are still made. Result of a (row, head, part): D sums; the sum of the
+    // weights, the largest score.
+    __device__ void attend(const half_step<T, W>& h, const int2* places, A* scratch, const grid_barrier& all) {
         constexpr int V = wide<T>;
         const int D = job.D(), lanes = D / V, at_once = 32 / lanes, column = V * (lane % lanes), key = lane / lanes;
         const int heads = job.rows * job.heads, group = job.heads / job.kv_heads, stride = job.kv_heads * D;
         A* totals = job.parts + (index{job.rows * job.heads * most_parts} << job.log_D);
+        words k[part_steps], v[part_steps];
+        bool early = true;
 #pragma unroll 1
         for (int unit = blockIdx.x; unit < heads * most_parts; unit += gridDim.x) {
             const int n = unit % heads / job.heads, head = unit % heads % job.heads, z = unit / heads;
@@ -385,17 +392,27 @@ struct halves_worker {
             if (!(h.rows >> n & 1) || z >= part.count) continue;
             const int begin = part.first + z * part.each, end = min(begin + part.each, part.last);
             const index from = index{head / group} * D + column;
+            const auto read = [&](int base, int least, int most, bool first) {  // those of [least, most)
+#pragma unroll
+                for (int u = 0; u < part_steps; ++u) {
+                    const int m = base + at_once * u + key;
+                    if (first) k[u] = v[u] = words{};
+                    if (m < least || m >= most) continue;
+                    k[u] = read_result(h.k + index{m} * stride + from), v[u] = read_result(h.v + index{m} * stride + from);
+                }
+            };
+            int base = begin + at_once * part_steps * warp;
+            if (early) {
+                read(base, begin, min(end, part.last - 1), true);
+                all.wait();
+                read(base, max(begin, part.last - 1), end, false);
+            }
             A query[V], acc[V] = {}, total = 0, largest = -INFINITY;
             unpack<T>(read_result(job.q + ((index{n} * job.heads + head) << job.log_D) + column), query);
 #pragma unroll 1
-            for (int base = begin + at_once * part_steps * warp; base < end; base += at_once * part_steps * stream_warps) {
-                words k[part_steps], v[part_steps];
-#pragma unroll
-                for (int u = 0; u < part_steps; ++u) {
-                    const index m = base + at_once * u + key;
-                    k[u] = v[u] = words{};
-                    if (m < end) k[u] = read_result(h.k + m * stride + from), v[u] = read_result(h.v + m * stride + from);
-                }
+            for (; base < end; base += at_once * part_steps * stream_warps) {
+                if (!early) read(base, begin, end, true);
+                early = false;
                 A score[part_steps], most = largest;
 #pragma unroll
                 for (int u = 0; u < part_steps; ++u) {
@@ -428,6 +445,7 @@ struct halves_worker {
                     for (int i = 0; i < V; ++i) acc[i] += weight * value[i];
                 }
             }
+            early = false;
             // keys of a warp, then warps
             A most = largest;
             for (int l = lanes; l < 32; l *= 2) most = greater{}(most, __shfl_xor_sync(full_warp, most, l));
@@ -462,6 +480,7 @@ struct halves_worker {
             }
             stream_sync();
         }
+        if (early) all.wait();
     }
     // x of shared memory: the parts of every (row, head) put together
     __device__ void merge(const half_step<T, W>& h, const int2* places) {
@@ -503,7 +522,7 @@ struct halves_worker {
 };
 
 template <int N, class T, class W>
-__global__ void __launch_bounds__(stream_threads + 32, 1)
+__global__ void __launch_bounds__(stream_threads + 32 * asking_warps, 1)
     block_halves_chain(const __grid_constant__ halves_job<T, W> job) {
     using A = compute<T>;
     using step_type = half_step<T, W>;
@@ -591,8 +610,8 @@ __global__ void __launch_bounds__(stream_threads + 32, 1)
                 stream_sync();
                 continue;
             }
-            all.arrive(), all.wait();
-            worker.attend(h, place, scratch);
+            all.arrive();
+            worker.attend(h, place, scratch, all);
             all.arrive(), all.wait();
             worker.merge(h, place);
         } else {
@@ -725,7 +744,7 @@ bool run_block_halves(executor& ex, const_matrix<T> x, std::span<const block_hal
             if (halves_layout<T, W>(job, n).bytes <= ex.shared_limit()) break;
         if (job.slots < 4) return;
         runs = true;
-        launch_everywhere(ex, what, stream_threads + 32, halves_layout<T, W>(job, n).bytes, block_halves_chain<n, T, W>,
+        launch_everywhere(ex, what, stream_threads + 32 * asking_warps, halves_layout<T, W>(job, n).bytes, block_halves_chain<n, T, W>,
                           job);
     });
     return runs;
