@@ -43,7 +43,7 @@ struct half_step {
 
 template <class T, class W>
 struct halves_job {
-    int count, rows, width, inner, heads, kv_heads, log_D, slots, low;
+    int count, rows, width, inner, heads, kv_heads, group, log_D, slots, low;
     const row_index *row_position, *row_sequence;
     rows_of<const statistic<T>> rotary;
     T *q, *hidden;
@@ -84,6 +84,15 @@ struct halves_job {
     }
 };
 
+// Where a row's keys lie, and how they are shared out, which follows from the sequence's own length.
+struct keys_of_row {
+    int first, last, each, parts;
+    __device__ keys_of_row(int first_, int last_, int at_once) : first(first_), last(last_) {
+        each = at_once * ((last + 1 - first + at_once * most_parts - 1) / (at_once * most_parts));
+        parts = (last + 1 - first + each - 1) / each;
+    }
+};
+
 // Where things lie in a block's shared memory.
 template <class T, class W>
 struct halves_layout {
@@ -99,11 +108,11 @@ struct halves_layout {
         ring = take(std::size_t{stream_chunk} * stream_warps * job.slots);
         barriers = take(sizeof(shared_barrier) * 2 * stream_warps * job.slots);
         steps = take(sizeof(half_step<T, W>) * job.count);
-        places = take(sizeof(int2) * job.count * n);
+        places = take(sizeof(keys_of_row) * job.count * n);
         rotary = take(sizeof(statistic<T>) * (n << job.log_D));
         low = take(sizeof(A) * n * job.low);
         scratch = take(sizeof(A) * stream_warps * (job.D() + 2));
-        x = take(sizeof(T) * n * job.widest());
+        x = take((n == 1 ? sizeof(A) : sizeof(T)) * n * job.widest());
         bytes = at;
     }
 };
@@ -163,7 +172,7 @@ struct grid_barrier {
 #if defined(__CUDA_ARCH__)
         if (threadIdx.x == 0) {
             unsigned long long now;
-            do asm volatile("ld.acquire.gpu.global.u64 %0, [%1];" : "=l"(now) : "l"(arrivals) : "memory");
+            do asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(now) : "l"(arrivals) : "memory");
             while (now < target);
         }
 #endif
@@ -216,13 +225,48 @@ __device__ void ask_for_weights(const halves_job<T, W>& job, const half_step<T, 
 template <int N, class T, class W>
 struct halves_worker {
     using A = compute<T>;
+    using X = std::conditional_t<N == 1, A, T>;  // one row: widened once
     const halves_job<T, W>& job;
-    T* x;  // (N, width of the product)
+    X* x;  // (N, width of the product)
     A* low;
     unsigned char* ring;
     shared_barrier *full, *empty;
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, slot = 0;
     unsigned parity = 0;
+
+    // V values of x, from column c of row n. A widened row lies in planes of 4 values of each pack of weights, so that
+    // neighbouring lanes find theirs in different banks.
+    template <int V>
+    __device__ void put(int n, int c, int width, const A (&value)[V]) {
+        if constexpr (N == 1) {
+            constexpr int planes = wide<W> / 4;
+#pragma unroll
+            for (int i = 0; i < V; i += 4) {
+                const A some[4] = {widen(narrow<T>(value[i])), widen(narrow<T>(value[i + 1])),
+                                   widen(narrow<T>(value[i + 2])), widen(narrow<T>(value[i + 3]))};
+                store<4>(x + (c + i) / 4 % planes * (width / planes) + (c + i) / wide<W> * 4, some);
+            }
+        } else {
+            store<V>(x + n * width + c, value);
+        }
+    }
+    template <int V>
+    __device__ void get(int n, int c, int width, A (&value)[V]) const {
+        if constexpr (N == 1) {
+            constexpr int planes = wide<W> / 4;
+#pragma unroll
+            for (int i = 0; i < V; i += 4) {
+                A some[4];
+                load<4>(x + (c + i) / 4 % planes * (width / planes) + (c + i) / wide<W> * 4, some);
+#pragma unroll
+                for (int k = 0; k < 4; ++k) value[i + k] = some[k];
+            }
+        } else if constexpr (std::is_same_v<T, bfloat16> && V == wide<T>) {
+            unpack<T>(*reinterpret_cast<const words*>(x + n * width + c), value);
+        } else {
+            load_values<V>(x + n * width + c, value);
+        }
+    }
 
     // x of shared memory: RMSNorm of what the half starts from, or that itself
     __device__ void normalise(const half_step<T, W>& h) {
@@ -247,19 +291,19 @@ struct halves_worker {
 #pragma unroll
                         for (int i = 0; i < V; ++i) square += value[i] * value[i];
                         if ((base / 32 + u) % sharers == share)
-                            *reinterpret_cast<words*>(x + n * job.width + V * (base + 32 * u + lane)) = got[u];
+                            put(n, V * (base + 32 * u + lane), job.width, value);
                     }
             }
             if (h.gamma) {
                 const A factor = 1 / sqrt(warp_reduce(square) / static_cast<A>(job.width) + h.eps);
                 for (int at = own; at < packs; at += 32 * sharers) {
                     A value[V], g[V];
-                    load<V>(x + n * job.width + V * at, value);
+                    get(n, V * at, job.width, value);
                     if (at > own) gamma = *reinterpret_cast<const words*>(h.gamma + V * at);
                     unpack<T>(gamma, g);
 #pragma unroll
                     for (int i = 0; i < V; ++i) value[i] *= factor * g[i];
-                    store<V>(x + n * job.width + V * at, value);
+                    put(n, V * at, job.width, value);
                 }
             }
         }
@@ -275,29 +319,39 @@ struct halves_worker {
                 if (base + u * stream_threads < packs) got[u] = read_result(from + V * (base + u * stream_threads));
 #pragma unroll
             for (int u = 0; u < ahead; ++u)
-                if (base + u * stream_threads < packs)
-                    *reinterpret_cast<words*>(x + V * (base + u * stream_threads)) = got[u];
+                if (base + u * stream_threads < packs) {
+                    if constexpr (N == 1) {
+                        A value[V];
+                        unpack<T>(got[u], value);
+                        put(0, V * (base + u * stream_threads), width, value);
+                    } else {
+                        *reinterpret_cast<words*>(x + V * (base + u * stream_threads)) = got[u];
+                    }
+                }
         }
         stream_sync();
     }
 
-    // scale · A x of every adapter that takes this x
+    // scale · A x of every adapter that takes this x; rarely asked for, so out of the way of what is
     template <int Count>
-    __device__ void low_ranks(const adapter_list<T, Count>& adapters, int width) {
-        if (!adapters.total) return;
+    __device__ void low_ranks(const adapter_list<T, Count>& adapters, int width) const {
+        if (adapters.total) low_ranks_of(*this, adapters, width);
+    }
+    template <int Count>
+    static __device__ __noinline__ void low_ranks_of(halves_worker w, const adapter_list<T, Count>& adapters, int width) {
         for (const auto& a : adapters.of)
-            for (int i = warp; i < a.rank * job.rows; i += stream_warps) {
-                const int j = i / job.rows, m = i % job.rows;
+            for (int i = w.warp; i < a.rank * w.job.rows; i += stream_warps) {
+                const int j = i / w.job.rows, m = i % w.job.rows;
                 A sum = 0;
-                for (int c = lane * wide<T>; c < width; c += 32 * wide<T>) {
+                for (int c = w.lane * wide<T>; c < width; c += 32 * wide<T>) {
                     A value[wide<T>], factor[wide<T>];
-                    load_values<wide<T>>(x + m * width + c, value);
+                    w.get(m, c, width, value);
                     load_values<wide<T>>(a.a + index{j} * width + c, factor);
 #pragma unroll
                     for (int v = 0; v < wide<T>; ++v) sum += value[v] * factor[v];
                 }
                 sum = warp_reduce(sum);
-                if (lane == 0) low[m * adapters.total + a.first + j] = a.scale * sum;
+                if (w.lane == 0) w.low[m * adapters.total + a.first + j] = a.scale * sum;
             }
         stream_sync();
     }
@@ -337,7 +391,7 @@ struct halves_worker {
 #pragma unroll
                     for (int m = 0; m < N; ++m) {
                         A value[V];
-                        load_values<V>(x + m * width + V * at, value);
+                        get(m, V * at, width, value);
 #pragma unroll
                         for (int q = 0; q < R; ++q)
 #pragma unroll
@@ -365,33 +419,26 @@ struct halves_worker {
 
     // ---- attention ----
 
-    // keys of a row, and how they are shared out: from the sequence's own length
-    struct share_of {
-        int first, last, each, count;
-    };
-    __device__ share_of shares(int2 place) const {  // first key, the row's own
-        const int at_once = stream_warps * part_steps * (32 * wide<T> >> job.log_D), keys = place.y + 1 - place.x;
-        const int each = at_once * ((keys + at_once * most_parts - 1) / (at_once * most_parts));
-        return {place.x, place.y + 1, each, (keys + each - 1) / each};
-    }
-
     // Query heads against parts of their keys: a key is read by D/V lanes, a warp takes 32 V/D of them at once. Keys
     // of earlier steps are read while this step's are still made. Result of a (row, head, part): D sums; the sum of the
     // weights, the largest score.
-    __device__ void attend(const half_step<T, W>& h, const int2* places, A* scratch, const grid_barrier& all) {
+    __device__ void attend(const half_step<T, W>& h, const keys_of_row* places, A* scratch, const grid_barrier& all) {
         constexpr int V = wide<T>;
-        const int D = job.D(), lanes = D / V, at_once = 32 / lanes, column = V * (lane % lanes), key = lane / lanes;
-        const int heads = job.rows * job.heads, group = job.heads / job.kv_heads, stride = job.kv_heads * D;
+        const int D = job.D(), lanes = D / V, at_once = 32 * V >> job.log_D, column = V * lane & (D - 1),
+                  key = V * lane >> job.log_D, heads = job.rows * job.heads, stride = job.kv_heads * D;
         A* totals = job.parts + (index{job.rows * job.heads * most_parts} << job.log_D);
         words k[part_steps], v[part_steps];
         bool early = true;
 #pragma unroll 1
         for (int unit = blockIdx.x; unit < heads * most_parts; unit += gridDim.x) {
-            const int n = unit % heads / job.heads, head = unit % heads % job.heads, z = unit / heads;
-            const share_of part = shares(places[n]);
-            if (!(h.rows >> n & 1) || z >= part.count) continue;
-            const int begin = part.first + z * part.each, end = min(begin + part.each, part.last);
-            const index from = index{head / group} * D + column;
+            int head = unit, z = 0, n = 0, kv_head = 0;  // unit = (z, n, head); small numbers: no division
+            for (; head >= heads; head -= heads) ++z;
+            for (; head >= job.heads; head -= job.heads) ++n;
+            for (int g = head; g >= job.group; g -= job.group) ++kv_head;
+            const keys_of_row part = places[n];
+            if (!(h.rows >> n & 1) || z >= part.parts) continue;
+            const int begin = part.first + z * part.each, end = min(begin + part.each, part.last + 1);
+            const index from = index{kv_head} * D + column;
             const auto read = [&](int base, int least, int most, bool first) {  // those of [least, most)
 #pragma unroll
                 for (int u = 0; u < part_steps; ++u) {
@@ -403,9 +450,9 @@ struct halves_worker {
             };
             int base = begin + at_once * part_steps * warp;
             if (early) {
-                read(base, begin, min(end, part.last - 1), true);
+                read(base, begin, min(end, part.last), true);
                 all.wait();
-                read(base, max(begin, part.last - 1), end, false);
+                read(base, max(begin, part.last), end, false);
             }
             A query[V], acc[V] = {}, total = 0, largest = -INFINITY;
             unpack<T>(read_result(job.q + ((index{n} * job.heads + head) << job.log_D) + column), query);
@@ -427,17 +474,17 @@ struct halves_worker {
                     for (int u = 0; u < part_steps; ++u) score[u] += __shfl_xor_sync(full_warp, score[u], l);
 #pragma unroll
                 for (int u = 0; u < part_steps; ++u) {
-                    score[u] = base + at_once * u + key < end ? score[u] * h.scale : A(-INFINITY);
+                    score[u] = base + at_once * u + key < end ? score[u] * (h.scale * A(1.4426950408889634)) : A(-INFINITY);
                     most = greater{}(most, score[u]);
                 }
-                const A shrink = most == -INFINITY ? A(1) : exp(largest - most);
+                const A shrink = most == -INFINITY ? A(1) : exp2_approximate(largest - most);
                 largest = most;
                 total *= shrink;
 #pragma unroll
                 for (int i = 0; i < V; ++i) acc[i] *= shrink;
 #pragma unroll
                 for (int u = 0; u < part_steps; ++u) {
-                    const A weight = most == -INFINITY ? A(0) : exp(score[u] - most);
+                    const A weight = most == -INFINITY ? A(0) : exp2_approximate(score[u] - most);
                     A value[V];
                     unpack<T>(v[u], value);
                     total += weight;
@@ -449,7 +496,7 @@ struct halves_worker {
             // keys of a warp, then warps
             A most = largest;
             for (int l = lanes; l < 32; l *= 2) most = greater{}(most, __shfl_xor_sync(full_warp, most, l));
-            const A factor = most == -INFINITY ? A(0) : exp(largest - most);
+            const A factor = most == -INFINITY ? A(0) : exp2_approximate(largest - most);
             total *= factor;
 #pragma unroll
             for (int i = 0; i < V; ++i) acc[i] *= factor;
@@ -471,7 +518,7 @@ struct halves_worker {
 #pragma unroll
                 for (int w = 0; w < stream_warps; ++w)
                     sum += highest == -INFINITY ? A(0)
-                                                : scratch[w * (D + 2) + d] * exp(scratch[w * (D + 2) + D + 1] - highest);
+                                                : scratch[w * (D + 2) + d] * exp2_approximate(scratch[w * (D + 2) + D + 1] - highest);
                 const index at = index{n * job.heads + head} * most_parts + z;
                 if (d < D)
                     job.parts[(at << job.log_D) + d] = sum;
@@ -483,12 +530,12 @@ struct halves_worker {
         if (early) all.wait();
     }
     // x of shared memory: the parts of every (row, head) put together
-    __device__ void merge(const half_step<T, W>& h, const int2* places) {
+    __device__ void merge(const half_step<T, W>& h, const keys_of_row* places) {
         constexpr int V = wide<A>, ahead = 4;
         const int width = job.heads << job.log_D;
         const A* totals = job.parts + (index{job.rows * job.heads * most_parts} << job.log_D);
         for (int c = V * threadIdx.x; c < job.rows * width; c += V * stream_threads) {
-            const int i = c >> job.log_D, n = i / job.heads, count = h.rows >> n & 1 ? shares(places[n]).count : 0;
+            const int i = c >> job.log_D, n = N == 1 ? 0 : i / job.heads, count = h.rows >> n & 1 ? places[n].parts : 0;
             A value[V] = {}, sum = 0, largest = -INFINITY;
             for (int base = 0; base < count; base += ahead) {
                 words part[ahead];
@@ -504,8 +551,8 @@ struct halves_worker {
                 for (int z = 0; z < ahead; ++z)
                     if (base + z < count) {
                         const A most = greater{}(largest, total[z].y);
-                        const A shrink = most == -INFINITY ? A(1) : exp(largest - most),
-                                weight = most == -INFINITY ? A(0) : exp(total[z].y - most);
+                        const A shrink = most == -INFINITY ? A(1) : exp2_approximate(largest - most),
+                                weight = most == -INFINITY ? A(0) : exp2_approximate(total[z].y - most);
                         A some[V];
                         unpack<A>(part[z], some);
                         largest = most;
@@ -514,8 +561,10 @@ struct halves_worker {
                         for (int k = 0; k < V; ++k) value[k] = value[k] * shrink + weight * some[k];
                     }
             }
+            const A share = sum == 0 ? A(0) : 1 / sum;
 #pragma unroll
-            for (int k = 0; k < V; ++k) x[c + k] = narrow<T>(sum == 0 ? A(0) : value[k] / sum);
+            for (int k = 0; k < V; ++k) value[k] *= share;
+            put(n, c - n * width, width, value);
         }
         stream_sync();
     }
@@ -529,7 +578,7 @@ __global__ void __launch_bounds__(stream_threads + 32 * asking_warps, 1)
     const halves_layout<T, W> at(job, N);
     auto* barriers = reinterpret_cast<shared_barrier*>(shared_bytes + at.barriers);
     auto* steps = reinterpret_cast<step_type*>(shared_bytes + at.steps);
-    auto* places = reinterpret_cast<int2*>(shared_bytes + at.places);
+    auto* places = reinterpret_cast<keys_of_row*>(shared_bytes + at.places);
     auto* angles = reinterpret_cast<statistic<T>*>(shared_bytes + at.rotary);
     auto* scratch = reinterpret_cast<A*>(shared_bytes + at.scratch);
     const int D = job.D(), half_D = D / 2, rows = job.rows, width = job.width;
@@ -546,7 +595,8 @@ __global__ void __launch_bounds__(stream_threads + 32 * asking_warps, 1)
     for (int i = threadIdx.x; i < job.count * rows; i += stream_threads) {
         const auto& h = steps[i / rows];
         const row_index s = job.row_sequence[i % rows];
-        if (h.attention) places[i / rows * N + i % rows] = {h.begin[s], h.end[s]};
+        if (h.attention)
+            places[i / rows * N + i % rows] = {h.begin[s], h.end[s], stream_warps * part_steps * (32 * wide<T> >> job.log_D)};
     }
     if (job.rotary.data)
         for (int i = threadIdx.x; i < rows * D; i += stream_threads)
@@ -563,7 +613,7 @@ __global__ void __launch_bounds__(stream_threads + 32 * asking_warps, 1)
     const int warp = threadIdx.x / 32;
     shared_barrier* full = barriers + 2 * warp * job.slots;
     halves_worker<N, T, W> worker{job,
-                                  reinterpret_cast<T*>(shared_bytes + at.x),
+                                  reinterpret_cast<typename halves_worker<N, T, W>::X*>(shared_bytes + at.x),
                                   reinterpret_cast<A*>(shared_bytes + at.low),
                                   shared_bytes + at.ring + std::size_t{stream_chunk} * warp * job.slots,
                                   full,
@@ -574,7 +624,7 @@ __global__ void __launch_bounds__(stream_threads + 32 * asking_warps, 1)
 #pragma unroll 1
     for (int i = 0; i < job.count; ++i) {
         const step_type& h = steps[i];
-        const int2* place = places + i * N;
+        const keys_of_row* place = places + i * N;
         worker.normalise(h);
         worker.low_ranks(h.low, width);
         if (h.attention) {
@@ -604,7 +654,7 @@ __global__ void __launch_bounds__(stream_threads + 32 * asking_warps, 1)
                     if (which == 0)
                         job.q[((index{n} * job.heads) << job.log_D) + column] = narrow<T>(value);
                     else if (h.keys >> n & 1)
-                        (which == 1 ? h.k : h.v)[index{place[n].y} * (job.kv_heads * D) + column] = narrow<T>(value);
+                        (which == 1 ? h.k : h.v)[index{place[n].last} * (job.kv_heads * D) + column] = narrow<T>(value);
                 });
             if (!h.rows) {  // keys alone
                 stream_sync();
@@ -642,7 +692,7 @@ __global__ void __launch_bounds__(stream_threads + 32 * asking_warps, 1)
     if (blockIdx.x == 0)
         for (int i = threadIdx.x; i < job.count * rows; i += stream_threads) {
             const auto& h = steps[i / rows];
-            const int n = i % rows, slot = places[i / rows * N + n].y;
+            const int n = i % rows, slot = places[i / rows * N + n].last;
             if (!(h.keys >> n & 1)) continue;
             h.position[slot] = job.row_position[n];
             h.end[job.row_sequence[n]] = slot + 1;
@@ -675,6 +725,7 @@ bool run_block_halves(executor& ex, const_matrix<T> x, std::span<const block_hal
     job.rows = static_cast<int>(N), job.width = static_cast<int>(C);
     job.inner = feed_forward ? static_cast<int>(feed_forward->up.weight.rows()) : 0;
     job.heads = static_cast<int>(attention->heads), job.kv_heads = static_cast<int>(attention->kv_heads);
+    job.group = job.heads / job.kv_heads;
     const index D = attention->q.weight.rows() / attention->heads, lanes = D / wide<T>;
     if (D % wide<T> || (lanes != 4 && lanes != 8 && lanes != 16 && lanes != 32)) return false;
     while ((1 << job.log_D) < D) ++job.log_D;

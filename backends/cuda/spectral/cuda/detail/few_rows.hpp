@@ -83,10 +83,16 @@ __device__ inline void wait_for_copies() {
 }
 template <class W, class A>
 __device__ inline void unpack(const words& from, A (&to)[wide<W>]) {
-    pack<W, wide<W>> p;
-    memcpy(&p, &from, sizeof p);
+    if constexpr (std::is_same_v<W, bfloat16>) {  // one instruction a value
 #pragma unroll
-    for (int i = 0; i < wide<W>; ++i) to[i] = static_cast<A>(widen(p.value[i]));
+        for (int i = 0; i < 4; ++i)
+            to[2 * i] = __uint_as_float(from.value[i] << 16), to[2 * i + 1] = __uint_as_float(from.value[i] & 0xFFFF0000u);
+    } else {
+        pack<W, wide<W>> p;
+        memcpy(&p, &from, sizeof p);
+#pragma unroll
+        for (int i = 0; i < wide<W>; ++i) to[i] = static_cast<A>(widen(p.value[i]));
+    }
 }
 // V values from an address of 16 bytes' alignment
 template <int V, class T>
