@@ -455,8 +455,7 @@ template <class T>
 bool block_halves_kernel(executor& ex, const_matrix<T> x, std::span<const block_half<T>> halves, const row_map& rows,
                          matrix_view<T> y) {
     if constexpr (std::is_same_v<T, float> || std::is_same_v<T, bfloat16>)
-        return detail::run_block_halves<T, T>(ex, x, halves, rows, y) ||
-               (std::is_same_v<T, float> && detail::run_block_halves<T, bfloat16>(ex, x, halves, rows, y));
+        return detail::run_block_halves(ex, x, halves, rows, y);
     else
         return false;
 }

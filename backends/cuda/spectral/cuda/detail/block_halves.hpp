@@ -3,15 +3,16 @@
 // sequences, in one kernel
 //
 // One block of threads on every multiprocessor stays for the whole chain. Weights depend on nothing, so they never
-// wait: a warp that does nothing else asks for them in the order in which they will be used, row after row into rings
-// of shared memory, far beyond the barriers that the results wait at. Each of the other eight warps takes whole tasks
-// (an output, or two that belong together) and adds up alone what lies in its ring.
+// wait: a warp that does nothing else asks for them in the order in which they will be used, eight rows at a time into
+// a ring in shared memory, far beyond the barriers that results wait at. The other eight warps share the columns of
+// such a tile, multiply it with up to eight rows of x on tensor cores, and add up their shares.
 //
 //   attention half      norm, q/k/v, rotation, append | attention in parts | merge, output projection, residual |
 //   feed-forward half   norm, gate and up, SiLU | down, residual |                  | a barrier of all blocks
 //
-// A row's sums are added in one order, whatever the number of rows, and attention's parts follow from a sequence's own
-// length: a row has the same bits in every batch.
+// Weights are bfloat16. A float x is the sum of three bfloat16, whose products are exact: same tiles, no rounding but
+// that of the sums. A row's sums are added in one order, whatever the number of rows, and attention's parts follow from
+// a sequence's own length: a row has the same bits in every batch.
 #pragma once
 #include <spectral/cuda/detail/few_rows.hpp>
 #include <spectral/cuda/detail/tensor_core.hpp>
@@ -19,18 +20,20 @@
 namespace spectral::cuda::detail {
 
 inline constexpr int stream_warps = 8, stream_threads = 32 * stream_warps;
-inline constexpr int asking_warps = 4;  // one would be too slow: its lanes, each at another place, take turns
-inline constexpr int stream_chunk = 2048;  // bytes of a weight's row that travel together
-inline constexpr int most_slots = 16;  // chunks on their way to a warp
+inline constexpr int tile_rows = 8, tile_columns = 1024;  // of a weight, on their way together
+inline constexpr int tile_stride = 2 * tile_columns + 64;  // bytes; neighbouring rows in different banks
+inline constexpr int tile_bytes = tile_rows * tile_stride;
+inline constexpr int most_tiles = 12;  // of a product, whose sums wait in shared memory
+inline constexpr int most_slots = 12;  // tiles of the ring
 inline constexpr int most_halves = 64;  // of one launch: what its parameters hold
 inline constexpr int most_parts = 16, part_steps = 8;  // of a row's keys; loads that a lane has under way
 
-template <class T, class W>
+template <class T>
 struct half_step {
     const T* from;  // (N, C)
     T* to;
     const T* gamma;
-    const W *first[3], *second;  // q, k, v or gate, up; then o or down
+    const bfloat16 *first[3], *second;  // q, k, v or gate, up; then o or down
     const T *bias[3], *second_bias;
     adapter_list<T, 3> low;
     adapter_list<T, 1> second_low;
@@ -41,7 +44,7 @@ struct half_step {
     bool attention;
 };
 
-template <class T, class W>
+template <class T>
 struct halves_job {
     int count, rows, width, inner, heads, kv_heads, group, log_D, slots, low;
     const row_index *row_position, *row_sequence;
@@ -49,39 +52,43 @@ struct halves_job {
     T *q, *hidden;
     compute<T>* parts;  // (N, heads, most_parts, D), then (N, heads, most_parts, 2)
     unsigned long long* arrivals;
-    half_step<T, W> step[most_halves];
+    half_step<T> step[most_halves];
 
     __host__ __device__ int D() const { return 1 << log_D; }
     __host__ __device__ int widest() const { return max(max(width, inner), heads << log_D); }
-    __device__ int width_of(const half_step<T, W>& h, int product) const {
+    __device__ int width_of(const half_step<T>& h, int product) const {
         return product == 0 ? width : h.attention ? heads << log_D : inner;
     }
-    __device__ int tasks(const half_step<T, W>& h, int product) const {
-        if (product) return h.rows ? width : 0;
-        return h.attention ? (heads + 2 * kv_heads) << (log_D - 1) : inner;
+    // tiles: four pairs of outputs that belong together, or eight outputs
+    __device__ int tiles(const half_step<T>& h, int product) const {
+        if (product) return h.rows ? width / tile_rows : 0;
+        return (h.attention ? (heads + 2 * kv_heads) << (log_D - 1) : inner) / (tile_rows / 2);
     }
-    // a half that only appends keys leaves queries out
-    __device__ int first_task(const half_step<T, W>& h, int product) const {
-        return !product && h.attention && !h.rows ? heads << (log_D - 1) : 0;
+    // of this block; a half that only appends keys leaves queries out. Who has one more of the first product's tiles has
+    // one less of the second's.
+    __device__ int first_tile(const half_step<T>& h, int product) const {
+        if (product) return static_cast<int>(gridDim.x - 1 - blockIdx.x);
+        return static_cast<int>(blockIdx.x) + (h.attention && !h.rows ? heads << log_D : 0) / tile_rows;
     }
-    // of outputs 0 and 1 of a pair that rotates together: row of (q, k, v)
-    __device__ int rotated(int task, int r) const {
-        const int half = 1 << (log_D - 1);
-        return (task >> (log_D - 1) << log_D) + (task & (half - 1)) + r * half;
+    // a pair of columns of (q, k, v) that rotates together
+    struct rotated {
+        int which, column;
+    };  // 0 q, 1 k, 2 v; the first of the two, the other is D/2 further
+    __device__ rotated pair(int p) const {
+        const int half = 1 << (log_D - 1), q = heads << log_D, k = kv_heads << log_D;
+        const int row = (p >> (log_D - 1) << log_D) + (p & (half - 1));
+        return row < q ? rotated{0, row} : row < q + k ? rotated{1, row - q} : rotated{2, row - q - k};
     }
-    __device__ int matrix_of(int row) const {
-        return row < heads << log_D ? 0 : row < (heads + kv_heads) << log_D ? 1 : 2;
+    // row r of a tile
+    __device__ const bfloat16* weight(const half_step<T>& h, int product, int tile, int r) const {
+        if (product) return h.second + index{tile * tile_rows + r} * width_of(h, 1);
+        const int p = (tile * tile_rows + r) / 2;
+        if (!h.attention) return h.first[r % 2] + index{p} * width;
+        const rotated at = pair(p);
+        return h.first[at.which] + index{at.column + (r % 2 << (log_D - 1))} * width;
     }
-    __device__ int column_of(int row) const {
-        const int which = matrix_of(row);
-        return row - (which == 0 ? 0 : which == 1 ? heads << log_D : (heads + kv_heads) << log_D);
-    }
-    __device__ const W* weight(const half_step<T, W>& h, int product, int task, int r) const {
-        if (product) return h.second + index{task} * width_of(h, 1);
-        if (!h.attention) return h.first[r] + index{task} * width;
-        const int row = rotated(task, r);
-        return h.first[matrix_of(row)] + index{column_of(row)} * width;
-    }
+    // bytes between rows of x in shared memory
+    __host__ __device__ static int x_stride(int columns) { return (2 * columns + 127) / 128 * 128 + 64; }
 };
 
 // Where a row's keys lie, and how they are shared out, which follows from the sequence's own length.
@@ -94,25 +101,26 @@ struct keys_of_row {
 };
 
 // Where things lie in a block's shared memory.
-template <class T, class W>
+template <class T>
 struct halves_layout {
-    using A = compute<T>;
-    std::size_t barriers, steps, places, rotary, low, scratch, x, ring, bytes;
-    __host__ __device__ halves_layout(const halves_job<T, W>& job, int n) {
+    static constexpr int planes = std::is_same_v<T, float> ? 3 : 1;  // of x: the bfloat16 that add up to a value
+    std::size_t ring, barriers, steps, places, rotary, low, scratch, sums, x, bytes;
+    __host__ __device__ explicit halves_layout(const halves_job<T>& job) {
         std::size_t at = 0;
         const auto take = [&](std::size_t size) {
             const std::size_t here = at;
             at += (size + 127) / 128 * 128;
             return here;
         };
-        ring = take(std::size_t{stream_chunk} * stream_warps * job.slots);
-        barriers = take(sizeof(shared_barrier) * 2 * stream_warps * job.slots);
-        steps = take(sizeof(half_step<T, W>) * job.count);
-        places = take(sizeof(keys_of_row) * job.count * n);
-        rotary = take(sizeof(statistic<T>) * (n << job.log_D));
-        low = take(sizeof(A) * n * job.low);
-        scratch = take(sizeof(A) * stream_warps * (job.D() + 2));
-        x = take((n == 1 ? sizeof(A) : sizeof(T)) * n * job.widest());
+        ring = take(std::size_t{tile_bytes} * job.slots);
+        barriers = take(sizeof(shared_barrier) * 2 * job.slots);
+        steps = take(sizeof(half_step<T>) * job.count);
+        places = take(sizeof(keys_of_row) * job.count * job.rows);
+        rotary = take(sizeof(float) * (job.rows << job.log_D));
+        low = take(sizeof(float) * job.rows * job.low);
+        scratch = take(sizeof(float) * stream_warps * (job.D() + 2));
+        sums = take(sizeof(float) * most_tiles * stream_warps * job.rows * tile_rows);
+        x = take(std::size_t{planes} * job.rows * job.x_stride(job.widest()));
         bytes = at;
     }
 };
@@ -182,120 +190,99 @@ struct grid_barrier {
 
 // ---- the warp that asks for weights ---------------------------------------------------------------------------------
 
-// A lane fills the ring of one warp. No lane waits for another: it looks, asks if there is room, and looks again.
-template <class T, class W>
-__device__ void ask_for_weights(const halves_job<T, W>& job, const half_step<T, W>* steps, unsigned char* ring,
-                                shared_barrier* barriers) {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 - stream_warps + asking_warps * lane;
-    if (warp >= stream_warps) return;
-    shared_barrier *full = barriers + 2 * warp * job.slots, *empty = full + job.slots;
-    ring += std::size_t{stream_chunk} * warp * job.slots;
-    const int first = static_cast<int>(blockIdx.x + gridDim.x * warp);
-    int half = 0, product = 0, task = first + job.first_task(steps[0], 0), r = 0, at = 0, slot = 0;
+template <class T>
+__device__ void ask_for_weights(const halves_job<T>& job, const half_step<T>* steps, unsigned char* ring,
+                                shared_barrier* full, shared_barrier* empty) {
+    const int row = threadIdx.x % 32;
+    if (row >= tile_rows) return;
+    int slot = 0;
     unsigned parity = 1;
-    const unsigned char *row = nullptr, *next_row = nullptr;
-    int row_bytes = 0;
-    bool known = false;  // where the task's weights lie
-    while (true) {
-        if (!known) {
-            while (task >= job.tasks(steps[half], product)) {
-                half += product, product ^= 1;
-                if (half == job.count) return;
-                task = first + job.first_task(steps[half], product);
+    for (int i = 0; i < job.count; ++i)
+        for (int product = 0; product < 2; ++product) {
+            const auto& h = steps[i];
+            const int width = job.width_of(h, product), tiles = job.tiles(h, product);
+            for (int tile = job.first_tile(h, product); tile < tiles; tile += static_cast<int>(gridDim.x)) {
+                const bfloat16* from = job.weight(h, product, tile, row);
+                for (int c = 0; c < width; c += tile_columns) {
+                    empty[slot].wait(parity);
+                    copy_bulk_once(ring + tile_bytes * slot + tile_stride * row, from + c,
+                                   2 * min(tile_columns, width - c), full[slot]);
+                    if (++slot == job.slots) slot = 0, parity ^= 1;
+                }
             }
-            row_bytes = job.width_of(steps[half], product) * static_cast<int>(sizeof(W));
-            row = reinterpret_cast<const unsigned char*>(job.weight(steps[half], product, task, 0));
-            next_row = reinterpret_cast<const unsigned char*>(job.weight(steps[half], product, task, 1 - product));
-            known = true;
         }
-        if (!empty[slot].is_over(parity)) {
-            __nanosleep(50);
-            continue;
-        }
-        copy_bulk_once(ring + stream_chunk * slot, (r ? next_row : row) + at, min(stream_chunk, row_bytes - at),
-                       full[slot]);
-        if (++slot == job.slots) slot = 0, parity ^= 1;
-        if (++r == 2 - product) r = 0, at += stream_chunk;
-        if (at >= row_bytes) at = 0, known = false, task += static_cast<int>(gridDim.x) * stream_warps;
-    }
 }
 
 // ---- the warps that compute -----------------------------------------------------------------------------------------
 
-template <int N, class T, class W>
+template <class T>
 struct halves_worker {
-    using A = compute<T>;
-    using X = std::conditional_t<N == 1, A, T>;  // one row: widened once
-    const halves_job<T, W>& job;
-    X* x;  // (N, width of the product)
-    A* low;
-    unsigned char* ring;
+    using A = float;
+    static constexpr int planes = halves_layout<T>::planes;
+    const halves_job<T>& job;
+    unsigned char *x, *ring;  // x: (planes, N, width of the product)
+    A *low, *sums;
     shared_barrier *full, *empty;
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, slot = 0;
     unsigned parity = 0;
 
-    // V values of x, from column c of row n. A widened row lies in planes of 4 values of each pack of weights, so that
-    // neighbouring lanes find theirs in different banks.
+    // V values of x, from column c of row n
     template <int V>
     __device__ void put(int n, int c, int width, const A (&value)[V]) {
-        if constexpr (N == 1) {
-            constexpr int planes = wide<W> / 4;
+        A left[V];
 #pragma unroll
-            for (int i = 0; i < V; i += 4) {
-                const A some[4] = {widen(narrow<T>(value[i])), widen(narrow<T>(value[i + 1])),
-                                   widen(narrow<T>(value[i + 2])), widen(narrow<T>(value[i + 3]))};
-                store<4>(x + (c + i) / 4 % planes * (width / planes) + (c + i) / wide<W> * 4, some);
-            }
-        } else {
-            store<V>(x + n * width + c, value);
+        for (int i = 0; i < V; ++i) left[i] = value[i];
+#pragma unroll
+        for (int p = 0; p < planes; ++p) {
+            store<V>(reinterpret_cast<bfloat16*>(x + (p * job.rows + n) * job.x_stride(width)) + c, left);
+#pragma unroll
+            for (int i = 0; i < V; ++i) left[i] -= widen(narrow<bfloat16>(left[i]));
         }
     }
     template <int V>
     __device__ void get(int n, int c, int width, A (&value)[V]) const {
-        if constexpr (N == 1) {
-            constexpr int planes = wide<W> / 4;
 #pragma unroll
-            for (int i = 0; i < V; i += 4) {
-                A some[4];
-                load<4>(x + (c + i) / 4 % planes * (width / planes) + (c + i) / wide<W> * 4, some);
+        for (int p = planes; p-- > 0;) {
+            A part[V];
+            load<V>(reinterpret_cast<const bfloat16*>(x + (p * job.rows + n) * job.x_stride(width)) + c, part);
 #pragma unroll
-                for (int k = 0; k < 4; ++k) value[i + k] = some[k];
-            }
-        } else if constexpr (std::is_same_v<T, bfloat16> && V == wide<T>) {
-            unpack<T>(*reinterpret_cast<const words*>(x + n * width + c), value);
-        } else {
-            load_values<V>(x + n * width + c, value);
+            for (int i = 0; i < V; ++i) value[i] = p == planes - 1 ? part[i] : value[i] + part[i];
         }
     }
 
-    // x of shared memory: RMSNorm of what the half starts from, or that itself
-    __device__ void normalise(const half_step<T, W>& h) {
-        constexpr int V = wide<T>, sharers = stream_warps / N, ahead = 4;
-        const int n = warp % N, share = warp / N, packs = job.width / V;
+    // x: RMSNorm of what the half starts from, or that itself. A warp adds up its row's squares, so do the others of
+    // that row, and each scales its share.
+    __device__ void normalise(const half_step<T>& h) {
+        constexpr int V = wide<T>, ahead = 4;
+        const int log_rows = job.rows > 4 ? 3 : job.rows > 2 ? 2 : job.rows - 1, n = warp & ((1 << log_rows) - 1),
+                  share = warp >> log_rows, sharers = stream_warps >> log_rows, packs = job.width / V,
+                  own = 32 * share + lane;
         const T* row = h.from + index{n} * job.width;
         if (n < job.rows) {
             words gamma{};
-            const int own = 32 * share + lane;
             if (h.gamma && own < packs) gamma = *reinterpret_cast<const words*>(h.gamma + V * own);
             A square = 0;
+#pragma unroll 1
             for (int base = 0; base < packs; base += 32 * ahead) {
                 words got[ahead];
 #pragma unroll
-                for (int u = 0; u < ahead; ++u)
+                for (int u = 0; u < ahead; ++u) {
+                    got[u] = words{};
                     if (base + 32 * u + lane < packs) got[u] = read_result(row + V * (base + 32 * u + lane));
+                }
 #pragma unroll
-                for (int u = 0; u < ahead; ++u)
-                    if (base + 32 * u + lane < packs) {
-                        A value[V];
-                        unpack<T>(got[u], value);
+                for (int u = 0; u < ahead; ++u) {
+                    A value[V];
+                    unpack<T>(got[u], value);
 #pragma unroll
-                        for (int i = 0; i < V; ++i) square += value[i] * value[i];
-                        if ((base / 32 + u) % sharers == share)
-                            put(n, V * (base + 32 * u + lane), job.width, value);
-                    }
+                    for (int i = 0; i < V; ++i) square += value[i] * value[i];
+                    if (((base / 32 + u) & (sharers - 1)) == share && base + 32 * u + lane < packs)
+                        put(n, V * (base + 32 * u + lane), job.width, value);
+                }
             }
             if (h.gamma) {
                 const A factor = 1 / sqrt(warp_reduce(square) / static_cast<A>(job.width) + h.eps);
+#pragma unroll 1
                 for (int at = own; at < packs; at += 32 * sharers) {
                     A value[V], g[V];
                     get(n, V * at, job.width, value);
@@ -311,24 +298,23 @@ struct halves_worker {
     }
     __device__ void copy_in(const T* from, int width) {
         constexpr int V = wide<T>, ahead = 4;
-        const int packs = job.rows * width / V;
-        for (int base = threadIdx.x; base < packs; base += ahead * stream_threads) {
-            words got[ahead];
+#pragma unroll 1
+        for (int n = 0; n < job.rows; ++n)
+#pragma unroll 1
+            for (int base = V * threadIdx.x; base < width; base += ahead * V * stream_threads) {
+                words got[ahead];
 #pragma unroll
-            for (int u = 0; u < ahead; ++u)
-                if (base + u * stream_threads < packs) got[u] = read_result(from + V * (base + u * stream_threads));
+                for (int u = 0; u < ahead; ++u)
+                    if (base + u * V * stream_threads < width)
+                        got[u] = read_result(from + index{n} * width + base + u * V * stream_threads);
 #pragma unroll
-            for (int u = 0; u < ahead; ++u)
-                if (base + u * stream_threads < packs) {
-                    if constexpr (N == 1) {
+                for (int u = 0; u < ahead; ++u)
+                    if (base + u * V * stream_threads < width) {
                         A value[V];
                         unpack<T>(got[u], value);
-                        put(0, V * (base + u * stream_threads), width, value);
-                    } else {
-                        *reinterpret_cast<words*>(x + V * (base + u * stream_threads)) = got[u];
+                        put(n, base + u * V * stream_threads, width, value);
                     }
-                }
-        }
+            }
         stream_sync();
     }
 
@@ -355,65 +341,83 @@ struct halves_worker {
             }
         stream_sync();
     }
+    template <int Count>
+    static __device__ __noinline__ A adapted(const A* low, const adapter_list<T, Count>& adapters, int which, int output,
+                                             int n) {
+        const auto& a = adapters.of[which];
+        A sum = 0;
+#pragma unroll 4
+        for (int j = 0; j < a.rank; ++j)
+            sum += widen(a.b[index{output} * a.rank + j]) * low[n * adapters.total + a.first + j];
+        return sum;
+    }
 
-    // The tasks of this warp: R outputs each, whose weights come through the ring. known(task, n, r) is asked for
-    // early, finish(task, n, r, known, sum, sum of the other output) comes last.
-    template <int R, int Count, class Adapter, class Known, class Finish>
-    __device__ void product(int width, int first_task, int tasks, const adapter_list<T, Count>& adapters,
-                            Adapter&& adapter, Known&& known, Finish&& finish) {
-        constexpr int V = wide<W>, K = N * R, lanes = 32 / K, P = stream_chunk / (16 * 32);
-        const int n = lane / lanes / R, r = lane / lanes % R, packs = width / V;
-        for (int task = first_task + static_cast<int>(blockIdx.x + gridDim.x * warp); task < tasks;
-             task += static_cast<int>(gridDim.x) * stream_warps) {
-            const auto early = known(task, min(n, job.rows - 1), r);
-            A sum[K] = {};
+    // The tiles of this block. known(pair, n) is asked for early, finish(pair, n, known, sum, other sum) comes last.
+    template <class Known, class Finish>
+    __device__ void product(const half_step<T>& h, int which, Known&& known, Finish&& finish) {
+        const int width = job.width_of(h, which), tiles = job.tiles(h, which), stride = static_cast<int>(gridDim.x),
+                  row = lane / 4, quarter = lane % 4, plane = job.rows * job.x_stride(width);
+        const unsigned char* own = x + min(row, job.rows - 1) * job.x_stride(width) + 16 * quarter;
 #pragma unroll 1
-            for (int base = 0; base < packs; base += 32 * P) {
-                words weight[P][R];
-#pragma unroll
-                for (int q = 0; q < R; ++q) {
+        for (int first = job.first_tile(h, which); first < tiles; first += stride * most_tiles) {
+            const int count = min((tiles - first + stride - 1) / stride, most_tiles), items = count * job.rows * 4;
+            const auto pair_of_item = [&](int i) { return (first + i / 4 / job.rows * stride) * 4 + i % 4; };
+            using known_type = decltype(known(0, 0));
+            known_type early{};
+            if (threadIdx.x < items)
+                early = known(pair_of_item(threadIdx.x), static_cast<int>(threadIdx.x) / 4 % job.rows);
+#pragma unroll 1
+            for (int t = 0; t < count; ++t) {
+                A d[4] = {}, rest[4] = {};
+#pragma unroll 1
+                for (int c = 0; c < width; c += tile_columns) {
+                    const int steps = min(tile_columns, width - c) / 32;
+                    const unsigned char* tile = ring + tile_bytes * slot + tile_stride * row + 16 * quarter;
                     full[slot].wait(parity);
 #pragma unroll
-                    for (int p = 0; p < P; ++p)
-                        weight[p][q] = base + 32 * p + lane < packs
-                                           ? *reinterpret_cast<const words*>(ring + stream_chunk * slot + 16 * (32 * p + lane))
-                                           : words{};
+                    for (int u = 0; u < tile_columns / 32 / stream_warps; ++u) {
+                        const int at = warp + stream_warps * u;
+                        if (at >= steps) break;
+                        const auto w = *reinterpret_cast<const words*>(tile + 64 * at);
+                        words v[planes];
+#pragma unroll
+                        for (int p = 0; p < planes; ++p)
+                            v[p] = *reinterpret_cast<const words*>(own + p * plane + 2 * c + 64 * at);
+#pragma unroll
+                        for (int k = 0; k < 4; k += 2) {
+                            const unsigned second0 = planes > 1 ? v[planes / 2].value[k] : 0,
+                                           second1 = planes > 1 ? v[planes / 2].value[k + 1] : 0;
+                            multiply_add(d, {v[0].value[k], second0, v[0].value[k + 1], second1}, w.value[k],
+                                         w.value[k + 1]);
+                            if constexpr (planes > 1)
+                                multiply_add(rest, {v[2].value[k], 0, v[2].value[k + 1], 0}, w.value[k],
+                                             w.value[k + 1]);
+                        }
+                    }
                     __syncwarp();
                     if (lane == 0) empty[slot].arrive();
                     if (++slot == job.slots) slot = 0, parity ^= 1;
                 }
-#pragma unroll
-                for (int p = 0; p < P; ++p) {
-                    const int at = min(base + 32 * p + lane, packs - 1);
-                    A w[R][V];
-#pragma unroll
-                    for (int q = 0; q < R; ++q) unpack<W>(weight[p][q], w[q]);
-#pragma unroll
-                    for (int m = 0; m < N; ++m) {
-                        A value[V];
-                        get(m, V * at, width, value);
-#pragma unroll
-                        for (int q = 0; q < R; ++q)
-#pragma unroll
-                            for (int v = 0; v < V; ++v) sum[m * R + q] += value[v] * w[q][v];
-                    }
+                if (row < job.rows) {
+                    const A sum[2] = {d[0] + (d[2] + rest[0]), d[1] + (d[3] + rest[1])};
+                    store<2>(sums + ((t * stream_warps + warp) * job.rows + row) * tile_rows + 2 * quarter, sum);
                 }
             }
-            if (adapters.total) {
+            stream_sync();
+#pragma unroll 1
+            for (int i = threadIdx.x; i < items; i += stream_threads) {
+                const int t = i / 4 / job.rows, n = i / 4 % job.rows;
+                A sum[2] = {};
 #pragma unroll
-                for (int q = 0; q < R; ++q) {
-                    const auto [which, output] = adapter(task, q);
-                    const auto& a = adapters.of[which];
-                    for (int j = lane; j < a.rank; j += 32) {
-                        const A factor = widen(a.b[index{output} * a.rank + j]);
-#pragma unroll
-                        for (int m = 0; m < N; ++m)
-                            sum[m * R + q] += factor * low[m * adapters.total + a.first + j];
-                    }
+                for (int w = 0; w < stream_warps; ++w) {
+                    A part[2];
+                    load<2>(sums + ((t * stream_warps + w) * job.rows + n) * tile_rows + 2 * (i % 4), part);
+                    sum[0] += part[0], sum[1] += part[1];
                 }
+                if (i >= stream_threads) early = known(pair_of_item(i), n);
+                finish(pair_of_item(i), n, early, sum[0], sum[1]);
             }
-            const A value = reduce_many(sum), other = __shfl_xor_sync(full_warp, value, lanes % 32);
-            if (lane % lanes == 0 && n < job.rows) finish(task, n, r, early, value, other);
+            if (first + stride * most_tiles < tiles) stream_sync();  // the next sums go where these were read
         }
     }
 
@@ -422,7 +426,7 @@ struct halves_worker {
     // Query heads against parts of their keys: a key is read by D/V lanes, a warp takes 32 V/D of them at once. Keys
     // of earlier steps are read while this step's are still made. Result of a (row, head, part): D sums; the sum of the
     // weights, the largest score.
-    __device__ void attend(const half_step<T, W>& h, const keys_of_row* places, A* scratch, const grid_barrier& all) {
+    __device__ void attend(const half_step<T>& h, const keys_of_row* places, A* scratch, const grid_barrier& all) {
         constexpr int V = wide<T>;
         const int D = job.D(), lanes = D / V, at_once = 32 * V >> job.log_D, column = V * lane & (D - 1),
                   key = V * lane >> job.log_D, heads = job.rows * job.heads, stride = job.kv_heads * D;
@@ -530,12 +534,12 @@ struct halves_worker {
         if (early) all.wait();
     }
     // x of shared memory: the parts of every (row, head) put together
-    __device__ void merge(const half_step<T, W>& h, const keys_of_row* places) {
+    __device__ void merge(const half_step<T>& h, const keys_of_row* places) {
         constexpr int V = wide<A>, ahead = 4;
         const int width = job.heads << job.log_D;
         const A* totals = job.parts + (index{job.rows * job.heads * most_parts} << job.log_D);
         for (int c = V * threadIdx.x; c < job.rows * width; c += V * stream_threads) {
-            const int i = c >> job.log_D, n = N == 1 ? 0 : i / job.heads, count = h.rows >> n & 1 ? places[n].parts : 0;
+            const int i = c >> job.log_D, n = c / width, count = h.rows >> n & 1 ? places[n].parts : 0;
             A value[V] = {}, sum = 0, largest = -INFINITY;
             for (int base = 0; base < count; base += ahead) {
                 words part[ahead];
@@ -570,37 +574,35 @@ struct halves_worker {
     }
 };
 
-template <int N, class T, class W>
-__global__ void __launch_bounds__(stream_threads + 32 * asking_warps, 1)
-    block_halves_chain(const __grid_constant__ halves_job<T, W> job) {
-    using A = compute<T>;
-    using step_type = half_step<T, W>;
-    const halves_layout<T, W> at(job, N);
-    auto* barriers = reinterpret_cast<shared_barrier*>(shared_bytes + at.barriers);
-    auto* steps = reinterpret_cast<step_type*>(shared_bytes + at.steps);
+template <class T>
+__global__ void __launch_bounds__(stream_threads + 32, 1) block_halves_chain(const __grid_constant__ halves_job<T> job) {
+    using A = float;
+    const halves_layout<T> at(job);
+    auto* full = reinterpret_cast<shared_barrier*>(shared_bytes + at.barriers);
+    auto* empty = full + job.slots;
+    auto* steps = reinterpret_cast<half_step<T>*>(shared_bytes + at.steps);
     auto* places = reinterpret_cast<keys_of_row*>(shared_bytes + at.places);
-    auto* angles = reinterpret_cast<statistic<T>*>(shared_bytes + at.rotary);
+    auto* angles = reinterpret_cast<A*>(shared_bytes + at.rotary);
     auto* scratch = reinterpret_cast<A*>(shared_bytes + at.scratch);
     const int D = job.D(), half_D = D / 2, rows = job.rows, width = job.width;
 
     // the list of halves, where a read takes no detour
-    for (unsigned i = threadIdx.x; i < job.count * sizeof(step_type) / 4; i += blockDim.x)
+    for (unsigned i = threadIdx.x; i < job.count * sizeof(half_step<T>) / 4; i += blockDim.x)
         reinterpret_cast<unsigned*>(steps)[i] = reinterpret_cast<const unsigned*>(job.step)[i];
-    for (int i = threadIdx.x; i < 2 * stream_warps * job.slots; i += blockDim.x) barriers[i].init(1);
+    for (int i = threadIdx.x; i < job.slots; i += blockDim.x) full[i].init(tile_rows), empty[i].init(stream_warps);
     copies_see_barriers();
     __syncthreads();
-    if (threadIdx.x >= stream_threads) return ask_for_weights(job, steps, shared_bytes + at.ring, barriers);
+    if (threadIdx.x >= stream_threads) return ask_for_weights(job, steps, shared_bytes + at.ring, full, empty);
 
     // what is small and comes later
     for (int i = threadIdx.x; i < job.count * rows; i += stream_threads) {
         const auto& h = steps[i / rows];
         const row_index s = job.row_sequence[i % rows];
-        if (h.attention)
-            places[i / rows * N + i % rows] = {h.begin[s], h.end[s], stream_warps * part_steps * (32 * wide<T> >> job.log_D)};
+        if (h.attention) places[i] = {h.begin[s], h.end[s], stream_warps * part_steps * (32 * wide<T> >> job.log_D)};
     }
     if (job.rotary.data)
         for (int i = threadIdx.x; i < rows * D; i += stream_threads)
-            angles[i] = job.rotary(job.row_position[i / D])[i % D];
+            angles[i] = job.rotary(job.row_position[i >> job.log_D])[i & (D - 1)];
     for (int i = blockIdx.x; i < job.count; i += gridDim.x) {
         const auto nearer = [&](const T* from, int count) {
             for (int c = 128 / sizeof(T) * threadIdx.x; from && c < count; c += 128 / sizeof(T) * stream_threads)
@@ -610,51 +612,49 @@ __global__ void __launch_bounds__(stream_threads + 32 * asking_warps, 1)
         nearer(h.gamma, width), nearer(h.second_bias, width);
         for (int m = 0; m < 3; ++m) nearer(h.bias[m], (m ? job.kv_heads : job.heads) * D);
     }
-    const int warp = threadIdx.x / 32;
-    shared_barrier* full = barriers + 2 * warp * job.slots;
-    halves_worker<N, T, W> worker{job,
-                                  reinterpret_cast<typename halves_worker<N, T, W>::X*>(shared_bytes + at.x),
-                                  reinterpret_cast<A*>(shared_bytes + at.low),
-                                  shared_bytes + at.ring + std::size_t{stream_chunk} * warp * job.slots,
-                                  full,
-                                  full + job.slots};
+    halves_worker<T> worker{job,
+                            shared_bytes + at.x,
+                            shared_bytes + at.ring,
+                            reinterpret_cast<A*>(shared_bytes + at.low),
+                            reinterpret_cast<A*>(shared_bytes + at.sums),
+                            full,
+                            empty};
     grid_barrier all(job.arrivals);
     stream_sync();
 
 #pragma unroll 1
     for (int i = 0; i < job.count; ++i) {
-        const step_type& h = steps[i];
-        const keys_of_row* place = places + i * N;
+        const half_step<T>& h = steps[i];
+        const keys_of_row* place = places + i * rows;
         worker.normalise(h);
         worker.low_ranks(h.low, width);
         if (h.attention) {
-            struct known_type {
-                A own, other;
-            };
-            worker.template product<2>(
-                width, job.first_task(h, 0), job.tasks(h, 0), h.low,
-                [&](int task, int r) {
-                    const int row = job.rotated(task, r);
-                    return int2{job.matrix_of(row), job.column_of(row)};
-                },
-                [&](int task, int, int r) -> known_type {
-                    const int row = job.rotated(task, r), which = job.matrix_of(row), column = job.column_of(row);
-                    if (!h.bias[which]) return {0, 0};
-                    return {widen(h.bias[which][column]), widen(h.bias[which][column + (r ? -half_D : half_D)])};
+            worker.product(
+                h, 0,
+                [&](int p, int) -> pair_of<A> {
+                    const auto at = job.pair(p);
+                    const T* bias = h.bias[at.which];
+                    return bias ? pair_of<A>{widen(bias[at.column]), widen(bias[at.column + half_D])} : pair_of<A>{0, 0};
                 },
                 // (a, b) -> (a cos − b sin, b cos + a sin)
-                [&](int task, int n, int r, const known_type& bias, A value, A other) {
-                    const int row = job.rotated(task, r), which = job.matrix_of(row), column = job.column_of(row);
-                    value += bias.own, other += bias.other;
-                    if (which != 2 && job.rotary.data) {
-                        const int c = column & (half_D - 1);
-                        const A cos = angles[n * D + c], sin = angles[n * D + half_D + c];
-                        value = value * cos + other * (r ? sin : -sin);
+                [&](int p, int n, const pair_of<A>& bias, A a, A b) {
+                    const auto at = job.pair(p);
+                    if (h.low.total) {
+                        a += worker.adapted(worker.low, h.low, at.which, at.column, n);
+                        b += worker.adapted(worker.low, h.low, at.which, at.column + half_D, n);
                     }
-                    if (which == 0)
-                        job.q[((index{n} * job.heads) << job.log_D) + column] = narrow<T>(value);
-                    else if (h.keys >> n & 1)
-                        (which == 1 ? h.k : h.v)[index{place[n].last} * (job.kv_heads * D) + column] = narrow<T>(value);
+                    a += bias.a, b += bias.b;
+                    if (at.which != 2 && job.rotary.data) {
+                        const int c = at.column & (half_D - 1);
+                        const A cos = angles[n * D + c], sin = angles[n * D + half_D + c], before = a;
+                        a = a * cos - b * sin, b = b * cos + before * sin;
+                    }
+                    T* to = job.q + ((index{n} * job.heads) << job.log_D);
+                    if (at.which) {
+                        if (!(h.keys >> n & 1)) return;
+                        to = (at.which == 1 ? h.k : h.v) + index{place[n].last} * (job.kv_heads * D);
+                    }
+                    to[at.column] = narrow<T>(a), to[at.column + half_D] = narrow<T>(b);
                 });
             if (!h.rows) {  // keys alone
                 stream_sync();
@@ -665,26 +665,34 @@ __global__ void __launch_bounds__(stream_threads + 32 * asking_warps, 1)
             all.arrive(), all.wait();
             worker.merge(h, place);
         } else {
-            worker.template product<2>(
-                width, 0, job.tasks(h, 0), h.low, [&](int task, int r) { return int2{r, task}; },
-                [&](int, int, int) { return nothing{}; },
-                [&](int task, int n, int r, nothing, A value, A other) {
-                    if (r == 0)
-                        job.hidden[index{n} * job.inner + task] = narrow<T>(value / (1 + exp(-value)) * other);
+            worker.product(
+                h, 0, [&](int, int) { return nothing{}; },
+                [&](int p, int n, nothing, A gate, A up) {
+                    if (h.low.total) {
+                        gate += worker.adapted(worker.low, h.low, 0, p, n);
+                        up += worker.adapted(worker.low, h.low, 1, p, n);
+                    }
+                    job.hidden[index{n} * job.inner + p] = narrow<T>(gate / (1 + exp(-gate)) * up);
                 });
             all.arrive(), all.wait();
             worker.copy_in(job.hidden, job.inner);
         }
-        const int inside = job.width_of(h, 1);
-        worker.low_ranks(h.second_low, inside);
-        worker.template product<1>(
-            inside, 0, job.tasks(h, 1), h.second_low, [&](int task, int) { return int2{0, task}; },
-            [&](int task, int n, int) {
-                const A before = widen(read_one(h.from + index{n} * width + task));
-                return pair_of<A>{before, h.second_bias ? widen(h.second_bias[task]) : A(0)};
+        worker.low_ranks(h.second_low, job.width_of(h, 1));
+        worker.product(
+            h, 1,
+            [&](int p, int n) -> pair_of<A> {
+                const T* from = h.from + index{n} * width + 2 * p;
+                return {widen(read_one(from)), widen(read_one(from + 1))};
             },
-            [&](int task, int n, int, const pair_of<A>& known, A value, A) {
-                h.to[index{n} * width + task] = narrow<T>(h.rows >> n & 1 ? known.a + value + known.b : known.a);
+            [&](int p, int n, const pair_of<A>& before, A a, A b) {
+                const A sum[2] = {a, b}, old[2] = {before.a, before.b};
+#pragma unroll
+                for (int r = 0; r < 2; ++r) {
+                    A more = sum[r];
+                    if (h.second_low.total) more += worker.adapted(worker.low, h.second_low, 0, 2 * p + r, n);
+                    if (h.second_bias) more += widen(h.second_bias[2 * p + r]);
+                    h.to[index{n} * width + 2 * p + r] = narrow<T>(h.rows >> n & 1 ? old[r] + more : old[r]);
+                }
             });
         all.arrive(), all.wait();
     }
@@ -692,7 +700,7 @@ __global__ void __launch_bounds__(stream_threads + 32 * asking_warps, 1)
     if (blockIdx.x == 0)
         for (int i = threadIdx.x; i < job.count * rows; i += stream_threads) {
             const auto& h = steps[i / rows];
-            const int n = i % rows, slot = places[i / rows * N + n].last;
+            const int n = i % rows, slot = places[i].last;
             if (!(h.keys >> n & 1)) continue;
             h.position[slot] = job.row_position[n];
             h.end[job.row_sequence[n]] = slot + 1;
@@ -709,7 +717,7 @@ struct grid_arrivals : kept {
     ~grid_arrivals() override { ex.deallocate(count, sizeof *count); }
 };
 
-template <class T, class W>
+template <class T>
 bool run_block_halves(executor& ex, const_matrix<T> x, std::span<const block_half<T>> halves, const row_map& rows,
                       matrix_view<T> y) {
     const char* what = "block_halves_forward";
@@ -720,14 +728,16 @@ bool run_block_halves(executor& ex, const_matrix<T> x, std::span<const block_hal
         if (!feed_forward) feed_forward = std::get_if<feed_forward_half<T>>(&h.half);
     }
     const index N = x.rows(), C = x.width();
-    if (!attention) return false;
-    halves_job<T, W> job{};
+    if (!attention || N == 0 || N > most_few_rows || ex.architecture() < 90 || !x.contiguous() || !y.contiguous())
+        return false;
+    halves_job<T> job{};
     job.rows = static_cast<int>(N), job.width = static_cast<int>(C);
     job.inner = feed_forward ? static_cast<int>(feed_forward->up.weight.rows()) : 0;
     job.heads = static_cast<int>(attention->heads), job.kv_heads = static_cast<int>(attention->kv_heads);
+    if (C % 32 || job.inner % 32) return false;
     job.group = job.heads / job.kv_heads;
     const index D = attention->q.weight.rows() / attention->heads, lanes = D / wide<T>;
-    if (D % wide<T> || (lanes != 4 && lanes != 8 && lanes != 16 && lanes != 32)) return false;
+    if (D % 32 || (lanes != 4 && lanes != 8 && lanes != 16 && lanes != 32)) return false;
     while ((1 << job.log_D) < D) ++job.log_D;
     job.row_position = rows.position.data, job.row_sequence = rows.sequence.data;
     job.rotary = rows_in(attention->rotary);
@@ -738,17 +748,17 @@ bool run_block_halves(executor& ex, const_matrix<T> x, std::span<const block_hal
                a = ex.memory().template matrix<T>(N, C), b = ex.memory().template matrix<T>(N, C);
     const auto parts = ex.memory().template vector<compute<T>>(N * job.heads * most_parts * (D + 2));
     job.q = q.data, job.hidden = hidden.data, job.parts = parts.data;
-    std::vector<half_step<T, W>> steps;
+    std::vector<half_step<T>> steps;
     const T* from = x.data;
     std::size_t last = halves.size();
     while (last > 0 && !halves[last - 1].rows) --last;
     if (last == 0) return false;
     const auto fits = [](const projection<T>& p, index out, index in) {
-        return p.weight.rows() == out && p.weight.width() == in && takes_projection<T, W>(p);
+        return p.weight.rows() == out && p.weight.width() == in && takes_projection<T, bfloat16>(p);
     };
     for (std::size_t i = 0; i < halves.size(); ++i) {
         const auto& half = halves[i];
-        half_step<T, W> s{};
+        half_step<T> s{};
         s.rows = half.rows, s.from = from;
         if (const auto* h = std::get_if<attention_half<T>>(&half.half)) {
             const auto& c = half.cache;
@@ -761,10 +771,10 @@ bool run_block_halves(executor& ex, const_matrix<T> x, std::span<const block_hal
             s.eps = static_cast<compute<T>>(h->eps), s.scale = static_cast<compute<T>>(h->scale);
             const projection<T>* maps[] = {&h->q, &h->k, &h->v};
             for (int m = 0; m < 3; ++m) {
-                s.first[m] = weight_data<W>(maps[m]->weight), s.bias[m] = maps[m]->bias.data;
+                s.first[m] = weight_data<bfloat16>(maps[m]->weight), s.bias[m] = maps[m]->bias.data;
                 s.low.of[m] = take_adapter(*maps[m], s.low.total);
             }
-            s.second = weight_data<W>(h->o.weight), s.second_bias = h->o.bias.data;
+            s.second = weight_data<bfloat16>(h->o.weight), s.second_bias = h->o.bias.data;
             s.second_low.of[0] = take_adapter(h->o, s.second_low.total);
             s.k = c.k.data, s.v = c.v.data, s.begin = c.begin.data, s.end = c.end.data, s.position = c.position.data;
         } else {
@@ -774,9 +784,9 @@ bool run_block_halves(executor& ex, const_matrix<T> x, std::span<const block_hal
                 !takes_norm<T>(f.gamma) || f.gate.bias.data || f.up.bias.data)
                 return false;
             s.gamma = f.gamma.data, s.eps = static_cast<compute<T>>(f.eps);
-            s.first[0] = weight_data<W>(f.gate.weight), s.first[1] = weight_data<W>(f.up.weight);
+            s.first[0] = weight_data<bfloat16>(f.gate.weight), s.first[1] = weight_data<bfloat16>(f.up.weight);
             s.low.of[0] = take_adapter(f.gate, s.low.total), s.low.of[1] = take_adapter(f.up, s.low.total);
-            s.second = weight_data<W>(f.down.weight), s.second_bias = f.down.bias.data;
+            s.second = weight_data<bfloat16>(f.down.weight), s.second_bias = f.down.bias.data;
             s.second_low.of[0] = take_adapter(f.down, s.second_low.total);
         }
         if (!s.rows && !s.keys) continue;
@@ -788,17 +798,11 @@ bool run_block_halves(executor& ex, const_matrix<T> x, std::span<const block_hal
     job.count = static_cast<int>(steps.size());
     std::copy(steps.begin(), steps.end(), job.step);
     job.arrivals = ex.keep<grid_arrivals>(0).count;
-    bool runs = false;
-    with_few_rows(N, [&](auto compiled) {
-        constexpr int n = compiled();
-        for (job.slots = most_slots; job.slots > 0; --job.slots)
-            if (halves_layout<T, W>(job, n).bytes <= ex.shared_limit()) break;
-        if (job.slots < 4) return;
-        runs = true;
-        launch_everywhere(ex, what, stream_threads + 32 * asking_warps, halves_layout<T, W>(job, n).bytes, block_halves_chain<n, T, W>,
-                          job);
-    });
-    return runs;
+    const auto bytes = [&] { return halves_layout<T>(job).bytes; };
+    for (job.slots = most_slots; job.slots > 2 && bytes() > ex.shared_limit();) --job.slots;
+    if (bytes() > ex.shared_limit()) return false;
+    launch_everywhere(ex, what, stream_threads + 32, bytes(), block_halves_chain<T>, job);
+    return true;
 }
 
 }  // namespace spectral::cuda::detail
