@@ -47,6 +47,7 @@ struct half_step {
 template <class T>
 struct halves_job {
     int count, rows, width, inner, heads, kv_heads, group, log_D, slots, low;
+    float per_width;  // 1 / width
     const row_index *row_position, *row_sequence;
     rows_of<const statistic<T>> rotary;
     T *q, *hidden;
@@ -281,7 +282,7 @@ struct halves_worker {
                 }
             }
             if (h.gamma) {
-                const A factor = 1 / sqrt(warp_reduce(square) / static_cast<A>(job.width) + h.eps);
+                const A factor = rsqrtf(warp_reduce(square) * job.per_width + h.eps);
 #pragma unroll 1
                 for (int at = own; at < packs; at += 32 * sharers) {
                     A value[V], g[V];
@@ -342,8 +343,7 @@ struct halves_worker {
         stream_sync();
     }
     template <int Count>
-    static __device__ __noinline__ A adapted(const A* low, const adapter_list<T, Count>& adapters, int which, int output,
-                                             int n) {
+    __device__ A adapted(const adapter_list<T, Count>& adapters, int which, int output, int n) const {
         const auto& a = adapters.of[which];
         A sum = 0;
 #pragma unroll 4
@@ -352,72 +352,120 @@ struct halves_worker {
         return sum;
     }
 
-    // The tiles of this block. known(pair, n) is asked for early, finish(pair, n, known, sum, other sum) comes last.
-    template <class Known, class Finish>
-    __device__ void product(const half_step<T>& h, int which, Known&& known, Finish&& finish) {
-        const int width = job.width_of(h, which), tiles = job.tiles(h, which), stride = static_cast<int>(gridDim.x),
-                  row = lane / 4, quarter = lane % 4, plane = job.rows * job.x_stride(width);
+    // The tiles of this block: known(pair, n) is what an item needs besides its sums, of the thread's first item it is
+    // asked for early; finish(pair, n, known, sum, other sum) comes last.
+    struct tiles_of_block {
+        int first, tiles, stride, count = 0;  // count: whose sums are made at once
+        __device__ void take() {
+            count = min((tiles - first + stride - 1) / stride, most_tiles);
+        }
+        __device__ int pair(int item, int rows) const { return (first + item / 4 / rows * stride) * 4 + item % 4; }
+    };
+    __device__ tiles_of_block tiles_of(const half_step<T>& h, int which) const {
+        tiles_of_block out{job.first_tile(h, which), job.tiles(h, which), static_cast<int>(gridDim.x)};
+        out.take();
+        return out;
+    }
+    template <class Known>
+    __device__ auto early(const half_step<T>& h, int which, Known&& known) const {
+        const auto tiles = tiles_of(h, which);
+        const int i = threadIdx.x;
+        decltype(known(0, 0)) out{};
+        if (i < tiles.count * job.rows * 4) out = known(tiles.pair(i, job.rows), i / 4 % job.rows);
+        return out;
+    }
+    // d += x of steps `at`, `at` + `by`, ... below `steps` times a tile; a step is 32 columns
+    __device__ void multiply(A (&d)[4][4], const unsigned char* own, int plane, const unsigned char* tile, int at, int by,
+                             int steps) const {
+#pragma unroll 1
+        for (; at < steps; at += 4 * by) {
+            words w[4], v[4][planes];
+#pragma unroll
+            for (int u = 0; u < 4; ++u) {
+                const bool there = at + by * u < steps;
+                w[u] = there ? *reinterpret_cast<const words*>(tile + 64 * (at + by * u)) : words{};
+#pragma unroll
+                for (int p = 0; p < planes; ++p)
+                    v[u][p] = there ? *reinterpret_cast<const words*>(own + p * plane + 64 * (at + by * u)) : words{};
+            }
+#pragma unroll
+            for (int k = 0; k < 4; k += 2)
+#pragma unroll
+                for (int u = 0; u < 4; ++u) {  // four sums, so that no product waits for the one before
+                    const unsigned second0 = planes > 1 ? v[u][planes / 2].value[k] : 0,
+                                   second1 = planes > 1 ? v[u][planes / 2].value[k + 1] : 0;
+                    multiply_add(d[u], {v[u][0].value[k], second0, v[u][0].value[k + 1], second1}, w[u].value[k],
+                                 w[u].value[k + 1]);
+                }
+            if constexpr (planes > 1)
+#pragma unroll
+                for (int k = 0; k < 4; k += 2)
+#pragma unroll
+                    for (int u = 0; u < 4; ++u)
+                        multiply_add(d[u], {v[u][2].value[k], 0, v[u][2].value[k + 1], 0}, w[u].value[k],
+                                     w[u].value[k + 1]);
+        }
+    }
+    __device__ void skip(int tiles_gone) {
+        for (slot += tiles_gone; slot >= job.slots; slot -= job.slots) parity ^= 1;
+    }
+    // Eight tiles go one to a warp; what is left over is shared, a step to each in turn.
+    template <class Early, class Known, class Finish>
+    __device__ void product(const half_step<T>& h, int which, Early early, Known&& known, Finish&& finish) {
+        const int width = job.width_of(h, which), row = lane / 4, quarter = lane % 4,
+                  plane = job.rows * job.x_stride(width), chunks = (width + tile_columns - 1) / tile_columns;
         const unsigned char* own = x + min(row, job.rows - 1) * job.x_stride(width) + 16 * quarter;
+        auto tiles = tiles_of(h, which);
 #pragma unroll 1
-        for (int first = job.first_tile(h, which); first < tiles; first += stride * most_tiles) {
-            const int count = min((tiles - first + stride - 1) / stride, most_tiles), items = count * job.rows * 4;
-            const auto pair_of_item = [&](int i) { return (first + i / 4 / job.rows * stride) * 4 + i % 4; };
-            using known_type = decltype(known(0, 0));
-            known_type early{};
-            if (threadIdx.x < items)
-                early = known(pair_of_item(threadIdx.x), static_cast<int>(threadIdx.x) / 4 % job.rows);
+        for (; tiles.first < tiles.tiles; tiles.first += tiles.stride * most_tiles) {
+            tiles.take();
+            const int items = tiles.count * job.rows * 4, alone = tiles.count / stream_warps * stream_warps;
 #pragma unroll 1
-            for (int t = 0; t < count; ++t) {
-                A d[4] = {}, rest[4] = {};
+            for (int t = alone ? warp : 0; t < tiles.count;) {
+                const bool shared = t >= alone;
+                A d[4][4] = {};
+                if (!shared) skip(warp * chunks);
 #pragma unroll 1
                 for (int c = 0; c < width; c += tile_columns) {
-                    const int steps = min(tile_columns, width - c) / 32;
-                    const unsigned char* tile = ring + tile_bytes * slot + tile_stride * row + 16 * quarter;
                     full[slot].wait(parity);
-#pragma unroll
-                    for (int u = 0; u < tile_columns / 32 / stream_warps; ++u) {
-                        const int at = warp + stream_warps * u;
-                        if (at >= steps) break;
-                        const auto w = *reinterpret_cast<const words*>(tile + 64 * at);
-                        words v[planes];
-#pragma unroll
-                        for (int p = 0; p < planes; ++p)
-                            v[p] = *reinterpret_cast<const words*>(own + p * plane + 2 * c + 64 * at);
-#pragma unroll
-                        for (int k = 0; k < 4; k += 2) {
-                            const unsigned second0 = planes > 1 ? v[planes / 2].value[k] : 0,
-                                           second1 = planes > 1 ? v[planes / 2].value[k + 1] : 0;
-                            multiply_add(d, {v[0].value[k], second0, v[0].value[k + 1], second1}, w.value[k],
-                                         w.value[k + 1]);
-                            if constexpr (planes > 1)
-                                multiply_add(rest, {v[2].value[k], 0, v[2].value[k + 1], 0}, w.value[k],
-                                             w.value[k + 1]);
-                        }
-                    }
+                    multiply(d, own + 2 * c, plane, ring + tile_bytes * slot + tile_stride * row + 16 * quarter,
+                             shared ? warp : 0, shared ? stream_warps : 1, min(tile_columns, width - c) / 32);
                     __syncwarp();
-                    if (lane == 0) empty[slot].arrive();
-                    if (++slot == job.slots) slot = 0, parity ^= 1;
+                    if (lane < (shared ? 1 : stream_warps)) empty[slot].arrive();
+                    skip(1);
                 }
+                if (!shared) skip((stream_warps - 1 - warp) * chunks);
                 if (row < job.rows) {
-                    const A sum[2] = {d[0] + (d[2] + rest[0]), d[1] + (d[3] + rest[1])};
-                    store<2>(sums + ((t * stream_warps + warp) * job.rows + row) * tile_rows + 2 * quarter, sum);
+                    A sum[2] = {};
+#pragma unroll
+                    for (int u = 0; u < 4; ++u)
+#pragma unroll
+                        for (int r = 0; r < 2; ++r) sum[r] += d[u][r] + d[u][2 + r];
+                    store<2>(sums + ((t * stream_warps + (shared ? warp : 0)) * job.rows + row) * tile_rows + 2 * quarter,
+                             sum);
                 }
+                t = shared ? t + 1 : t + stream_warps < alone ? t + stream_warps : alone;
             }
             stream_sync();
 #pragma unroll 1
             for (int i = threadIdx.x; i < items; i += stream_threads) {
                 const int t = i / 4 / job.rows, n = i / 4 % job.rows;
                 A sum[2] = {};
-#pragma unroll
-                for (int w = 0; w < stream_warps; ++w) {
+                for (int w = 0; w < (t < alone ? 1 : stream_warps); ++w) {
                     A part[2];
                     load<2>(sums + ((t * stream_warps + w) * job.rows + n) * tile_rows + 2 * (i % 4), part);
                     sum[0] += part[0], sum[1] += part[1];
                 }
-                if (i >= stream_threads) early = known(pair_of_item(i), n);
-                finish(pair_of_item(i), n, early, sum[0], sum[1]);
+                if (i >= stream_threads) early = known(tiles.pair(i, job.rows), n);
+                finish(tiles.pair(i, job.rows), n, early, sum[0], sum[1]);
             }
-            if (first + stride * most_tiles < tiles) stream_sync();  // the next sums go where these were read
+            if (tiles.first + tiles.stride * most_tiles < tiles.tiles) {  // the next sums go where these were read
+                stream_sync();
+                auto next = tiles;
+                next.first += tiles.stride * most_tiles, next.take();
+                if (static_cast<int>(threadIdx.x) < next.count * job.rows * 4)
+                    early = known(next.pair(threadIdx.x, job.rows), static_cast<int>(threadIdx.x) / 4 % job.rows);
+            }
         }
     }
 
@@ -626,74 +674,68 @@ __global__ void __launch_bounds__(stream_threads + 32, 1) block_halves_chain(con
     for (int i = 0; i < job.count; ++i) {
         const half_step<T>& h = steps[i];
         const keys_of_row* place = places + i * rows;
+        const auto bias = [&](int p, int) -> pair_of<A> {
+            if (!h.attention) return {0, 0};
+            const auto at = job.pair(p);
+            const T* of = h.bias[at.which];
+            return of ? pair_of<A>{widen(of[at.column]), widen(of[at.column + half_D])} : pair_of<A>{0, 0};
+        };
+        const auto residual = [&](int p, int n) -> pair_of<A> {
+            const T* from = h.from + index{n} * width + 2 * p;
+            return {widen(read_one(from)), widen(read_one(from + 1))};
+        };
+        const auto biases = worker.early(h, 0, bias);
         worker.normalise(h);
         worker.low_ranks(h.low, width);
-        if (h.attention) {
-            worker.product(
-                h, 0,
-                [&](int p, int) -> pair_of<A> {
-                    const auto at = job.pair(p);
-                    const T* bias = h.bias[at.which];
-                    return bias ? pair_of<A>{widen(bias[at.column]), widen(bias[at.column + half_D])} : pair_of<A>{0, 0};
-                },
-                // (a, b) -> (a cos − b sin, b cos + a sin)
-                [&](int p, int n, const pair_of<A>& bias, A a, A b) {
-                    const auto at = job.pair(p);
-                    if (h.low.total) {
-                        a += worker.adapted(worker.low, h.low, at.which, at.column, n);
-                        b += worker.adapted(worker.low, h.low, at.which, at.column + half_D, n);
-                    }
-                    a += bias.a, b += bias.b;
-                    if (at.which != 2 && job.rotary.data) {
-                        const int c = at.column & (half_D - 1);
-                        const A cos = angles[n * D + c], sin = angles[n * D + half_D + c], before = a;
-                        a = a * cos - b * sin, b = b * cos + before * sin;
-                    }
-                    T* to = job.q + ((index{n} * job.heads) << job.log_D);
-                    if (at.which) {
-                        if (!(h.keys >> n & 1)) return;
-                        to = (at.which == 1 ? h.k : h.v) + index{place[n].last} * (job.kv_heads * D);
-                    }
-                    to[at.column] = narrow<T>(a), to[at.column + half_D] = narrow<T>(b);
-                });
-            if (!h.rows) {  // keys alone
-                stream_sync();
-                continue;
+        worker.product(h, 0, biases, bias, [&](int p, int n, const pair_of<A>& known, A a, A b) {
+            if (!h.attention) {
+                if (h.low.total) a += worker.adapted(h.low, 0, p, n), b += worker.adapted(h.low, 1, p, n);
+                job.hidden[index{n} * job.inner + p] = narrow<T>(a / (1 + exp(-a)) * b);
+                return;
             }
-            all.arrive();
-            worker.attend(h, place, scratch, all);
-            all.arrive(), all.wait();
-            worker.merge(h, place);
-        } else {
-            worker.product(
-                h, 0, [&](int, int) { return nothing{}; },
-                [&](int p, int n, nothing, A gate, A up) {
-                    if (h.low.total) {
-                        gate += worker.adapted(worker.low, h.low, 0, p, n);
-                        up += worker.adapted(worker.low, h.low, 1, p, n);
-                    }
-                    job.hidden[index{n} * job.inner + p] = narrow<T>(gate / (1 + exp(-gate)) * up);
-                });
-            all.arrive(), all.wait();
-            worker.copy_in(job.hidden, job.inner);
+            // (a, b) -> (a cos − b sin, b cos + a sin)
+            const auto at = job.pair(p);
+            if (h.low.total) {
+                a += worker.adapted(h.low, at.which, at.column, n);
+                b += worker.adapted(h.low, at.which, at.column + half_D, n);
+            }
+            a += known.a, b += known.b;
+            if (at.which != 2 && job.rotary.data) {
+                const int c = at.column & (half_D - 1);
+                const A cos = angles[n * D + c], sin = angles[n * D + half_D + c], before = a;
+                a = a * cos - b * sin, b = b * cos + before * sin;
+            }
+            T* to = job.q + ((index{n} * job.heads) << job.log_D);
+            if (at.which) {
+                if (!(h.keys >> n & 1)) return;
+                to = (at.which == 1 ? h.k : h.v) + index{place[n].last} * (job.kv_heads * D);
+            }
+            to[at.column] = narrow<T>(a), to[at.column + half_D] = narrow<T>(b);
+        });
+        if (!h.rows) {  // keys alone
+            stream_sync();
+            continue;
         }
+        all.arrive();
+        if (h.attention) {
+            worker.attend(h, place, scratch, all);
+            all.arrive();
+        }
+        const auto before = worker.early(h, 1, residual);
+        all.wait();
+        if (h.attention)
+            worker.merge(h, place);
+        else
+            worker.copy_in(job.hidden, job.inner);
         worker.low_ranks(h.second_low, job.width_of(h, 1));
-        worker.product(
-            h, 1,
-            [&](int p, int n) -> pair_of<A> {
-                const T* from = h.from + index{n} * width + 2 * p;
-                return {widen(read_one(from)), widen(read_one(from + 1))};
-            },
-            [&](int p, int n, const pair_of<A>& before, A a, A b) {
-                const A sum[2] = {a, b}, old[2] = {before.a, before.b};
-#pragma unroll
-                for (int r = 0; r < 2; ++r) {
-                    A more = sum[r];
-                    if (h.second_low.total) more += worker.adapted(worker.low, h.second_low, 0, 2 * p + r, n);
-                    if (h.second_bias) more += widen(h.second_bias[2 * p + r]);
-                    h.to[index{n} * width + 2 * p + r] = narrow<T>(h.rows >> n & 1 ? old[r] + more : old[r]);
-                }
-            });
+        worker.product(h, 1, before, residual, [&](int p, int n, const pair_of<A>& old, A a, A b) {
+            if (h.second_low.total)
+                a += worker.adapted(h.second_low, 0, 2 * p, n), b += worker.adapted(h.second_low, 0, 2 * p + 1, n);
+            if (h.second_bias) a += widen(h.second_bias[2 * p]), b += widen(h.second_bias[2 * p + 1]);
+            if (!(h.rows >> n & 1)) a = b = 0;
+            const A sum[2] = {old.a + a, old.b + b};
+            store<2>(h.to + index{n} * width + 2 * p, sum);
+        });
         all.arrive(), all.wait();
     }
     // every block has read where the sequences ended
@@ -735,6 +777,7 @@ bool run_block_halves(executor& ex, const_matrix<T> x, std::span<const block_hal
     job.inner = feed_forward ? static_cast<int>(feed_forward->up.weight.rows()) : 0;
     job.heads = static_cast<int>(attention->heads), job.kv_heads = static_cast<int>(attention->kv_heads);
     if (C % 32 || job.inner % 32) return false;
+    job.per_width = 1 / static_cast<float>(C);
     job.group = job.heads / job.kv_heads;
     const index D = attention->q.weight.rows() / attention->heads, lanes = D / wide<T>;
     if (D % 32 || (lanes != 4 && lanes != 8 && lanes != 16 && lanes != 32)) return false;
