@@ -25,6 +25,9 @@ inline constexpr int tile_stride = 2 * tile_columns + 64;  // bytes; neighbourin
 inline constexpr int tile_bytes = tile_rows * tile_stride;
 inline constexpr int most_tiles = 12;  // of a product, whose sums wait in shared memory
 inline constexpr int most_slots = 12;  // tiles of the ring
+// Tiles asked for and not there yet. More fill the queues of the memory, and the small reads that results wait for
+// stand in them: 3 made a step 3 %, no bound 7 % longer.
+inline constexpr int under_way = 1;
 inline constexpr int most_halves = 64;  // of one launch: what its parameters hold
 inline constexpr int most_parts = 16, part_steps = 8;  // of a row's keys; loads that a lane has under way
 
@@ -196,7 +199,7 @@ __device__ void ask_for_weights(const halves_job<T>& job, const half_step<T>* st
                                 shared_barrier* full, shared_barrier* empty) {
     const int row = threadIdx.x % 32;
     if (row >= tile_rows) return;
-    int slot = 0;
+    int slot = 0, asked = 0;
     unsigned parity = 1;
     for (int i = 0; i < job.count; ++i)
         for (int product = 0; product < 2; ++product) {
@@ -206,6 +209,11 @@ __device__ void ask_for_weights(const halves_job<T>& job, const half_step<T>* st
                 const bfloat16* from = job.weight(h, product, tile, row);
                 for (int c = 0; c < width; c += tile_columns) {
                     empty[slot].wait(parity);
+                    if (asked >= under_way) {
+                        const bool wraps = slot < under_way;
+                        full[slot - under_way + (wraps ? job.slots : 0)].wait(parity ^ 1 ^ wraps);
+                    }
+                    ++asked;
                     copy_bulk_once(ring + tile_bytes * slot + tile_stride * row, from + c,
                                    2 * min(tile_columns, width - c), full[slot]);
                     if (++slot == job.slots) slot = 0, parity ^= 1;
@@ -747,6 +755,24 @@ __global__ void __launch_bounds__(stream_threads + 32, 1) block_halves_chain(con
             h.position[slot] = job.row_position[n];
             h.end[job.row_sequence[n]] = slot + 1;
         }
+}
+
+// A kernel of one block on every multiprocessor, all at once, so that they may wait for each other.
+template <class Job>
+void launch_everywhere(executor& ex, const char* what, unsigned threads, std::size_t shared, void (*kernel)(Job),
+                       const Job& job) {
+    checked(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)), what);
+    cudaLaunchConfig_t config{};
+    config.gridDim = static_cast<unsigned>(ex.multiprocessors());
+    config.blockDim = threads;
+    config.dynamicSmemBytes = shared;
+    config.stream = ex.stream();
+    cudaLaunchAttribute attribute{};
+    attribute.id = cudaLaunchAttributeCooperative;
+    attribute.val.cooperative = 1;
+    config.attrs = &attribute;
+    config.numAttrs = 1;
+    ex.queue(what, [&] { checked(cudaLaunchKernelEx(&config, kernel, job), what); });
 }
 
 // What the barriers of a device count in.

@@ -127,23 +127,6 @@ void launch_overlapping(executor& ex, const char* what, dim3 grid, dim3 block, s
     config.numAttrs = overlap && ex.options().overlap && ex.architecture() >= 90 ? 1 : 0;
     ex.queue(what, [&] { checked(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...), what); });
 }
-// A kernel of one block on every multiprocessor, all at once, so that they may wait for each other.
-template <class Job>
-void launch_everywhere(executor& ex, const char* what, unsigned threads, std::size_t shared, void (*kernel)(Job),
-                       const Job& job) {
-    checked(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)), what);
-    cudaLaunchConfig_t config{};
-    config.gridDim = static_cast<unsigned>(ex.multiprocessors());
-    config.blockDim = threads;
-    config.dynamicSmemBytes = shared;
-    config.stream = ex.stream();
-    cudaLaunchAttribute attribute{};
-    attribute.id = cudaLaunchAttributeCooperative;
-    attribute.val.cooperative = 1;
-    config.attrs = &attribute;
-    config.numAttrs = 1;
-    ex.queue(what, [&] { checked(cudaLaunchKernelEx(&config, kernel, job), what); });
-}
 template <class... Parameters, class... Arguments>
 void launch(executor& ex, const char* what, dim3 grid, dim3 block, std::size_t shared, void (*kernel)(Parameters...),
             const Arguments&... arguments) {
