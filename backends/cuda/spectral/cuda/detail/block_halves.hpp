@@ -11,8 +11,8 @@
 //   feed-forward half   norm, gate and up, SiLU | down, residual |                  | a barrier of all blocks
 //
 // Weights are bfloat16. A float x is the sum of three bfloat16, whose products are exact: same tiles, no rounding but
-// that of the sums. A row's sums are added in one order, whatever the number of rows, and attention's parts follow from
-// a sequence's own length: a row has the same bits in every batch.
+// that of the sums. Rows do not meet, attention's parts follow from a sequence's own length, and sums are added in an
+// order that depends on shapes and on the tiles that the ring holds: a row's bits do not depend on its neighbours.
 #pragma once
 #include <spectral/cuda/detail/few_rows.hpp>
 #include <spectral/cuda/detail/tensor_core.hpp>
@@ -417,7 +417,8 @@ struct halves_worker {
     __device__ void skip(int tiles_gone) {
         for (slot += tiles_gone; slot >= job.slots; slot -= job.slots) parity ^= 1;
     }
-    // Eight tiles go one to a warp; what is left over is shared, a step to each in turn.
+    // Eight tiles go one to a warp, where the ring holds them all: a barrier tells a phase from the next only. What is
+    // left over is shared, a step to each in turn.
     template <class Early, class Known, class Finish>
     __device__ void product(const half_step<T>& h, int which, Early early, Known&& known, Finish&& finish) {
         const int width = job.width_of(h, which), row = lane / 4, quarter = lane % 4,
@@ -427,7 +428,7 @@ struct halves_worker {
 #pragma unroll 1
         for (; tiles.first < tiles.tiles; tiles.first += tiles.stride * most_tiles) {
             tiles.take();
-            const int items = tiles.count * job.rows * 4, alone = tiles.count / stream_warps * stream_warps;
+            const int items = tiles.count * job.rows * 4, alone = stream_warps * chunks <= job.slots ? tiles.count / stream_warps * stream_warps : 0;
 #pragma unroll 1
             for (int t = alone ? warp : 0; t < tiles.count;) {
                 const bool shared = t >= alone;
