@@ -4,8 +4,6 @@
 #include <spectral/models/chiar_config.hpp>
 #include <spectral/models/layer_route_config.hpp>
 
-#include <utility>
-
 namespace spectral::cli {
 
 struct parameter_size {

@@ -231,8 +231,10 @@ void check_operators(const std::filesystem::path& path) {
     };
     const auto x = matrix("x"), dy = matrix("dy");
     const auto w = vector("w", C), dH = vector("dH", N);
-    for (const auto& [prefix, norm] :
+    for (const auto& convention :
          {std::pair<std::string, dct_norm>{"reference.", dct_norm::reference}, {"ortho.", dct_norm::ortho}}) {
+        const auto& prefix = convention.first;
+        const auto norm = convention.second;
         auto y = ex.memory().template matrix<T>(N, C), dx = ex.memory().template zeros<T, 2>({N, C});
         auto dw = ex.memory().template zeros<T, 1>({C}), entropy = ex.memory().template vector<T>(N);
         const auto same = [&](auto got, const std::string& name) {

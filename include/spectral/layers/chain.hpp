@@ -38,6 +38,15 @@ public:
             std::swap(now_, next_);
         }
     }
+    // evaluation: f(x, y) -> whether it made y; if not, x stays
+    template <class F>
+    bool attempt(F&& f) {
+        if (p_.training()) return false;
+        arena_scope layer(p_.ex);
+        if (!f(const_matrix<T>(now_), next_)) return false;
+        std::swap(now_, next_);
+        return true;
+    }
     matrix_view<T> value() const { return now_; }
 
 private:

@@ -25,6 +25,10 @@ struct gated_feed_forward {
         return {gate_proj.weight.matrix(), up_proj.weight.matrix(), down_proj.weight.matrix()};
     }
 
+    feed_forward_half<T> half() {
+        return {norm.weight.vector(), norm.eps, gate_proj.map(), up_proj.map(), down_proj.map()};
+    }
+
     struct saved {
         matrix_view<T> x_hat, gate, up, hidden;  // (N, C), (N, F) three times; hidden only where W_down asks for it
         typename rms_norm<Exec, T>::saved norm;
@@ -69,11 +73,6 @@ struct gated_feed_forward {
         gate_proj.visit_parameters(f, prefix + "mlp.gate_proj.");
         up_proj.visit_parameters(f, prefix + "mlp.up_proj.");
         down_proj.visit_parameters(f, prefix + "mlp.down_proj.");
-    }
-
-private:
-    feed_forward_half<T> half() {
-        return {norm.weight.vector(), norm.eps, gate_proj.map(), up_proj.map(), down_proj.map()};
     }
 };
 

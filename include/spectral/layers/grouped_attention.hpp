@@ -30,6 +30,26 @@ struct grouped_attention {
           layer(layer_),
           rotary_table(std::move(table)) {}
 
+    // key/value room of this layer; made by the first sequence that writes
+    kv_cache<T> own_cache(pass<Exec, T>& p) const {
+        auto& kept = p.decode->layers[static_cast<std::size_t>(layer)];
+        if (!kept.capacity) p.decode->make_cache(p.ex, layer, p.rows.sequences(), p.decode->capacity, k_proj.out());
+        return kept.view();
+    }
+    attention_half<T> half(const pass<Exec, T>& p) {
+        return {.gamma = norm.weight.vector(),
+                .eps = norm.eps,
+                .q = q_proj.map(),
+                .k = k_proj.map(),
+                .v = v_proj.map(),
+                .o = o_proj.map(),
+                .rotary = rotary_table->view(),
+                .heads = heads,
+                .kv_heads = kv_heads,
+                .scale = options().scale,
+                .next = p.next_weights};
+    }
+
     struct saved {
         matrix_view<T> x_hat, q, k, v, out;  // (N, C), (N, H·D), (N, Hkv·D) twice, (N, H·D)
         matrix_view<statistic<T>> lse;  // (N, H)
@@ -98,25 +118,6 @@ struct grouped_attention {
     }
 
 private:
-    // made by the first sequence that writes
-    kv_cache<T> own_cache(pass<Exec, T>& p) const {
-        auto& kept = p.decode->layers[static_cast<std::size_t>(layer)];
-        if (!kept.capacity) p.decode->make_cache(p.ex, layer, p.rows.sequences(), p.decode->capacity, k_proj.out());
-        return kept.view();
-    }
-    attention_half<T> half(const pass<Exec, T>& p) {
-        return {.gamma = norm.weight.vector(),
-                .eps = norm.eps,
-                .q = q_proj.map(),
-                .k = k_proj.map(),
-                .v = v_proj.map(),
-                .o = o_proj.map(),
-                .rotary = rotary_table->view(),
-                .heads = heads,
-                .kv_heads = kv_heads,
-                .scale = options().scale,
-                .next = p.next_weights};
-    }
     void count(pass<Exec, T>& p, index n, const row_map& k_rows) const {
         if (!p.trace) return;
         layer_work& w = p.trace->counts[layer].work;

@@ -10,8 +10,6 @@
 #include <spectral/ops/gate.hpp>
 #include <spectral/ops/partition.hpp>
 
-#include <algorithm>
-
 namespace spectral {
 
 // What the gate's mean is taken over; `fixed`: there is none. Only causal and fixed keep a position from seeing later

@@ -32,6 +32,8 @@ struct decoding {
     Decode decode;
     Choose choose;
 };
+template <class Start, class Decode, class Choose>  // clang 14 makes none for an aggregate
+decoding(index, bool, Start, Decode, Choose)->decoding<Start, Decode, Choose>;
 
 // Tokens that are chosen without the host looking: an answer that ends among them cost the rest of these.
 inline constexpr index chosen_at_once = 8;

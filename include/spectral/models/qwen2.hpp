@@ -13,8 +13,6 @@
 #include <spectral/models/layer_route_config.hpp>
 #include <spectral/models/task_model.hpp>
 
-#include <set>
-
 namespace spectral {
 
 // x + attention(norm(x)), then the same with the gated feed-forward.
@@ -106,7 +104,8 @@ struct qwen2_stack {
         start_gates(p, s);
         activation_chain<Exec, T> x(p, ids.size(), width(), s.inputs);
         x.start([&](auto y) { embedding_forward<Exec, T>(p.ex, ids, embedding.matrix(), y); });
-        for (std::size_t l = 0; l < blocks.size(); ++l)
+        const bool done = x.attempt([&](auto in, auto y) { return whole_step(p, in, y); });
+        for (std::size_t l = 0; l < blocks.size() && !done; ++l)
             x.apply([&](auto in, auto y) { forward_block(p, l, in, y, s); });
         norm.forward(p, x.value(), h, s.norm);
         if (p.training() && !gates.empty())
@@ -203,6 +202,30 @@ private:
             copy<Exec, T>(p.ex, x, y);
         else
             blocks[l].forward(p, x, y, s.blocks[l]);
+    }
+    // All blocks of a step of decoding as one operator, where the executor has it: gates are frozen, so the host knows
+    // which rows each half takes.
+    bool whole_step(pass<Exec, T>& p, const_matrix<T> x, matrix_view<T> y) {
+        if (!p.repeats() || x.rows() > 32) return false;
+        std::vector<block_half<T>> halves;
+        for (std::size_t l = 0; l < blocks.size(); ++l) {
+            std::uint32_t all = 0, open = 0, bit = 1;
+            for (std::size_t s = 0; s < p.lengths.size(); ++s) {
+                if (!p.lengths[s]) continue;
+                all |= bit;
+                if (gates.empty() ? !forced_shut(p, l) : p.decode->open[l].at(s) != 0) open |= bit;
+                bit <<= 1;
+            }
+            const auto* gate = gates.empty() ? nullptr : &gates[l].options;
+            const bool gates_attention = !gate || gate->scope != gate_scope::feed_forward,
+                       gates_feed_forward = !gate || gate->scope != gate_scope::attention;
+            const std::uint32_t attends = gates_attention ? open : all, keys = gate && gate->write_kv ? all : attends,
+                                feeds = gates_feed_forward ? open : all;
+            auto& b = blocks[l];
+            if (keys) halves.push_back({b.attention.half(p), attends, keys, b.attention.own_cache(p)});
+            if (feeds) halves.push_back({b.mlp.half(), feeds});
+        }
+        return block_halves_forward<Exec, T>(p.ex, x, halves, p.rows, y);
     }
 
     // the part of a block that its gate may leave out: (pass, x, y) -> y

@@ -25,7 +25,6 @@ struct batch_result {
 
 template <executor Exec, class T, class Stack>
 struct task_model {
-    using executor_type = Exec;
     using scalar = T;
 
     Exec& ex;

@@ -8,8 +8,6 @@
 #pragma once
 #include <spectral/core/executor.hpp>
 
-#include <cmath>
-
 namespace spectral {
 
 // √2

@@ -12,6 +12,9 @@
 #include <spectral/ops/kv_cache.hpp>
 #include <spectral/ops/linear.hpp>
 
+#include <cstdint>
+#include <variant>
+
 namespace spectral {
 
 // W x + b + scale · B A x
@@ -43,6 +46,15 @@ struct feed_forward_half {
     projection<T> gate, up, down;
 };
 
+// A half of a block in a step of decoding, where every row is the next of its sequence: the rows that take part, bit n
+// for row n, and those that append their keys and values. Other rows keep their x.
+template <class T>
+struct block_half {
+    std::variant<attention_half<T>, feed_forward_half<T>> half;
+    std::uint32_t rows = ~0u, keys = ~0u;
+    kv_cache<T> cache = {};  // of attention
+};
+
 // Causal; rows of `rows` continue their sequences in `cache`. y may not be the memory of x.
 template <executor Exec, class T>
 bool attention_half_forward(Exec& ex, const_matrix<T> x, const std::type_identity_t<attention_half<T>>& half,
@@ -60,6 +72,17 @@ bool feed_forward_half_forward(Exec& ex, const_matrix<T> x, const std::type_iden
     check_shape(y, {x.rows(), x.width()}, "feed_forward_half_forward", "y");
     if constexpr (requires { feed_forward_half_kernel(ex, x, half, y); })
         return feed_forward_half_kernel(ex, x, half, y);
+    else
+        return false;
+}
+
+// y = the halves one after another on x: a whole step, but for embedding and head.
+template <executor Exec, class T>
+bool block_halves_forward(Exec& ex, const_matrix<T> x, std::type_identity_t<std::span<const block_half<T>>> halves,
+                          const row_map& rows, matrix_view<T> y) {
+    check_shape(y, {x.rows(), x.width()}, "block_halves_forward", "y");
+    if constexpr (requires { block_halves_kernel(ex, x, halves, rows, y); })
+        return block_halves_kernel(ex, x, halves, rows, y);
     else
         return false;
 }

@@ -4,8 +4,6 @@
 #pragma once
 #include <spectral/report/svg.hpp>
 
-#include <array>
-
 namespace spectral::report {
 
 // Bounds that are left open follow from what is drawn.

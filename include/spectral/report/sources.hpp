@@ -9,8 +9,6 @@
 #include <spectral/io/json.hpp>
 #include <spectral/report/page.hpp>
 
-#include <optional>
-
 namespace spectral::report {
 
 // Keys keep their order.

@@ -5,7 +5,6 @@
 #include <spectral/report/sources.hpp>
 
 #include <map>
-#include <set>
 
 namespace spectral::report {
 

@@ -7,7 +7,6 @@
 #include <spectral/core/view.hpp>
 
 #include <algorithm>
-#include <array>
 #include <bit>
 #include <cstdint>
 #include <cstring>

@@ -5,7 +5,6 @@
 #include <spectral/core/parameters.hpp>
 #include <spectral/ops/optimizer.hpp>
 
-#include <algorithm>
 #include <cmath>
 
 namespace spectral {

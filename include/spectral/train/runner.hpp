@@ -99,16 +99,12 @@ public:
     virtual std::size_t memory_bytes() const = 0;  // of the activations' arena
 };
 
-// The model's files into a directory that exists, and back: configuration files are not read.
+// The model's files into a directory that exists.
 inline void save_model(runner& r, const std::filesystem::path& directory,
                        const std::map<std::string, std::string>& metadata) {
     const model_files files = r.files();
     for (const auto& [name, text] : files.texts) write_file_atomically(directory / name, text);
     for (const auto& part : files.parts) r.save_weights(directory / part.file, metadata, part.which);
-}
-// Weights alone: the model was made from the directory's configuration.
-inline void load_model(runner& r, const std::filesystem::path& directory) {
-    for (const auto& part : r.files().parts) r.load_weights(weight_files::of_file(directory / part.file), part.which);
 }
 
 }  // namespace spectral

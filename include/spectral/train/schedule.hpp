@@ -4,7 +4,6 @@
 //   then, with f = (step − warm-up) / (steps − warm-up):
 //     constant  peak;   linear  peak + (last − peak) f;   cosine  last + (peak − last) (1 + cos π f) / 2
 #pragma once
-#include <spectral/core/check.hpp>
 #include <spectral/core/view.hpp>
 
 #include <algorithm>

@@ -13,7 +13,7 @@
 #include <spectral/train/training_options.hpp>
 
 #include <future>
-#include <iostream>
+#include <ostream>
 
 namespace spectral {
 

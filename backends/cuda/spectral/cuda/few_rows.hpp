@@ -5,8 +5,8 @@
 //   residual feed-forward half   norm, gate and up, SiLU                ->  down, residual
 //   head                norm, product
 #pragma once
+#include <spectral/cuda/detail/block_halves.hpp>
 #include <spectral/cuda/detail/few_rows.hpp>
-#include <spectral/ops/few_rows.hpp>
 
 namespace spectral::cuda {
 
@@ -205,21 +205,6 @@ struct merged_inputs {
 
 // ---- outputs --------------------------------------------------------------------------------------------------------
 
-template <class T>
-adapter_rows<T> take_adapter(const projection<T>& p, int& total) {
-    if (!p.a.data) return {};
-    const int rank = static_cast<int>(p.a.rows()), first = total;
-    total += rank;
-    return {p.a.data, p.b.data, rank, first, static_cast<compute<T>>(p.scale)};
-}
-template <class W, class T>
-const W* weight_data(const weight_view<T>& w) {
-    if constexpr (std::is_same_v<W, T>)
-        return w.wide.data;
-    else
-        return w.narrow.data;
-}
-
 template <class W, class T>
 memory_ahead ahead_of(const std::array<weight_view<T>, 3>& next) {
     memory_ahead out;
@@ -332,38 +317,6 @@ struct gate_outputs {
         if (r % 2 == 0) y(n)[output(task, r)] = narrow<T>(value / (1 + exp(-value)) * other);
     }
 };
-
-// ---- which shapes are taken -----------------------------------------------------------------------------------------
-
-// Whole packs of weights and of x, contiguous weights.
-template <class T, class W>
-bool takes_projection(const projection<T>& p) {
-    const bool stored = std::is_same_v<W, T> ? p.weight.wide.data != nullptr : p.weight.is_narrow();
-    if (!stored || p.weight.width() % std::max(wide<T>, wide<W>)) return false;
-    const auto weight = [&] {
-        if constexpr (std::is_same_v<W, T>)
-            return p.weight.wide;
-        else
-            return p.weight.narrow;
-    }();
-    return weight.contiguous() && takes_packs(weight) &&
-           (!p.a.data || (p.a.contiguous() && p.b.contiguous() && takes_packs(p.a)));
-}
-// f(a value of the weights' type): all in the model's scalar, or all kept as bfloat16; false for a mixture or other
-// shapes
-template <class T, class F>
-bool with_stored(std::initializer_list<projection<T>> all, F&& f) {
-    if constexpr (!std::is_same_v<T, bfloat16>)
-        if (std::all_of(all.begin(), all.end(), [](const auto& p) { return takes_projection<T, bfloat16>(p); }))
-            return f(bfloat16{}), true;
-    if (std::all_of(all.begin(), all.end(), [](const auto& p) { return takes_projection<T, T>(p); }))
-        return f(T{}), true;
-    return false;
-}
-template <class T>
-bool takes_norm(const view<const T, 1>& gamma) {
-    return !gamma.data || takes_packs(gamma);
-}
 
 template <class T>
 row_inputs<T> inputs_of(const_matrix<T> x, const view<const T, 1>& gamma, double eps) {
@@ -496,6 +449,15 @@ bool head_kernel(executor& ex, const_matrix<T> x, const_vector<T> gamma, double 
         detail::projected_rows<1, T, decltype(stored)>(ex, "head_forward", detail::inputs_of<T>(x, gamma, eps), p, {},
                                                        logits);
     });
+}
+
+template <class T>
+bool block_halves_kernel(executor& ex, const_matrix<T> x, std::span<const block_half<T>> halves, const row_map& rows,
+                         matrix_view<T> y) {
+    if constexpr (std::is_same_v<T, float> || std::is_same_v<T, bfloat16>)
+        return detail::run_block_halves(ex, x, halves, rows, y);
+    else
+        return false;
 }
 
 }  // namespace spectral::cuda

@@ -42,8 +42,6 @@ lane_vec<T> load_widened(const Stored* p) {
 }
 
 inline constexpr index tile_rows = vector_bytes == 64 ? 8 : 4;
-template <class T>
-inline constexpr index tile_columns = 3 * lane_count<T>;
 
 // What the sums are added to: nothing, a row vector, what C holds, or both.
 template <class T>

@@ -14,6 +14,7 @@
 // nothing that the kernel before it writes; everything older is complete by then.
 #pragma once
 #include <spectral/cuda/detail/reduce.hpp>
+#include <spectral/ops/few_rows.hpp>
 
 #include <cstring>
 
@@ -82,10 +83,17 @@ __device__ inline void wait_for_copies() {
 }
 template <class W, class A>
 __device__ inline void unpack(const words& from, A (&to)[wide<W>]) {
-    pack<W, wide<W>> p;
-    memcpy(&p, &from, sizeof p);
+    if constexpr (std::is_same_v<W, bfloat16>) {  // one instruction a value
 #pragma unroll
-    for (int i = 0; i < wide<W>; ++i) to[i] = static_cast<A>(widen(p.value[i]));
+        for (int i = 0; i < 4; ++i)
+            to[2 * i] = __uint_as_float(from.value[i] << 16),
+                   to[2 * i + 1] = __uint_as_float(from.value[i] & 0xFFFF0000u);
+    } else {
+        pack<W, wide<W>> p;
+        memcpy(&p, &from, sizeof p);
+#pragma unroll
+        for (int i = 0; i < wide<W>; ++i) to[i] = static_cast<A>(widen(p.value[i]));
+    }
 }
 // V values from an address of 16 bytes' alignment
 template <int V, class T>
@@ -333,5 +341,52 @@ struct row_inputs {
 };
 
 struct nothing {};
+
+// ---- which shapes are taken, and how kernels see them ---------------------------------------------------------------
+
+template <class T>
+adapter_rows<T> take_adapter(const projection<T>& p, int& total) {
+    if (!p.a.data) return {};
+    const int rank = static_cast<int>(p.a.rows()), first = total;
+    total += rank;
+    return {p.a.data, p.b.data, rank, first, static_cast<compute<T>>(p.scale)};
+}
+template <class W, class T>
+const W* weight_data(const weight_view<T>& w) {
+    if constexpr (std::is_same_v<W, T>)
+        return w.wide.data;
+    else
+        return w.narrow.data;
+}
+
+// Whole packs of weights and of x, contiguous weights.
+template <class T, class W>
+bool takes_projection(const projection<T>& p) {
+    const bool stored = std::is_same_v<W, T> ? p.weight.wide.data != nullptr : p.weight.is_narrow();
+    if (!stored || p.weight.width() % std::max(wide<T>, wide<W>)) return false;
+    const auto weight = [&] {
+        if constexpr (std::is_same_v<W, T>)
+            return p.weight.wide;
+        else
+            return p.weight.narrow;
+    }();
+    return weight.contiguous() && takes_packs(weight) &&
+           (!p.a.data || (p.a.contiguous() && p.b.contiguous() && takes_packs(p.a)));
+}
+// f(a value of the weights' type): all in the model's scalar, or all kept as bfloat16; false for a mixture or other
+// shapes
+template <class T, class F>
+bool with_stored(std::initializer_list<projection<T>> all, F&& f) {
+    if constexpr (!std::is_same_v<T, bfloat16>)
+        if (std::all_of(all.begin(), all.end(), [](const auto& p) { return takes_projection<T, bfloat16>(p); }))
+            return f(bfloat16{}), true;
+    if (std::all_of(all.begin(), all.end(), [](const auto& p) { return takes_projection<T, T>(p); }))
+        return f(T{}), true;
+    return false;
+}
+template <class T>
+bool takes_norm(const view<const T, 1>& gamma) {
+    return !gamma.data || takes_packs(gamma);
+}
 
 }  // namespace spectral::cuda::detail

@@ -58,11 +58,41 @@ struct shared_barrier {
 #endif
         } while (!done);
     }
+    // whether the phase is over: does not wait
+    __device__ bool is_over(unsigned parity) const {
+        unsigned done;
+        asm volatile("{\n.reg .pred p;\nmbarrier.test_wait.parity.shared.b64 p, [%1], %2;\nselp.b32 %0, 1, 0, p;\n}\n"
+                     : "=r"(done)
+                     : "r"(shared_address(this)), "r"(parity)
+                     : "memory");
+        return done;
+    }
 };
 
 // Arrives, on its own, when this thread's copies so far have.
 __device__ inline void copy_async_arrive(shared_barrier& barrier) {
     asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];\n" ::"r"(shared_address(&barrier)) : "memory");
+}
+
+// Copies a multiple of 16 bytes, which nobody reads again soon; arrives at the barrier when they are there.
+__device__ inline void copy_bulk_once(void* shared, const void* from, unsigned bytes, shared_barrier& barrier) {
+#if __CUDA_ARCH__ >= 900
+    unsigned long long once;  // the first to leave the second level cache
+    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;\n" : "=l"(once));
+    asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;\n" ::"r"(shared_address(&barrier)), "r"(bytes)
+                 : "memory");
+    asm volatile(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;\n" ::
+            "r"(shared_address(shared)),
+        "l"(from), "r"(bytes), "r"(shared_address(&barrier)), "l"(once)
+        : "memory");
+#endif
+}
+// Makes initialised barriers known to copies.
+__device__ inline void copies_see_barriers() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("fence.mbarrier_init.release.cluster;\nfence.proxy.async.shared::cta;\n" ::: "memory");
+#endif
 }
 
 // ---- products of a warp ---------------------------------------------------------------------------------------------
