@@ -27,7 +27,7 @@ struct info_options {
     route_files route;
 };
 
-void check_batch(const info_options& o, index time, index longest, const char* field) {
+void check_batch_fits(const info_options& o, index time, index longest, const char* field) {
     constexpr index most = index{1} << 40;  // tokens: what is counted stays exact
     check(time > 0 && time <= longest, o.model, "--time: expected 1 to ", longest, " (", field, "), found ", time);
     check(o.batch > 0 && o.batch <= most / time, o.model, "--batch: expected 1 to ", most / time, ", found ", o.batch);
@@ -147,7 +147,7 @@ void print_qwen2(const info_options& o, const qwen2_config& c) {
     std::copy_if(all.begin(), all.end(), std::back_inserter(of_backbone),
                  [](const auto& p) { return is_backbone(p.name); });
     const index time = o.time ? o.time : std::min<index>(c.max_position_embeddings, 512);
-    check_batch(o, time, c.max_position_embeddings, "max_position_embeddings");
+    check_batch_fits(o, time, c.max_position_embeddings, "max_position_embeddings");
     const layer_route_model plain{c, published ? layer_route_config{} : m.route};
     const mac_counts macs =
         dense_macs(plain, std::vector<index>(static_cast<std::size_t>(o.batch), time), o.batch * time);
@@ -183,7 +183,7 @@ void print_model(const info_options& o) {
     if (model.is_qwen2()) return print_qwen2(o, model.qwen2());
     const chiar_config& c = model.chiar();
     const index time = o.time ? o.time : c.max_seq_len;
-    check_batch(o, time, c.max_seq_len, "max_seq_len");
+    check_batch_fits(o, time, c.max_seq_len, "max_seq_len");
     check(o.share >= 0 && o.share <= 1, "--share", "expected a number in [0, 1], found ", o.share);
     const std::vector<parameter_size> parts = by_part(parameters_of(c));
     index total = 0;

@@ -12,7 +12,8 @@
 //
 // Weights are bfloat16. A float x is the sum of three bfloat16, whose products are exact: same tiles, no rounding but
 // that of the sums. Rows do not meet, attention's parts follow from a sequence's own length, and sums are added in an
-// order that depends on shapes and on the tiles that the ring holds: a row's bits do not depend on its neighbours.
+// order that depends on shapes and on the tiles that the ring holds, which is the number of rows' doing: what
+// neighbours hold does not reach a row.
 #pragma once
 #include <spectral/cuda/detail/few_rows.hpp>
 #include <spectral/cuda/detail/tensor_core.hpp>
