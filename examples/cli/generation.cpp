@@ -52,6 +52,7 @@ std::vector<std::vector<row_index>> generate_measured(runner& r, const std::vect
                                                       generation_cost& cost) {
     auto* route = r.layer_route();
     const bool gated = route && route->config().route.gates;
+    check(gated || o.command->count("--mode") == 0, "--mode", "expected a model with skip gates");
     const auto run = [&](bool full, const token_callback& each, generation_cost::run& cost) {
         if (gated)
             route->force_open(

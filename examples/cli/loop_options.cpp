@@ -7,6 +7,7 @@
 #include <sys/file.h>
 
 #include <algorithm>
+#include <cmath>
 #include <iostream>
 
 namespace spectral::cli {
@@ -50,8 +51,9 @@ void add_run_options(CLI::App& c, loop_options& o) {
 }
 
 index total_steps(const loop_options& o, double per_epoch) {
-    check(o.steps >= 0 && o.epochs >= 0 && !(o.steps > 0 && o.epochs > 0), "--steps, --epochs",
-          "expected one of them, at least 1");
+    check(o.steps >= 0, "--steps", "expected at least 1, found ", o.steps);
+    check(std::isfinite(o.epochs) && o.epochs >= 0, "--epochs", "expected a number above 0, found ", o.epochs);
+    check(o.steps == 0 || o.epochs == 0, "--steps, --epochs", "expected one of them, found both");
     if (o.epochs == 0) return o.steps > 0 ? o.steps : 300;
     check(per_epoch > 0, "--epochs", "expected one task whose data ends; use --steps");
     return std::max<index>(1,

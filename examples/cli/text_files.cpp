@@ -28,7 +28,7 @@ std::string megabytes(std::size_t bytes) {
 
 opened_stream encode_files(const text_source& source, index vocabulary) {
     check(!source.tokenizer.empty(), source.files.front(),
-          "a text needs a tokenizer: --tokenizer or --train-tokenizer");
+          "a text needs a tokenizer: --tokenizer, or --train-tokenizer where training starts");
     std::vector<text_file> texts(source.files.begin(), source.files.end());
     std::uint64_t hash = hash_of(read_text_file(source.tokenizer), 1);
     std::size_t bytes = 0;

@@ -65,7 +65,11 @@ void decode(const coding_options& o) {
     }
     std::istringstream words(all_of(o.input));
     std::vector<row_index> ids;
-    for (std::string word; words >> word;) ids.push_back(id_from(nlohmann::json::parse(word, nullptr, false), word));
+    for (std::string word; words >> word;) {
+        const auto json = nlohmann::json::parse(word, nullptr, false);
+        ids.push_back(
+            id_from(json.is_discarded() ? nlohmann::json(word) : json, o.input.empty() ? "standard input" : o.input));
+    }
     std::cout << tok.decode(ids, o.skip_special);
 }
 

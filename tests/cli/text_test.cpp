@@ -84,6 +84,9 @@ TEST_CASE("bad texts and tokenizers are refused with one sentence", "[cli]") {
     check_refused(run("tokenizer decode --jsonl --tokenizer " + gpt2 + " --input " + quoted(dir / "lines.jsonl")),
                   {"line 1", "whole numbers"});
 
+    check_refused(run_shell("echo '5 six' | \"$SPECTRAL\" tokenizer decode --tokenizer " + gpt2),
+                  {"standard input", "whole numbers", "found \"six\""});
+
     write_text(dir / "text.txt", "short");
     const std::string train = "train --quiet --train " + text + " --out " + quoted(dir / "run");
     check_refused(run(train), {"text.txt", "tokenizer"});

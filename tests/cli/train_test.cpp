@@ -114,6 +114,69 @@ TEST_CASE("a checkpoint that finds no space leaves the one before it", "[cli]") 
     CHECK(std::filesystem::exists(t.dir / "full/step-10/model.safetensors"));
 }
 
+TEST_CASE("options that cannot be are refused with their value, before anything is written", "[cli]") {
+    const tiny_run t;
+    const auto refused = [&](const std::string& more, const std::vector<std::string>& parts) {
+        check_refused(run(t.arguments("none", 3) + more), parts);
+        CHECK(!std::filesystem::exists(t.dir / "none/last"));
+    };
+    refused(" --seed -1", {"--seed", "-1"});
+    refused(" --seed 1.5", {"--seed", "1.5"});
+    refused(" --seed 99999999999999999999", {"--seed", "99999999999999999999"});
+    refused(" --epochs nan", {"--epochs", "found nan"});
+    refused(" --epochs 2", {"--steps, --epochs", "found both"});
+    refused(" --beta2 1.5", {"beta2", "found 1.5"});
+    refused(" --accumulate 0", {"accumulat", "found 0"});
+    refused(" --eval-batches -1", {"--eval-batches", "found -1"});
+    refused(" --task mixed --mix language=0", {"--mix", "\"language\"", "found 0"});
+    refused(" --lora-rank -1", {"--lora-rank", "found -1"});
+    const std::string config = "info --d-model 16 --heads 2 --layers 3 --vocab 300 --batch ";
+    check_refused(run(config + "0"), {"--batch", "found 0"});
+    check_refused(run(config + "999999999999"), {"--batch", "found 999999999999"});
+}
+
+TEST_CASE("one process trains in a directory", "[cli]") {
+    const tiny_run t;
+    const std::string last = quoted(t.dir / "run/last");
+    const auto got =
+        run_shell("\"$SPECTRAL\" " + t.arguments("run", 100000) + " & pid=$!\nfor i in $(seq 3000); do [ -e " + last +
+                  " ] && break; sleep 0.01; done\n\"$SPECTRAL\" train --resume --quiet --out " + quoted(t.dir / "run") +
+                  "; code=$?; kill -INT $pid; wait $pid; exit $code");
+    INFO(got.err);
+    CHECK(got.code == 2);
+    CHECK(got.err.find("another process trains in this directory") != got.err.npos);
+    CHECK(run("train --resume --quiet --steps 5 --out " + quoted(t.dir / "run")).err.find("another process") ==
+          std::string::npos);
+}
+
+TEST_CASE("weights that make entropies NaN, or are whole numbers, are refused where they are read", "[cli]") {
+    const tiny_run t;
+    REQUIRE(run(t.arguments("run", 5)).code == 0);
+    const auto file = t.dir / "run/last/model.safetensors";
+    const std::string model = " --model " + quoted(t.dir / "run"), good = read_text_file(file);
+    // the run's weights with the embedding as `type`, all bits of it set
+    const auto rewrite = [&](dtype type) {
+        write_text(t.dir / "good", good);
+        const safetensors_file in(t.dir / "good");
+        safetensors_writer out;
+        std::vector<std::byte> ones;
+        for (const auto& [name, entry] : in.tensors()) {
+            if (name != "token_emb.weight") {
+                out.add(name, entry.dtype, entry.shape, entry.data);
+                continue;
+            }
+            ones.assign(entry.data.size(), std::byte{0xff});
+            out.add(name, type, entry.shape, ones);
+        }
+        out.write(file);
+    };
+    rewrite(dtype::i32);
+    check_refused(run("eval" + model), {"token_emb.weight", "I32"});
+    rewrite(dtype::f32);  // NaN
+    check_refused(run("route --text 'the quick brown fox'" + model), {"entropy is NaN"});
+    check_refused(run("calibrate --data " + quoted(t.dir / "text.txt") + model), {"entropy is NaN"});
+}
+
 TEST_CASE("a trained run is evaluated, sampled, routed and calibrated", "[cli]") {
     const tiny_run t;
     REQUIRE(run(t.arguments("run", 30)).code == 0);

@@ -82,11 +82,10 @@ inline void save_checkpoint(const std::filesystem::path& run, runner& r, const t
     } catch (const fs::filesystem_error& problem) {
         fs::remove_all(unfinished, ignored);
         fail(finished.string(), "the checkpoint cannot be written: ", problem.code().message(),
-             "; earlier checkpoints are untouched");
+             "; what was there is untouched");
     } catch (const error& problem) {
         fs::remove_all(unfinished, ignored);
-        fail(finished.string(), "the checkpoint cannot be written: ", problem.what(),
-             "; earlier checkpoints are untouched");
+        fail(finished.string(), "the checkpoint cannot be written: ", problem.what(), "; what was there is untouched");
     }
     std::vector<index> steps;
     for (const auto& entry : fs::directory_iterator(run))
