@@ -6,9 +6,11 @@
 #include "runners.hpp"
 #include "stack_only.hpp"
 
+#include <spectral/io/names.hpp>
 #include <spectral/train/checkpoint.hpp>
 #include <spectral/train/oracle.hpp>
 
+#include <cmath>
 #include <iostream>
 
 namespace spectral::cli {
@@ -55,6 +57,7 @@ Enum value_of(const std::string& text, std::initializer_list<std::pair<const cha
 layer_route_config route_of(const finetune_options& o, const qwen2_config& backbone) {
     layer_route_config r;
     r.base_model = o.model;
+    check(std::isfinite(o.gate_rate) && o.gate_rate >= 0, "--gate-lr", "expected at least 0, found ", o.gate_rate);
     r.gate_rate = o.gate_rate;
     if (o.tune != "gates") {
         r.lora = o.lora;
@@ -125,6 +128,23 @@ objective_spec parse_objective(const std::string& text) {
     return out;
 }
 
+// Every step type that an objective names is one of the data's; no two objectives say something else of the same.
+void check_objectives(const std::vector<std::string>& objectives, const conversation_data& data) {
+    std::vector<std::string> known, seen;
+    for (const auto& [type, lengths] : lengths_by_type(data)) known.push_back(type);
+    for (const auto& text : objectives) {
+        const objective_spec spec = parse_objective(text);
+        for (const auto& type : spec.types)
+            check(std::find(known.begin(), known.end(), type) != known.end(), "--objective", in_quotes(text),
+                  ": no training sample is of step type ", in_quotes(type), suggestion(type, known));
+        std::string what = spec.kind == "oracle" ? "supervised" : spec.kind;
+        for (const auto& type : spec.types) what += ":" + type;
+        check(std::find(seen.begin(), seen.end(), what) == seen.end(), "--objective", in_quotes(text),
+              ": another one says the same of the same type");
+        seen.push_back(what);
+    }
+}
+
 gate_objective make_objective(const finetune_options& o, runner& r, const tokenizer& tok) {
     std::vector<gate_objective> parts;
     skip_budget budget;
@@ -193,6 +213,7 @@ void run_finetune(finetune_options& o, CLI::App& command) {
     auto valid_data = o.valid.empty() ? read_samples(o.train, tok, o.data, conversation_side::held_out, o.held_out)
                                       : read_samples(o.valid, tok, o.data, conversation_side::all, 0);
     if (!o.loop.quiet) say_data("training", train_data), say_data("evaluation", valid_data);
+    check_objectives(o.objectives, train_data);
     const conversation_batches batches(std::move(train_data), batch_options(o.data, o.batch, o.seed, !o.unbalanced));
     std::vector<evaluation_set> sets;
     std::optional<conversation_batches> valid;

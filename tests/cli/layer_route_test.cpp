@@ -141,6 +141,11 @@ TEST_CASE("what trains, by flag", "[cli]") {
                 " --pool last_prompt_token --write-kv --objective differential:tool_call:planning=1 supervised:tool_call=0.3");
     check_refused(t.finetune("bad", "--tune adapters --objective mean=1"), {"--objective", "trains no gates"});
     check_refused(t.finetune("bad2", "--objective mean"), {"--objective", "found \"mean\""});
+    check_refused(t.finetune("bad4", "--objective budget:toolcall=0.4"),
+                  {"--objective", "no training sample is of step type \"toolcall\"", "did you mean"});
+    check_refused(t.finetune("bad5", "--objective budget=0.4 budget=0.5"),
+                  {"--objective", "another one says the same"});
+    check_refused(t.finetune("bad6", "--gate-lr -1"), {"--gate-lr", "found -1"});
     check_refused(t.finetune("bad3", "--lora-targets q_porj"), {"unknown module \"q_porj\"", "did you mean"});
 }
 

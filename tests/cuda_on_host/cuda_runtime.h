@@ -38,6 +38,7 @@ enum { cudaStreamNonBlocking = 1, cudaFuncAttributeMaxDynamicSharedMemorySize = 
 using cudaStream_t = struct host_stream*;
 struct cudaFuncAttributes {
     std::size_t sharedSizeBytes = 1;  // of the probe for Hopper's own instructions
+    int ptxVersion = 1000;
 };
 struct cudaDeviceProp {
     char name[32];

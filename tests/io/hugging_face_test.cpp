@@ -85,7 +85,13 @@ TEST_CASE("hugging_face: what config.json may say", "[io][hugging_face]") {
     CHECK_SENTENCE(parsed(R"(, "hidden_act": "gelu")"), "hidden_act: only \"silu\" is implemented");
     CHECK_SENTENCE(parsed(R"(, "use_sliding_window": true)"), "use_sliding_window: true is not implemented");
     CHECK_SENTENCE(parsed(R"(, "num_hidden_layers": 1.5)"), "num_hidden_layers: expected a whole number, found 1.5");
-    CHECK_SENTENCE(parsed(R"(, "num_hidden_layers": 0)"), "num_hidden_layers: expected at least 1, found 0");
+    CHECK_SENTENCE(parsed(R"(, "num_hidden_layers": 0)"), "num_hidden_layers: expected 1 to 4096, found 0");
+    CHECK_SENTENCE(parsed(R"(, "num_hidden_layers": 2000000000)"), "expected 1 to 4096, found 2000000000");
+    CHECK_SENTENCE(parsed(R"(, "max_position_embeddings": 1000000000000)"), "max_position_embeddings: expected 1 to");
+    CHECK_SENTENCE(parsed(R"(, "head_dim": 6)"), "head_dim: expected hidden_size / num_attention_heads, found 6");
+    CHECK_SENTENCE(parsed(R"(, "layer_types": ["full_attention", "sliding_attention"])"),
+                   "found \"sliding_attention\"");
+    CHECK_SENTENCE(parsed(R"(, "quantization_config": {"bits": 4})"), "quantization_config: quantised weights");
     CHECK_SENTENCE(parse_qwen2_config(parse_json(R"({"model_type": "llama"})", "x"), "x"),
                    "model_type: expected qwen2, found \"llama\"");
 }

@@ -118,6 +118,12 @@ TEST_CASE("peft: sentences", "[io][peft]") {
     CHECK_SENTENCE(parsed(R"(, "target_modules": 3)"), "target_modules: expected a list");
     CHECK_SENTENCE(parsed(R"(, "target_modules": ["c_attn"])"), "none of the backbone's modules match");
     CHECK_SENTENCE(parsed(R"(, "target_modules": "(")"), "expected a regular expression");
+    CHECK_SENTENCE(parsed(R"(, "target_modules": "(([a-z_.0-9]+)*)*!")"), "repeated groups are not taken");
+    CHECK_SENTENCE(parsed(R"(, "target_modules": ".*.*.*.*.*!")"), "expected at most 4 repetitions");
+    CHECK_SENTENCE(parsed(q + R"(, "use_rslora": "yes")"), "use_rslora: expected true or false");
+    CHECK_SENTENCE(parsed(q + R"(, "layers_to_transform": {"a": 1})"), "layers_to_transform: expected a number");
+    CHECK_SENTENCE(parsed(q + R"(, "layers_pattern": "blocks")"), "layers_pattern: expected \"layers\"");
+    CHECK_SENTENCE(parsed(q + R"(, "rank_pattern": [1])"), "rank_pattern: expected an object");
     CHECK_SENTENCE(parsed(q + R"(, "init_lora_weights": "pissa")"), "init_lora_weights: expected true, false");
     CHECK_SENTENCE(parsed(q + R"(, "init_lora_weights": "loftq")"), "found \"loftq\"");
     CHECK_SENTENCE(parsed(q + R"(, "use_dora": true)"), "use_dora: not implemented");

@@ -46,7 +46,7 @@ std::string describe(const router_options& o) {
            (o.collapse_regulariser ? o.collapse_detached ? ", regularised (detached)" : ", regularised" : "");
 }
 
-// every combination that MODELS.md's table names
+// every combination of router, estimator and phase
 std::vector<router_options> all_options(index operators) {
     std::vector<router_options> out;
     for (routing_mode m : {routing_mode::threshold, routing_mode::permuted, routing_mode::attention, routing_mode::dct,
@@ -278,7 +278,7 @@ TEMPLATE_LIST_TEST_CASE("routed: values and gradients on every executor", "[laye
     check.template operator()<three>(3, {.keys = kv_scope::routed, .own_feed_forward = true});
 }
 
-// MODELS.md's table: what runs in training and at evaluation
+// what runs in training and at evaluation
 TEST_CASE("routed: what runs when", "[layers][routed]") {
     using L = three<reference::executor, double>;
     for (const auto& o : all_options(3))

@@ -469,6 +469,20 @@ TEMPLATE_LIST_TEST_CASE("layer_route: a generation stops at every end id", "[mod
     }
 }
 
+TEMPLATE_LIST_TEST_CASE("layer_route: a drawn answer does not depend on batch mates", "[models][layer_route]",
+                        model_targets) {
+    routed_model<TestType> m({});
+    const generation_options o{.max_new_tokens = 12, .sampling = {.seed = 5}};
+    std::vector<std::vector<row_index>> prompts{random_ids(4, vocabulary, 1)};
+    const auto alone = generate(m.model, prompts, o);
+    for (std::uint64_t mate : {2, 3}) {
+        prompts.push_back(random_ids(6, vocabulary, mate));
+        const auto together = generate(m.model, prompts, o);
+        CHECK(together[0] == alone[0]);
+        CHECK(together.back() != alone[0]);  // nor does it copy theirs
+    }
+}
+
 TEMPLATE_LIST_TEST_CASE("layer_route: a new adapter and open gates are the backbone, bit for bit",
                         "[models][layer_route]", model_targets) {
     made<TestType> plain(tiny());

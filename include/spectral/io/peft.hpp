@@ -29,9 +29,19 @@ inline bool module_matches(const std::string& path, const std::string& entry) {
     return path == entry ||
            (path.size() > entry.size() && path.ends_with(entry) && path[path.size() - entry.size() - 1] == '.');
 }
+// A pattern from a file. std::regex tries every way to share a text among repetitions: a repeated group can take time
+// without end, and so can many repetitions of characters.
 inline std::regex module_pattern(const std::string& pattern, std::string_view where, const char* key) {
     check(pattern.size() <= 1000, where, key, ": expected a pattern of at most 1000 characters, found ",
           pattern.size());
+    int repeated = 0;
+    for (std::size_t i = 1; i < pattern.size(); ++i) {
+        if (pattern[i] != '*' && pattern[i] != '+' && pattern[i] != '{') continue;
+        check(pattern[i - 1] != ')', where, key, ": repeated groups are not taken, found ",
+              in_quotes(pattern.substr(0, 60)));
+        check(++repeated <= 4, where, key, ": expected at most 4 repetitions, found ",
+              in_quotes(pattern.substr(0, 60)));
+    }
     try {
         return std::regex(pattern, std::regex::ECMAScript);
     } catch (const std::regex_error&) {
@@ -90,8 +100,19 @@ inline std::map<std::string, lora_options> parse_peft_config(const nlohmann::jso
         check(v.is_null() || v.is_number(), where, key, ": expected a number, found ", v.dump().substr(0, 60));
         return v.is_null() ? otherwise : v.get<double>();
     };
-    const double rank = number("r", 8), alpha = number("lora_alpha", 8), dropout = number("lora_dropout", 0);
+    for (const char* key : {"rank_pattern", "alpha_pattern"})
+        check(get(key).is_null() || get(key).is_object(), where, key, ": expected an object, found ",
+              get(key).dump().substr(0, 60));
     const auto layers = get("layers_to_transform");
+    check(layers.is_null() || layers.is_array() || layers.is_number_integer(), where,
+          "layers_to_transform: expected a number or a list of numbers, found ", layers.dump().substr(0, 60));
+    const auto layers_name = get("layers_pattern");
+    check(layers_name.is_null() || layers_name == "layers" || layers_name.empty(), where,
+          "layers_pattern: expected \"layers\", found ", layers_name.dump().substr(0, 60));
+    const auto stabilized = get("use_rslora");
+    check(stabilized.is_null() || stabilized.is_boolean(), where, "use_rslora: expected true or false, found ",
+          stabilized.dump().substr(0, 60));
+    const double rank = number("r", 8), alpha = number("lora_alpha", 8), dropout = number("lora_dropout", 0);
     const auto target = get("target_modules"), exclude = get("exclude_modules");
     const auto matches = [&](const nlohmann::json& rule, const std::string& path, const char* key) {
         if (rule.is_string()) {
@@ -121,7 +142,7 @@ inline std::map<std::string, lora_options> parse_peft_config(const nlohmann::jso
         o.rank = static_cast<index>(own_rank);
         o.alpha = detail::pattern_value(get("alpha_pattern"), path, alpha, where, "alpha_pattern");
         o.dropout = dropout;
-        o.rank_stabilized = get("use_rslora") == true;
+        o.rank_stabilized = stabilized == true;
         out.emplace(path, o);
     }
     check(!out.empty(), where, "target_modules: none of the backbone's modules match ", target.dump().substr(0, 120));

@@ -2,7 +2,7 @@
 // include/spectral/layers/routed.hpp: a router and its operators: the whole of adaptive compute
 //
 // y[n] = operator_{route(n)}(x)[n]: each operator runs on the rows sent to it and on nothing else. Where the router
-// weights its operators (soft, straight-through training) every operator runs: MODELS.md's table, made by `combine`.
+// weights its operators (soft, straight-through training) every operator runs (`combine`).
 // Operators are numbered as listed, cheapest first; a further operator is one more template argument.
 #pragma once
 #include <spectral/layers/router.hpp>

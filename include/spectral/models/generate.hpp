@@ -38,6 +38,11 @@ decoding(index, bool, Start, Decode, Choose)->decoding<Start, Decode, Choose>;
 // Tokens that are chosen without the host looking: an answer that ends among them cost the rest of these.
 inline constexpr index chosen_at_once = 8;
 
+// Token n of sequence s: whoever else is in the batch, its draws are its own.
+inline std::uint64_t draw_number(std::size_t s, index n) {
+    return static_cast<std::uint64_t>(s) << 32 | static_cast<std::uint64_t>(n);
+}
+
 template <class Decoding>
 std::vector<std::vector<row_index>> continue_prompts(Decoding&& with,
                                                      const std::vector<std::vector<row_index>>& prompts,
@@ -89,8 +94,8 @@ std::vector<std::vector<row_index>> continue_prompts(Decoding&& with,
             chosen = 1;
             for (std::size_t s = 0; s < count; ++s)
                 if (open[s])
-                    tokens.push_back(sample_token(std::span(logits).subspan(s * V, known), seen[s], o.sampling,
-                                                  static_cast<std::uint64_t>(n) * count + s));
+                    tokens.push_back(
+                        sample_token(std::span(logits).subspan(s * V, known), seen[s], o.sampling, draw_number(s, n)));
         }
         ids.clear();
         for (std::size_t s = 0, row = 0; s < count; ++s) {

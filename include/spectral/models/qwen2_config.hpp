@@ -35,16 +35,16 @@ struct qwen2_config {
     }
 
     void validate(std::string_view where = "config") const {
-        const auto positive = [&](index value, const char* key) {
-            check(value >= 1, where, key, ": expected at least 1, found ", value);
+        const auto positive = [&](index value, const char* key, index most = 1 << 24) {
+            check(value >= 1 && value <= most, where, key, ": expected 1 to ", most, ", found ", value);
         };
         positive(vocab_size, "vocab_size");
         positive(hidden_size, "hidden_size");
         positive(intermediate_size, "intermediate_size");
-        positive(num_hidden_layers, "num_hidden_layers");
+        positive(num_hidden_layers, "num_hidden_layers", 1 << 12);
         positive(num_attention_heads, "num_attention_heads");
         positive(num_key_value_heads, "num_key_value_heads");
-        positive(max_position_embeddings, "max_position_embeddings");
+        positive(max_position_embeddings, "max_position_embeddings", 1 << 22);
         check(hidden_size % num_attention_heads == 0 && head_width() % 2 == 0, where,
               "hidden_size: expected an even multiple of num_attention_heads (", num_attention_heads, "), found ",
               hidden_size);

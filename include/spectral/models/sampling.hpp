@@ -45,6 +45,7 @@ inline row_index sample_token(std::span<const float> logits, std::span<const row
         std::sort(once.begin(), once.end());
         once.erase(std::unique(once.begin(), once.end()), once.end());
         for (row_index id : once) {
+            if (static_cast<std::size_t>(id) >= z.size()) break;  // an id of the prompt that is never drawn
             double& v = z[static_cast<std::size_t>(id)];
             v = v > 0 ? v / o.repetition_penalty : v * o.repetition_penalty;
         }

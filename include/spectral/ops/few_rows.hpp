@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // include/spectral/ops/few_rows.hpp: the halves of a block as one operator each, where a backend has them for few rows
-//   attention half      y = x + W_o attention(rot(W_q x̂ + b_q)) + b_o over the cache, which takes rot(W_k x̂ + b_k),
-//   W_v x̂ + b_v feed-forward half   y = x + W_down (SiLU(W_gate x̂) ⊙ W_up x̂)
-//   head                logits = W x̂                                     x̂ = RMSNorm(x), or x where γ is empty
+//   attention half      y = x + W_o attention(rot(W_q x̂ + b_q)) + b_o over the cache, which takes
+//                       rot(W_k x̂ + b_k) and W_v x̂ + b_v
+//   feed-forward half   y = x + W_down (SiLU(W_gate x̂) ⊙ W_up x̂)
+//   head                logits = W x̂                              x̂ = RMSNorm(x), or x where γ is empty
 // Decoding reads every weight once a token and does little else, so what counts is that reading never pauses: a backend
 // may fuse a half into few kernels that read weights ahead. Each function answers whether it did the work: false means
 // that the backend has no such kernel, or none for these shapes, and the caller composes smaller operators.
@@ -81,6 +82,9 @@ template <executor Exec, class T>
 bool block_halves_forward(Exec& ex, const_matrix<T> x, std::type_identity_t<std::span<const block_half<T>>> halves,
                           const row_map& rows, matrix_view<T> y) {
     check_shape(y, {x.rows(), x.width()}, "block_halves_forward", "y");
+    for (const auto& h : halves)
+        check(!std::holds_alternative<attention_half<T>>(h.half) || (h.rows & ~h.keys) == 0, "block_halves_forward",
+              "a row that attends appends its key: expected rows among keys");
     if constexpr (requires { block_halves_kernel(ex, x, halves, rows, y); })
         return block_halves_kernel(ex, x, halves, rows, y);
     else

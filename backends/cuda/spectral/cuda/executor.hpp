@@ -136,7 +136,10 @@ public:
         const cudaError_t built_for_it = cudaFuncGetAttributes(&probe, detail::probe_kernel<0>);
         (void)cudaGetLastError();
         check(built_for_it == cudaSuccess, name, "this program holds no code for ", device_name_, " (sm_",
-              architecture_, "): build with -DCMAKE_CUDA_ARCHITECTURES=", architecture_);
+              architecture_, "): build with -DCMAKE_CUDA_ARCHITECTURES=", architecture_,
+              architecture_ == 90 ? "a" : "");
+        // kernels that the driver compiles from the PTX of an older architecture are that architecture's
+        architecture_ = std::min(architecture_, probe.ptxVersion);
         detail::checked(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
         memory_ = std::make_unique<arena<executor>>(*this);
         if (options.timings) timings_ = std::make_unique<detail::operator_timings>();
@@ -220,7 +223,7 @@ public:
     cudaStream_t stream() const { return stream_; }
     const executor_options& options() const { return options_; }
     const std::string& device_name() const { return device_name_; }
-    int architecture() const { return architecture_; }  // 90 for sm_90
+    int architecture() const { return architecture_; }  // that kernels were compiled for: 90 for sm_90
     int multiprocessors() const { return multiprocessors_; }
     std::size_t shared_limit() const { return shared_limit_; }  // bytes of shared memory one block may have
     int threads() const { return 1; }

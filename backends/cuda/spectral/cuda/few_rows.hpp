@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // backends/cuda/spectral/cuda/few_rows.hpp: the halves of a block for at most 8 rows, each in two or three kernels
 //
-//   attention half      norm, q/k/v, biases, rotation, append  ->  attention in parts  ->  merge, output projection,
-//   residual feed-forward half   norm, gate and up, SiLU                ->  down, residual
+//   attention half      norm, q/k/v, biases, rotation, append -> attention in parts -> merge, output projection, residual
+//   feed-forward half   norm, gate and up, SiLU -> down, residual
 //   head                norm, product
 #pragma once
 #include <spectral/cuda/detail/block_halves.hpp>

@@ -4,6 +4,7 @@
 #include <spectral/ops/dct.hpp>
 #include <spectral/reference/executor.hpp>
 
+#include <cmath>
 #include <vector>
 
 namespace spectral::reference {

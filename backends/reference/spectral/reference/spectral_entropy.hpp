@@ -4,6 +4,8 @@
 #include <spectral/ops/spectral_entropy.hpp>
 #include <spectral/reference/dct.hpp>
 
+#include <cmath>
+
 namespace spectral::reference {
 
 template <class T>

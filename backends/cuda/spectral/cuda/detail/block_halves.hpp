@@ -805,7 +805,8 @@ bool run_block_halves(executor& ex, const_matrix<T> x, std::span<const block_hal
         if (!feed_forward) feed_forward = std::get_if<feed_forward_half<T>>(&h.half);
     }
     const index N = x.rows(), C = x.width();
-    if (!attention || N == 0 || N > most_few_rows || ex.architecture() < 90 || !x.contiguous() || !y.contiguous())
+    if (!attention || N == 0 || N > most_few_rows || ex.architecture() < 90 || !takes_packs(x, y) || !x.contiguous() ||
+        !y.contiguous())
         return false;
     halves_job<T> job{};
     job.rows = static_cast<int>(N), job.width = static_cast<int>(C);
