@@ -126,7 +126,7 @@ TEST_CASE("options that cannot be are refused with their value, before anything 
     refused(" --epochs nan", {"--epochs", "found nan"});
     refused(" --epochs 2", {"--steps, --epochs", "found both"});
     refused(" --beta2 1.5", {"beta2", "found 1.5"});
-    refused(" --accumulation 0", {"accumulat", "found 0"});
+    refused(" --accumulation 0", {"--accumulation", "Value 0 not in range"});
     refused(" --eval-batches -1", {"--eval-batches", "found -1"});
     refused(" --task mixed --mix language=0", {"--mix", "\"language\"", "found 0"});
     refused(" --lora-rank -1", {"--lora-rank", "found -1"});

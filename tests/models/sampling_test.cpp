@@ -58,8 +58,10 @@ TEST_CASE("sampling: top-k, top-p and min-p keep what they say") {
 TEST_CASE("sampling: the repetition penalty divides positive and multiplies negative logits of seen tokens, once") {
     const std::vector<row_index> seen{1, 1, 1, 3};
     CHECK(sample_token(logits, seen, {.temperature = 0, .repetition_penalty = 1.5}, 0) == 4);
-    // an id of the prompt beyond the logits that are drawn from
-    CHECK(sample_token(logits, std::vector<row_index>{3, 700}, {.temperature = 0, .repetition_penalty = 1.5}, 0) == 4);
+    // an id of the prompt beyond the logits that are drawn from is of no account
+    const sampling_options most{.temperature = 0, .repetition_penalty = 1.5};
+    CHECK(sample_token(logits, std::vector<row_index>{3, 700}, most, 0) ==
+          sample_token(logits, std::vector<row_index>{3}, most, 0));
     const auto a = draws({.repetition_penalty = 2}, 20000, seen);
     double total = 0;
     const std::vector<double> z{0, 1, 1, -2, 2};

@@ -69,8 +69,9 @@ inline qwen2_config parse_qwen2_config(const nlohmann::json& json, std::string_v
     const auto act = json.value("hidden_act", nlohmann::json("silu"));
     check(act == "silu", where, "hidden_act: only \"silu\" is implemented, found ", act.dump().substr(0, 60));
     check(!present("quantization_config"), where, "quantization_config: quantised weights are not implemented");
-    check(!present("head_dim") || json["head_dim"] == c.hidden_size / std::max<index>(c.num_attention_heads, 1), where,
-          "head_dim: expected hidden_size / num_attention_heads, found ", json["head_dim"].dump().substr(0, 60));
+    if (present("head_dim"))
+        check(json["head_dim"] == c.hidden_size / std::max<index>(c.num_attention_heads, 1), where,
+              "head_dim: expected hidden_size / num_attention_heads, found ", json["head_dim"].dump().substr(0, 60));
     if (present("layer_types"))
         for (const auto& kind : json["layer_types"])
             check(kind == "full_attention", where, "layer_types: only \"full_attention\" is implemented, found ",
