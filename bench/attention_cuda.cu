@@ -3,7 +3,7 @@
 //   nvcc -std=c++20 -O3 -gencode arch=compute_90a,code=sm_90a --expt-relaxed-constexpr --extended-lambda
 //   -diag-suppress=554
 //        -Iinclude -Ibackends/cuda bench/attention_cuda.cu -o attention_cuda
-//   attention_cuda [check]      bench/attention_peer.py times PyTorch's on the same shapes
+//   attention_cuda [check]      bench/peers/torch_attention.py times PyTorch's on the same shapes
 // TFLOP/s count visible pairs: 4 D operations forward, 10 D backward. Times are medians of event times of one call.
 #include <spectral/cuda/attention.hpp>
 

@@ -4,8 +4,10 @@
 //   JSON lines
 // A small CHIAR and a small LayerRoute model, dropout on, start from the same numbers and see the same batches. First
 // the routes (gates) that cpu f64 took are replayed by the others: what is left between the curves is rounding, and
-// cpu f32 shows how far rounding alone goes. Then cpu f32, cuda f32 and cuda f32 again choose for themselves: routes
-// that differ are counted by layer, and the two cuda curves must have the same bits.
+// cpu f32 shows how far rounding alone goes. The weights stay the same within rounding, so before each step the batch is
+// evaluated too, every executor choosing for itself: these routes that differ are flips on the same weights. Then
+// cpu f32, cuda f32 and cuda f32 again train with routes of their own: those that differ are counted as the trainings
+// part, and the two cuda curves must have the same bits.
 //   cmake --preset cuda -DSPECTRAL_BENCH=ON && cmake --build build/cuda --target curves_cuda
 #include "runners.hpp"
 
@@ -62,6 +64,13 @@ struct training {
         model->update({.learning_rate = 1e-3}, 1.0);
         return loss;
     }
+    // routes of an evaluation, its own choice
+    std::map<index, layer_routes> choice(const options& o, index step) {
+        route_trace own(route_trace::mode::record);
+        model->set_trace(&own);
+        model->evaluate(batch_at(o, step));
+        return std::move(own.layers);
+    }
 };
 
 // routes, or gates, of two passes that differ, and all of them
@@ -73,6 +82,18 @@ struct flips {
         all += static_cast<index>(a.op.empty() ? a.gates.size() : a.op.size());
     }
 };
+
+using flips_by_layer = std::map<index, flips>;
+void add(flips_by_layer& count, const std::map<index, layer_routes>& a, const std::map<index, layer_routes>& b) {
+    for (const auto& [layer, routes] : a) count[layer].add(routes, b.at(layer));
+}
+void print_flips(const char* name, const flips_by_layer& count) {
+    std::printf("\"%s\": {", name);
+    for (const auto& [layer, f] : count)
+        std::printf("%s\"%lld\": \"%lld of %lld\"", layer == count.begin()->first ? "" : ", ",
+                    static_cast<long long>(layer), static_cast<long long>(f.differ), static_cast<long long>(f.all));
+    std::printf("}");
+}
 
 template <class Config>
 struct factory {
@@ -104,7 +125,10 @@ void replayed(const char* name, const Config& c, const factory<Config>& make, co
     all.push_back(start("cuda f32", make.cuda_f32, c, o));
     all.push_back(start("cuda bf16", make.cuda_bf16, c, o));
     std::vector<double> off(all.size());
+    std::vector<flips_by_layer> count(all.size());
     for (index step = 0; step < o.steps; ++step) {
+        const auto choice = all[0].choice(o, step);
+        for (std::size_t i = 1; i < all.size(); ++i) add(count[i], choice, all[i].choice(o, step));
         std::vector<double> loss;
         for (training& t : all) {
             loss.push_back(t.step(o, step, loss.empty() ? nullptr : &all[0].trace.layers));
@@ -116,6 +140,11 @@ void replayed(const char* name, const Config& c, const factory<Config>& make, co
     std::printf("{\"model\": \"%s\", \"routes\": \"replayed\", \"largest relative difference to cpu f64\": {", name);
     for (std::size_t i = 1; i < all.size(); ++i)
         std::printf("%s\"%s\": %.2e", i > 1 ? ", " : "", all[i].name.c_str(), off[i]);
+    std::printf("}, \"flips on the same weights, by layer\": {");
+    for (std::size_t i = 1; i < all.size(); ++i) {
+        if (i > 1) std::printf(", ");
+        print_flips(all[i].name.c_str(), count[i]);
+    }
     std::printf("}}\n");
 }
 
@@ -125,25 +154,22 @@ void own_routes(const char* name, const Config& c, const factory<Config>& make, 
     all.push_back(start("cpu f32", make.cpu_f32, c, o));
     all.push_back(start("cuda f32", make.cuda_f32, c, o));
     all.push_back(start("cuda f32 again", make.cuda_f32, c, o));
-    std::map<index, flips> count;
+    flips_by_layer count;
     bool same_bits = true;
     double off = 0;
     for (index step = 0; step < o.steps; ++step) {
         std::vector<double> loss;
         for (training& t : all) loss.push_back(t.step(o, step, nullptr));
-        for (const auto& [layer, routes] : all[0].trace.layers) count[layer].add(routes, all[1].trace.layers.at(layer));
+        add(count, all[0].trace.layers, all[1].trace.layers);
         same_bits = same_bits && loss[1] == loss[2];
         off = std::max(off, std::abs(loss[1] / loss[0] - 1));
         print_line(name, "own", step, all, loss);
     }
     std::printf(
-        "{\"model\": \"%s\", \"routes\": \"own\", \"largest relative difference\": %.2e, \"two cuda runs\": \"%s\", "
-        "\"flips by layer\": {",
+        "{\"model\": \"%s\", \"routes\": \"own\", \"largest relative difference\": %.2e, \"two cuda runs\": \"%s\", ",
         name, off, same_bits ? "same bits" : "differ");
-    for (const auto& [layer, f] : count)
-        std::printf("%s\"%lld\": \"%lld of %lld\"", layer == count.begin()->first ? "" : ", ",
-                    static_cast<long long>(layer), static_cast<long long>(f.differ), static_cast<long long>(f.all));
-    std::printf("}}\n");
+    print_flips("flips by layer", count);
+    std::printf("}\n");
 }
 
 template <class Config>

@@ -208,12 +208,13 @@ void compare_halves(const std::vector<std::vector<double>>& got, const std::vect
 // one token of each of `rows` sequences through five halves, of which each leaves some rows out
 struct chain_case {
     index rows = 3, width = 64, inner = 96, heads = 4, kv_heads = 2, head_width = 64, rank = 0;
-    bool bias = true;
+    bool bias = true, keys_around = false;  // keys_around: keys alone before the first half and after the last
 };
 std::string describe(const chain_case& c) {
     return std::to_string(c.rows) + " rows, widths " + std::to_string(c.width) + " and " + std::to_string(c.inner) +
            ", " + std::to_string(c.heads) + " heads of " + std::to_string(c.head_width) + " over " +
-           std::to_string(c.kv_heads) + (c.rank ? ", adapters" : "") + (c.bias ? "" : ", no bias");
+           std::to_string(c.kv_heads) + (c.rank ? ", adapters" : "") + (c.bias ? "" : ", no bias") +
+           (c.keys_around ? ", keys around" : "");
 }
 const std::vector<chain_case> chains{
     {},
@@ -222,6 +223,9 @@ const std::vector<chain_case> chains{
     {.rows = 5, .width = 256, .inner = 1120, .heads = 14, .kv_heads = 2, .rank = 8},
     {.rows = 8, .width = 1088, .inner = 2080, .heads = 8, .kv_heads = 1, .head_width = 128, .rank = 40},
     {.rows = 8, .width = 32, .inner = 32, .heads = 1, .kv_heads = 1},
+    {.rows = 2, .keys_around = true},
+    {.rows = 1, .width = 512, .inner = 9216, .heads = 2, .kv_heads = 1, .head_width = 256},
+    {.rows = 3, .width = 896, .inner = 4608, .heads = 14, .kv_heads = 2},  // five chunks of columns, one to a warp
 };
 
 // The chain on an executor: fused where it takes it.
@@ -248,11 +252,13 @@ struct chain {
         kept.reserve(16), ends.reserve(8), positions.reserve(8);
         for (index n = 0; n < c.rows; ++n) seen.push_back(std::array<index, 8>{0, 5, 17, 300, 1, 64, 690, 33}[n]);
         const std::uint32_t all = (1u << c.rows) - 1;
+        if (c.keys_around) attention(0, all);
         attention(all, all), feed_forward(all);
         attention(all & 0x5b, all);  // some rows append their keys and are otherwise left out
         attention(0, all & 0x6d);  // keys alone
         feed_forward(all & 0x35);
         attention(all & 0x93, all & 0x93), feed_forward(all & 0xfb);
+        if (c.keys_around) attention(0, all);
     }
     std::vector<row_index> firsts() const {
         std::vector<row_index> out;

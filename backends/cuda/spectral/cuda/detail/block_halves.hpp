@@ -184,7 +184,7 @@ struct grid_barrier {
 #if defined(__CUDA_ARCH__)
         if (threadIdx.x == 0) {
             unsigned long long now;
-            do asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(now) : "l"(arrivals) : "memory");
+            do asm volatile("ld.acquire.gpu.global.u64 %0, [%1];" : "=l"(now) : "l"(arrivals) : "memory");
             while (now < target);
         }
 #endif
@@ -418,8 +418,8 @@ struct halves_worker {
     __device__ void skip(int tiles_gone) {
         for (slot += tiles_gone; slot >= job.slots; slot -= job.slots) parity ^= 1;
     }
-    // Eight tiles go one to a warp, where the ring holds them all: a barrier tells a phase from the next only. What is
-    // left over is shared, a step to each in turn.
+    // Eight tiles go one to a warp, where the ring holds them and what is under way: a warp may be a round of tiles ahead
+    // of another, and a barrier tells a phase from the next only. What is left over is shared, a step to each in turn.
     template <class Early, class Known, class Finish>
     __device__ void product(const half_step<T>& h, int which, Early early, Known&& known, Finish&& finish) {
         const int width = job.width_of(h, which), row = lane / 4, quarter = lane % 4,
@@ -430,7 +430,9 @@ struct halves_worker {
         for (; tiles.first < tiles.tiles; tiles.first += tiles.stride * most_tiles) {
             tiles.take();
             const int items = tiles.count * job.rows * 4,
-                      alone = stream_warps * chunks <= job.slots ? tiles.count / stream_warps * stream_warps : 0;
+                      alone = stream_warps * chunks + under_way - 1 <= job.slots
+                                  ? tiles.count / stream_warps * stream_warps
+                                  : 0;
 #pragma unroll 1
             for (int t = alone ? warp : 0; t < tiles.count;) {
                 const bool shared = t >= alone;

@@ -35,5 +35,7 @@ for name, backend in (("default", None), ("cudnn", SDPBackend.CUDNN_ATTENTION), 
                 print(name, d, t, str(e).splitlines()[0][:80])
                 continue
             flop = 4 * d * shape[0] * shape[1] * t * t / 2
-            print(f"{name:8} D {d:3} T {t:5}: {forward:8.4f} {backward:8.4f} {forward + backward:8.4f} ms  "
-                  f"{flop / forward / 1e9:7.1f} {2.5 * flop / backward / 1e9:7.1f} {3.5 * flop / (forward + backward) / 1e9:7.1f} TFLOP/s")
+            print(
+                f"{name:8} D {d:3} T {t:5}: {forward:8.4f} {backward:8.4f} {forward + backward:8.4f} ms  "
+                f"{flop / forward / 1e9:7.1f} {2.5 * flop / backward / 1e9:7.1f} {3.5 * flop / (forward + backward) / 1e9:7.1f} TFLOP/s"
+            )
