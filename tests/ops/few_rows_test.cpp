@@ -364,10 +364,12 @@ struct chain {
         }
         return out;
     }
-    static bool expected() {
+    // whether one kernel takes the chain: a head is at most a warp's 32 packs of 16 bytes wide
+    bool expected() const {
         if constexpr (requires(Exec & e) { e.architecture(); })
-            return !std::is_same_v<T, double> && Target::instance().architecture() >= 90 &&
-                   Target::instance().device_name() != "host";  // tests/cuda_on_host has no such kernel
+            return !std::is_same_v<T, double> && ex.architecture() >= 90 &&
+                   c.head_width * static_cast<index>(sizeof(T)) <= 32 * 16 &&
+                   ex.device_name() != "host";  // tests/cuda_on_host has no such kernel
         else
             return false;
     }
