@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// examples/cli/runner_cuda_bf16.cu: every CHIAR model on the cuda executor in bfloat16
+// examples/cli/runner_cuda_bf16.cu: every model on the cuda executor in bfloat16
 #include "cuda_executor.hpp"
 
 #include <spectral/train/chiar_runner.hpp>
+#include <spectral/train/layer_route_runner.hpp>
 
 namespace spectral::cli {
 
 std::unique_ptr<runner> make_cuda_bf16(const chiar_config& c, int, bool for_training) {
     return make_runner<cuda::executor, bfloat16>(make_cuda_executor(), c, for_training);
+}
+std::unique_ptr<runner> make_cuda_bf16(const layer_route_model& m, int, bool for_training) {
+    return make_runner<cuda::executor, bfloat16>(make_cuda_executor(), m, for_training);
 }
 
 }  // namespace spectral::cli

@@ -5,7 +5,7 @@
 #include <spectral/layers/self_attention.hpp>
 #include "layer_test.hpp"
 
-namespace spectral::test {
+namespace spectral::test::block_test {
 
 namespace {
 template <class Target, template <class, class> class Operator>
@@ -52,4 +52,4 @@ TEST_CASE("block: names of its parameters", "[layers][block]") {
                                             "ffn_norm.bias"});
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::block_test

@@ -3,7 +3,7 @@
 #include <spectral/models/task_model.hpp>
 #include "layer_test.hpp"
 
-namespace spectral::test {
+namespace spectral::test::classifier_head_test {
 
 TEMPLATE_LIST_TEST_CASE("classifier_head", "[layers][classifier_head]", targets) {
     constexpr index classes = 5;
@@ -26,4 +26,4 @@ TEMPLATE_LIST_TEST_CASE("classifier_head", "[layers][classifier_head]", targets)
     }
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::classifier_head_test

@@ -3,7 +3,7 @@
 #include <spectral/layers/dct_mixer.hpp>
 #include "layer_test.hpp"
 
-namespace spectral::test {
+namespace spectral::test::dct_mixer_test {
 
 TEMPLATE_LIST_TEST_CASE("dct_mixer: fused", "[layers][dct_mixer]", targets) {
     for (dct_norm norm : {dct_norm::ortho, dct_norm::reference})
@@ -36,4 +36,4 @@ TEMPLATE_LIST_TEST_CASE("dct_mixer: a flat filter is the identity mixer", "[laye
     }
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::dct_mixer_test

@@ -4,7 +4,7 @@
 #include <spectral/ops/elementwise.hpp>
 #include "layer_test.hpp"
 
-namespace spectral::test {
+namespace spectral::test::feed_forward_test {
 
 namespace {
 template <class Rig>
@@ -63,4 +63,4 @@ TEST_CASE("feed_forward: dropout draws anew for every step, and only in training
     CHECK(y_of(1, phase::evaluation, 0.5) == y_of(1, phase::evaluation, 0));
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::feed_forward_test

@@ -3,7 +3,7 @@
 #include <spectral/layers/gated_feed_forward.hpp>
 #include "layer_test.hpp"
 
-namespace spectral::test {
+namespace spectral::test::gated_feed_forward_test {
 
 namespace {
 enum class trained {
@@ -105,4 +105,4 @@ TEST_CASE("gated_feed_forward: counts its rows", "[layers][gated_feed_forward]")
     CHECK(trace.counts.at(c.layer).work.rows == c.rows());
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::gated_feed_forward_test

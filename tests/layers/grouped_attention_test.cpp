@@ -4,7 +4,7 @@
 #include <spectral/layers/grouped_attention.hpp>
 #include "layer_test.hpp"
 
-namespace spectral::test {
+namespace spectral::test::grouped_attention_test {
 
 namespace {
 struct grouping {
@@ -208,4 +208,4 @@ TEMPLATE_LIST_TEST_CASE("grouped_attention: a cache continues as the whole would
     }
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::grouped_attention_test

@@ -3,10 +3,10 @@
 #include <spectral/layers/identity_mixer.hpp>
 #include "layer_test.hpp"
 
-namespace spectral::test {
+namespace spectral::test::identity_mixer_test {
 
 TEMPLATE_LIST_TEST_CASE("identity_mixer", "[layers][identity_mixer]", targets) {
     check_operator<TestType, identity_mixer>("identity_mixer", {}, "width 8");
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::identity_mixer_test

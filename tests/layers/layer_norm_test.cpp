@@ -5,7 +5,7 @@
 #include <spectral/ops/row_scale.hpp>
 #include "layer_test.hpp"
 
-namespace spectral::test {
+namespace spectral::test::layer_norm_test {
 
 namespace {
 // y = LN(x), or y = LN(x + r) with r = x / 2: the gradient of the sum reaches x once directly and once through r
@@ -53,4 +53,4 @@ TEMPLATE_LIST_TEST_CASE("layer_norm", "[layers][layer_norm]", targets) {
     }
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::layer_norm_test

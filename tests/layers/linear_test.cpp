@@ -5,7 +5,7 @@
 #include <spectral/ops/elementwise.hpp>
 #include "layer_test.hpp"
 
-namespace spectral::test {
+namespace spectral::test::linear_test {
 
 namespace {
 constexpr index outputs_of_map = 5;
@@ -125,4 +125,4 @@ TEST_CASE("linear layer: without dL_dx the parameters' gradients are the same", 
     CHECK(gradients_with(false) == gradients_with(true));
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::linear_test

@@ -4,7 +4,7 @@
 #include <spectral/layers/linear.hpp>
 #include "layer_test.hpp"
 
-namespace spectral::test {
+namespace spectral::test::lora_test {
 
 namespace {
 constexpr index outputs_of_map = 5;
@@ -173,4 +173,4 @@ TEST_CASE("lora: sentences", "[layers][lora]") {
     check_throws([] { Layer(4, 4, {.dropout = 1}, "q_proj"); }, {"q_proj", "dropout", "[0, 1)", "found 1"});
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::lora_test

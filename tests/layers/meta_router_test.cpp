@@ -5,7 +5,7 @@
 #include <spectral/layers/meta_router.hpp>
 #include "layer_test.hpp"
 
-namespace spectral::test {
+namespace spectral::test::meta_router_test {
 
 namespace {
 // The MetaRouter and the layer it gates, as one layer with parameters.
@@ -107,4 +107,4 @@ TEMPLATE_LIST_TEST_CASE("meta_router: hard gating at evaluation", "[layers][meta
     }
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::meta_router_test

@@ -3,7 +3,7 @@
 #include <spectral/layers/rbf_mixer.hpp>
 #include "layer_test.hpp"
 
-namespace spectral::test {
+namespace spectral::test::rbf_mixer_test {
 
 TEMPLATE_LIST_TEST_CASE("rbf_mixer: causal and bidirectional, with dropout", "[layers][rbf_mixer]", targets) {
     for (bool causal : {true, false})
@@ -22,4 +22,4 @@ TEST_CASE("rbf_mixer: omega is fixed", "[layers][rbf_mixer]") {
     CHECK(rig.layer.omega.value.data != nullptr);
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::rbf_mixer_test

@@ -4,7 +4,7 @@
 #include <spectral/ops/elementwise.hpp>
 #include "layer_test.hpp"
 
-namespace spectral::test {
+namespace spectral::test::rms_norm_test {
 
 namespace {
 template <class Exec, class T>
@@ -78,4 +78,4 @@ TEMPLATE_LIST_TEST_CASE("rms_norm layer: rows have root mean square 1", "[layers
     compare(rig.y, y, allowed<T>(2.0 * static_cast<double>(c.width), 4), about);
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::rms_norm_test

@@ -16,7 +16,7 @@
 #include <spectral/layers/self_attention.hpp>
 #include "layer_test.hpp"
 
-namespace spectral::test {
+namespace spectral::test::routed_test {
 
 namespace {
 template <class Exec, class T>
@@ -413,4 +413,4 @@ TEST_CASE("routed: sentences", "[layers][routed]") {
     check_throws([&] { rig.loss<L::saved>(calls); }, {"route_trace", "recorded rows", "expected 10", "found 2"});
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::routed_test

@@ -3,7 +3,7 @@
 #include <spectral/layers/self_attention.hpp>
 #include "layer_test.hpp"
 
-namespace spectral::test {
+namespace spectral::test::self_attention_test {
 
 TEMPLATE_LIST_TEST_CASE("self_attention: keys of all rows or of the routed ones", "[layers][self_attention]", targets) {
     for (kv_scope keys : {kv_scope::all, kv_scope::routed})
@@ -70,4 +70,4 @@ TEST_CASE("self_attention: a width that heads do not divide", "[layers][self_att
                  {"self_attention", "width 10", "heads 4"});
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::self_attention_test

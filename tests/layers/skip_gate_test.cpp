@@ -5,7 +5,7 @@
 #include <spectral/layers/skip_gate.hpp>
 #include "layer_test.hpp"
 
-namespace spectral::test {
+namespace spectral::test::skip_gate_test {
 
 namespace {
 constexpr std::array pools{gate_pool::sequence, gate_pool::prompt, gate_pool::last_prompt_token};
@@ -331,4 +331,4 @@ TEST_CASE("skip_gate: sentences", "[layers][skip_gate]") {
     check_throws([&] { gate_rows(ex, map, negative, {}); }, {"gate_rows", "sequence 0", "expected 0 to 3", "found -1"});
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::skip_gate_test

@@ -3,7 +3,7 @@
 #include <spectral/layers/token_embedding.hpp>
 #include "layer_test.hpp"
 
-namespace spectral::test {
+namespace spectral::test::token_embedding_test {
 
 namespace {
 constexpr index vocabulary = 7;
@@ -51,4 +51,4 @@ TEMPLATE_LIST_TEST_CASE("token_embedding", "[layers][token_embedding]", targets)
         }
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::token_embedding_test

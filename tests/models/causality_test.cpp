@@ -2,7 +2,7 @@
 // tests/models/causality_test.cpp: no position sees a later one, no sequence sees another, except where it is said so
 #include "model_test.hpp"
 
-namespace spectral::test {
+namespace spectral::test::causality_test {
 
 namespace {
 // The largest change of the logits at positions up to t when the tokens after t change, and at the position after t.
@@ -89,4 +89,4 @@ TEMPLATE_LIST_TEST_CASE("models: a sequence does not depend on its batch mates",
           1e-3);  // the reference's pooling does
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::causality_test

@@ -4,7 +4,7 @@
 #include <spectral/train/adamw.hpp>
 #include "model_test.hpp"
 
-namespace spectral::test {
+namespace spectral::test::chiar_adapters_test {
 
 namespace {
 chiar_config adapted(chiar_config c) {
@@ -112,4 +112,4 @@ TEST_CASE("adapters on CHIAR: their files", "[models][lora]") {
     check_throws([&] { with_model<oracle>(unknown, [](auto&) {}); }, {"adapters", "layers.0.attn.qkv"});
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::chiar_adapters_test

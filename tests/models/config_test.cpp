@@ -5,7 +5,7 @@
 
 #include <set>
 
-namespace spectral::test {
+namespace spectral::test::config_test {
 
 namespace {
 using Exec = reference::executor;
@@ -249,4 +249,4 @@ TEST_CASE("models: inputs that cannot be have their sentence", "[models][config]
     });
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::config_test

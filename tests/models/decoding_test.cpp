@@ -2,7 +2,7 @@
 // tests/models/decoding_test.cpp: cached generation gives the logits of the whole sequence, however its tokens arrive
 #include "model_test.hpp"
 
-namespace spectral::test {
+namespace spectral::test::decoding_test {
 
 namespace {
 // new tokens of every sequence, call by call
@@ -175,4 +175,4 @@ TEST_CASE("decode: sentences", "[models][decoding]") {
     });
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::decoding_test

@@ -7,7 +7,7 @@
 
 #include <numeric>
 
-namespace spectral::test {
+namespace spectral::test::gate_objective_test {
 
 namespace {
 using types = std::vector<std::string>;
@@ -251,4 +251,4 @@ TEST_CASE("skip_budget: one share for all leaves open who skips", "[models][gate
     CHECK(skip.at("tool") > skip.at("plan") + 0.1);
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::gate_objective_test

@@ -16,7 +16,7 @@
 #include <spectral/models/full_attention.hpp>
 #include <spectral/train/adamw.hpp>
 
-namespace spectral::test {
+namespace spectral::test::golden_test {
 namespace {
 
 template <class T>
@@ -308,4 +308,4 @@ TEMPLATE_LIST_TEST_CASE("golden: RBF mixer of v1", "[golden]", targets) {
                     check_mixer<TestType, rbf_mixer<typename TestType::executor, typename TestType::scalar>>);
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::golden_test

@@ -8,7 +8,7 @@
 
 #include <spectral/train/gradient_check.hpp>
 
-namespace spectral::test {
+namespace spectral::test::gradients_test {
 
 namespace {
 chiar_config small_config() {
@@ -217,4 +217,4 @@ TEMPLATE_LIST_TEST_CASE("models: every executor agrees when routes are replayed"
     }
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::gradients_test

@@ -5,7 +5,7 @@
 #include <spectral/train/layer_route_runner.hpp>
 #include "model_test.hpp"
 
-namespace spectral::test {
+namespace spectral::test::layer_route_test {
 
 namespace {
 constexpr index vocabulary = 29, blocks = 3;
@@ -563,4 +563,4 @@ TEST_CASE("layer_route: what a runner can force", "[models][layer_route]") {
     route->force_open({});
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::layer_route_test

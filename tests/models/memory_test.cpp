@@ -22,7 +22,7 @@ void* operator new(std::size_t bytes) {
 void operator delete(void* p) noexcept { std::free(p); }
 void operator delete(void* p, std::size_t) noexcept { std::free(p); }
 
-namespace spectral::test {
+namespace spectral::test::memory_test {
 
 namespace {
 // wide and long enough that a step needs several blocks of the arena (1 MiB at least) while it is new
@@ -137,4 +137,4 @@ TEST_CASE("models: after an error", "[models][memory]") {
     });
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::memory_test

@@ -4,7 +4,7 @@
 #include <support/golden.hpp>
 #include <support/operator_test.hpp>
 
-namespace spectral::test {
+namespace spectral::test::narrow_weights_test {
 namespace {
 
 layer_route_model tiny(bool narrow, bool adapted, bool tied = true) {
@@ -131,4 +131,4 @@ TEST_CASE("narrow Qwen2: what cannot be", "[models][narrow]") {
     CHECK_SENTENCE(model.stack.blocks[0].attention.q_proj.merge(ex), "load it wide");
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::narrow_weights_test

@@ -12,7 +12,7 @@
 #include <spectral/io/weight_files.hpp>
 #include <spectral/models/qwen2.hpp>
 
-namespace spectral::test {
+namespace spectral::test::qwen2_golden_test {
 namespace {
 
 template <class T>
@@ -138,4 +138,4 @@ TEMPLATE_LIST_TEST_CASE("golden: LayerRoute", "[golden]", targets) {
     });
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::qwen2_golden_test

@@ -8,7 +8,7 @@
 #include <spectral/train/gradient_check.hpp>
 #include "model_test.hpp"
 
-namespace spectral::test {
+namespace spectral::test::qwen2_gradients_test {
 
 namespace {
 layer_route_model tiny(bool tied) {
@@ -74,4 +74,4 @@ TEST_CASE("qwen2: gradients of adapters on all seven maps, with dropout, over a 
     for (const auto& name : names) CHECK(name.find("lora_") != name.npos);
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::qwen2_gradients_test

@@ -4,7 +4,7 @@
 #include <spectral/models/qwen2.hpp>
 #include "model_test.hpp"
 
-namespace spectral::test {
+namespace spectral::test::recompute_test {
 
 namespace {
 struct step_result {
@@ -110,4 +110,4 @@ TEMPLATE_LIST_TEST_CASE("recompute: LayerRoute with gates of every kind and scop
         }
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::recompute_test

@@ -2,7 +2,7 @@
 // tests/models/routing_test.cpp: what a model routes, what it then runs, and that routes can be recorded and replayed
 #include "model_test.hpp"
 
-namespace spectral::test {
+namespace spectral::test::routing_test {
 
 namespace {
 const std::vector<index> lengths{7, 2, 11};
@@ -245,4 +245,4 @@ TEMPLATE_LIST_TEST_CASE("models: hard gating leaves L1 out where the gate is shu
     }
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::routing_test

@@ -7,7 +7,7 @@
 #include <limits>
 #include <map>
 
-namespace spectral::test {
+namespace spectral::test::sampling_test {
 namespace {
 
 const std::vector<float> logits{0.f, 2.f, 1.f, -1.f, 2.f};  // probabilities .057 .418 .154 .021 (.418 tied with id 1)
@@ -83,4 +83,4 @@ TEST_CASE("sampling: bad options and broken logits are refused") {
     CHECK_SENTENCE(sample_token(broken, {}, {}, 0), "NaN");
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::sampling_test

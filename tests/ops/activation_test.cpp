@@ -4,7 +4,7 @@
 #include <support/gradient_check.hpp>
 #include <support/operator_test.hpp>
 
-namespace spectral::test {
+namespace spectral::test::activation_test {
 
 TEMPLATE_LIST_TEST_CASE("gelu: forward and backward, also in place", "[ops][activation]", targets) {
     over(edge_shapes(), [&](index n, index c) {
@@ -107,4 +107,4 @@ TEST_CASE("activation: errors", "[ops][activation]") {
                  {"silu_gate_backward", "dL_dup", "(2, 4)", "(2, 3)"});
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::activation_test

@@ -14,7 +14,7 @@
 #include <support/gradient_check.hpp>
 #include <support/operator_test.hpp>
 
-namespace spectral::test {
+namespace spectral::test::attention_test {
 namespace {
 
 struct sequence_rows {
@@ -288,4 +288,4 @@ TEMPLATE_LIST_TEST_CASE("attention: errors name what is wrong", "[ops][attention
     check_throws([&] { run(on, p); }, {"attention_forward", "heads (4)", "(3)"});
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::attention_test

@@ -6,7 +6,7 @@
 #include <support/gradient_check.hpp>
 #include <support/operator_test.hpp>
 
-namespace spectral::test {
+namespace spectral::test::cross_entropy_test {
 
 namespace {
 enum class ignored { none, some, all };
@@ -199,4 +199,4 @@ TEST_CASE("cross_entropy: errors", "[ops][cross_entropy]") {
                  {"linear_cross_entropy", "dL_dw", "(5, 4)", "(2, 3)"});
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::cross_entropy_test

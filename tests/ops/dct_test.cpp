@@ -4,7 +4,7 @@
 #include <support/gradient_check.hpp>
 #include <support/operator_test.hpp>
 
-namespace spectral::test {
+namespace spectral::test::dct_test {
 
 namespace {
 constexpr dct_norm norms[] = {dct_norm::ortho, dct_norm::reference};
@@ -147,4 +147,4 @@ TEST_CASE("dct: errors", "[ops][dct]") {
     check_throws([&] { idct_backward(on.ex, x, dct_norm::ortho, wrong); }, {"idct_backward", "(2, 4)", "(2, 3)"});
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::dct_test

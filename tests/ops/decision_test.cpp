@@ -3,7 +3,7 @@
 #include <spectral/ops/decision.hpp>
 #include <support/operator_test.hpp>
 
-namespace spectral::test {
+namespace spectral::test::decision_test {
 
 TEMPLATE_LIST_TEST_CASE("argmax_rows: the first of the largest; threshold_rows: strictly above", "[ops][decision]",
                         targets) {
@@ -86,4 +86,4 @@ TEST_CASE("decisions: errors", "[ops][decision]") {
     check_throws([&] { random_rows(on.ex, op, {}, 1.5, op); }, {"random_rows", "[0, 1]", "1.5"});
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::decision_test

@@ -4,7 +4,7 @@
 #include <support/gradient_check.hpp>
 #include <support/operator_test.hpp>
 
-namespace spectral::test {
+namespace spectral::test::dropout_test {
 
 namespace {
 const random_stream draw{99, stream_of("dropout_test")};
@@ -73,4 +73,4 @@ TEST_CASE("dropout: errors", "[ops][dropout]") {
     check_throws([&] { dropout(on.ex, x, 0.5, draw, wrong); }, {"dropout", "y", "(2, 3)", "(3, 2)"});
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::dropout_test

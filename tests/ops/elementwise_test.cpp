@@ -5,7 +5,7 @@
 
 #include <numeric>
 
-namespace spectral::test {
+namespace spectral::test::elementwise_test {
 
 TEMPLATE_LIST_TEST_CASE("add, add_constant, copy, permute_columns", "[ops][elementwise]", targets) {
     over(edge_shapes(), [&](index n, index c) {
@@ -72,4 +72,4 @@ TEST_CASE("elementwise: errors", "[ops][elementwise]") {
         {"permute_columns", "y", "(2, 4)", "(2, 3)"});
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::elementwise_test

@@ -4,7 +4,7 @@
 #include <support/gradient_check.hpp>
 #include <support/operator_test.hpp>
 
-namespace spectral::test {
+namespace spectral::test::embedding_test {
 
 namespace {
 constexpr index vocabulary = 11;
@@ -92,4 +92,4 @@ TEST_CASE("embedding: errors", "[ops][embedding]") {
         {"embedding_backward", "dL_dy", "(2, 4)", "(2, 5)"});
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::embedding_test

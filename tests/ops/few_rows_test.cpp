@@ -9,7 +9,7 @@
 #include <spectral/ops/rotary.hpp>
 #include <support/operator_test.hpp>
 
-namespace spectral::test {
+namespace spectral::test::few_rows_test {
 
 namespace {
 struct half_case {
@@ -388,6 +388,7 @@ TEMPLATE_LIST_TEST_CASE("few rows: halves of a block", "[ops][few_rows]", target
 TEMPLATE_LIST_TEST_CASE("few rows: a chain of halves, each for some rows", "[ops][few_rows]", targets) {
     using T = typename TestType::scalar;
     for (const auto& c : chains) {
+        if (c.inner > 4000 && !on_cuda(TestType::instance())) continue;  // small operators against themselves, at length
         const auto got = chain<TestType>(c).run(), want = chain<oracle>(c).run();
         REQUIRE(got.size() == want.size());
         // seven halves, each a sum over a row and one over the columns inside; bfloat16 is rounded to only where a half
@@ -418,4 +419,4 @@ TEMPLATE_LIST_TEST_CASE("few rows: a row alone has the same bits", "[ops][few_ro
     }
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::few_rows_test

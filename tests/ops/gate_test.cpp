@@ -4,7 +4,7 @@
 #include <support/gradient_check.hpp>
 #include <support/operator_test.hpp>
 
-namespace spectral::test {
+namespace spectral::test::gate_test {
 
 namespace {
 constexpr pool_scope scopes[] = {pool_scope::batch, pool_scope::sequence, pool_scope::causal};
@@ -252,4 +252,4 @@ TEST_CASE("gates: errors", "[ops][gate]") {
                  {"blend_backward", "dL_dgate", "(1)", "(2)"});
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::gate_test

@@ -4,7 +4,7 @@
 #include <spectral/ops/partition.hpp>
 #include <support/operator_test.hpp>
 
-namespace spectral::test {
+namespace spectral::test::kv_cache_test {
 
 namespace {
 constexpr index sequences = 4, capacity = 9;
@@ -121,4 +121,4 @@ TEST_CASE("kv_append: sentences", "[ops][kv_cache]") {
         {"kv_append", "sequences", "expected 4", "found 2"});
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::kv_cache_test

@@ -4,7 +4,7 @@
 #include <support/gradient_check.hpp>
 #include <support/operator_test.hpp>
 
-namespace spectral::test {
+namespace spectral::test::linear_test {
 
 namespace {
 // (rows, inputs, outputs): the edges of every extent, alone and together; each extent long enough to be cut into
@@ -193,4 +193,4 @@ TEST_CASE("linear: errors", "[ops][linear]") {
                  {"linear_backward_weight", "dL_dw", "(3, 4)", "(3, 3)"});
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::linear_test

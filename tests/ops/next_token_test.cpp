@@ -3,7 +3,7 @@
 #include <spectral/ops/next_token.hpp>
 #include <support/operator_test.hpp>
 
-namespace spectral::test {
+namespace spectral::test::next_token_test {
 
 TEMPLATE_LIST_TEST_CASE("choose_tokens: the first of the largest", "[ops][next_token]", targets) {
     using Exec = typename TestType::executor;
@@ -46,4 +46,4 @@ TEMPLATE_LIST_TEST_CASE("choose_tokens: the first of the largest", "[ops][next_t
                  {"choose_tokens", "known ids", "expected 1 to 4", "found 5"});
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::next_token_test

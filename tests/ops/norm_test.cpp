@@ -4,7 +4,7 @@
 #include <support/gradient_check.hpp>
 #include <support/operator_test.hpp>
 
-namespace spectral::test {
+namespace spectral::test::norm_test {
 
 namespace {
 constexpr double eps = 1e-5;
@@ -282,4 +282,4 @@ TEST_CASE("norms: errors", "[ops][norm]") {
                  {"rms_norm_backward", "dL_ds", "(2, 4)", "(2, 3)"});
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::norm_test

@@ -3,7 +3,7 @@
 #include <spectral/ops/optimizer.hpp>
 #include <support/operator_test.hpp>
 
-namespace spectral::test {
+namespace spectral::test::optimizer_test {
 
 namespace {
 const std::vector<index> sizes{0, 1, 2, 3, 5, 16, 17, 31, 33, 257, 8191, 8192, 8193, 40001};
@@ -129,4 +129,4 @@ TEST_CASE("optimizer: errors", "[ops][optimizer]") {
     check_throws([&] { sum_of_squares(on.ex, w, on.output<double>(2)); }, {"sum_of_squares", "result", "(1)", "(2)"});
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::optimizer_test

@@ -5,7 +5,7 @@
 
 #include <span>
 
-namespace spectral::test {
+namespace spectral::test::partition_test {
 
 namespace {
 using list = std::vector<row_index>;
@@ -142,4 +142,4 @@ TEST_CASE("partition: errors", "[ops][partition]") {
                  {"select_rows", "capacity", "expected 4", "found 5"});
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::partition_test

@@ -4,7 +4,7 @@
 #include <support/gradient_check.hpp>
 #include <support/operator_test.hpp>
 
-namespace spectral::test {
+namespace spectral::test::pool_test {
 
 namespace {
 constexpr pool_scope scopes[] = {pool_scope::batch, pool_scope::sequence, pool_scope::causal};
@@ -130,4 +130,4 @@ TEST_CASE("mean_pool: errors", "[ops][pool]") {
                  {"mean_pool_backward", "dL_dpooled", "(2, 2)", "(3, 2)"});
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::pool_test

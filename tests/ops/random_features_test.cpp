@@ -4,7 +4,7 @@
 #include <support/gradient_check.hpp>
 #include <support/operator_test.hpp>
 
-namespace spectral::test {
+namespace spectral::test::random_features_test {
 
 // An argument p is a sum of d terms; cos and sin pass its error on at most as it is.
 TEMPLATE_LIST_TEST_CASE("random_features: forward and backward", "[ops][random_features]", targets) {
@@ -95,4 +95,4 @@ TEST_CASE("random_features: errors", "[ops][random_features]") {
                  {"random_features_backward", "dL_dx", "(2, 4)", "(2, 3)"});
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::random_features_test

@@ -4,7 +4,7 @@
 #include <support/gradient_check.hpp>
 #include <support/operator_test.hpp>
 
-namespace spectral::test {
+namespace spectral::test::rotary_test {
 
 namespace {
 constexpr index positions = 40;
@@ -130,4 +130,4 @@ TEST_CASE("rotary: errors", "[ops][rotary]") {
                  {"rotary", "positions", "expected 2", "found 1"});
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::rotary_test

@@ -4,7 +4,7 @@
 #include <support/gradient_check.hpp>
 #include <support/operator_test.hpp>
 
-namespace spectral::test {
+namespace spectral::test::row_scale_test {
 
 TEMPLATE_LIST_TEST_CASE("scale_rows and row_dot, weights a column of a matrix", "[ops][row_scale]", targets) {
     over(edge_shapes(), [&](index n, index c) {
@@ -59,4 +59,4 @@ TEST_CASE("scale_rows and row_dot: errors", "[ops][row_scale]") {
     check_throws([&] { row_dot(on.ex, x, narrow, column); }, {"row_dot", "b", "(2, 4)", "(3, 4)"});
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::row_scale_test

@@ -5,7 +5,7 @@
 #include <support/gradient_check.hpp>
 #include <support/operator_test.hpp>
 
-namespace spectral::test {
+namespace spectral::test::spectral_entropy_test {
 
 namespace {
 constexpr dct_norm norms[] = {dct_norm::ortho, dct_norm::reference};
@@ -200,4 +200,4 @@ TEST_CASE("spectral_entropy: errors", "[ops][spectral_entropy]") {
         {"spectral_entropy_backward", "dL_dx", "(2, 4)", "(2, 3)"});
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::spectral_entropy_test

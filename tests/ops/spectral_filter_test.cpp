@@ -6,7 +6,7 @@
 #include <support/gradient_check.hpp>
 #include <support/operator_test.hpp>
 
-namespace spectral::test {
+namespace spectral::test::spectral_filter_test {
 
 namespace {
 constexpr dct_norm norms[] = {dct_norm::ortho, dct_norm::reference};
@@ -253,4 +253,4 @@ TEST_CASE("spectral_filter: errors", "[ops][spectral_filter]") {
                  {"spectral_mix_backward", "dL_dgamma", "(4)", "(3)"});
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::spectral_filter_test

@@ -4,7 +4,7 @@
 #include <spectral/ops/spectral_route_mix.hpp>
 #include <support/operator_test.hpp>
 
-namespace spectral::test {
+namespace spectral::test::spectral_route_mix_test {
 
 namespace {
 std::vector<double> near(double centre, index n, std::uint64_t seed) {
@@ -144,4 +144,4 @@ TEST_CASE("spectral_route_mix: errors", "[ops][spectral_route_mix]") {
         {"spectral_route_mix_forward", "op", "(2)", "(1)"});
 }
 
-}  // namespace spectral::test
+}  // namespace spectral::test::spectral_route_mix_test

@@ -18,6 +18,9 @@
 #ifndef SPECTRAL_TEST_BFLOAT16
 #define SPECTRAL_TEST_BFLOAT16 0  // 1: the CUDA executor in bfloat16 alone, for the tests that hold in it
 #endif
+#ifndef SPECTRAL_TEST_SANITIZED
+#define SPECTRAL_TEST_SANITIZED 0  // 1: the cpu executor alone, once a scalar; the oracle runs beside it as ever
+#endif
 #if SPECTRAL_TEST_CUDA
 #include <spectral/cuda.hpp>
 #endif
@@ -76,6 +79,10 @@ using backends = targets;
 using model_targets = targets;
 #elif SPECTRAL_TEST_CUDA
 using targets = std::tuple<target<cuda::executor, float>, target<cuda::executor, double>>;
+using backends = targets;
+using model_targets = targets;
+#elif SPECTRAL_TEST_CPU && SPECTRAL_TEST_SANITIZED
+using targets = std::tuple<target<cpu::executor, float, 3>, target<cpu::executor, double, 2>>;
 using backends = targets;
 using model_targets = targets;
 #elif SPECTRAL_TEST_CPU
