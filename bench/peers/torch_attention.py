@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# bench/attention_peer.py: PyTorch's scaled_dot_product_attention on the shapes of bench/attention_cuda.cu, for comparison
+# bench/peers/torch_attention.py: PyTorch's scaled_dot_product_attention on the shapes of bench/attention_cuda.cu, for comparison
 import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
