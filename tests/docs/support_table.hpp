@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // tests/docs/support_table.hpp: which operators an executor has kernels for, asked of the compiler
 //
-// A row is an operator with its backward pass. `has` is false where the executor's namespace has no kernel that takes
-// the arguments which ops/ passes. The reference executor has everything: where it does not, a signature here is old.
+// A row is an operator with its backward pass, where it has one. `has` is false where the executor's namespace has no kernel that takes
+// the arguments which ops/ passes. The reference executor has everything but what is `composed` of other operators where
+// an executor offers no kernel of its own: where it lacks more, a signature here is old.
 #pragma once
 #include <spectral/ops/activation.hpp>
 #include <spectral/ops/attention.hpp>
@@ -12,9 +13,11 @@
 #include <spectral/ops/dropout.hpp>
 #include <spectral/ops/elementwise.hpp>
 #include <spectral/ops/embedding.hpp>
+#include <spectral/ops/few_rows.hpp>
 #include <spectral/ops/gate.hpp>
 #include <spectral/ops/kv_cache.hpp>
 #include <spectral/ops/linear.hpp>
+#include <spectral/ops/next_token.hpp>
 #include <spectral/ops/norm.hpp>
 #include <spectral/ops/optimizer.hpp>
 #include <spectral/ops/partition.hpp>
@@ -24,6 +27,7 @@
 #include <spectral/ops/row_scale.hpp>
 #include <spectral/ops/spectral_entropy.hpp>
 #include <spectral/ops/spectral_filter.hpp>
+#include <spectral/ops/spectral_route_mix.hpp>
 
 #include <string>
 #include <vector>
@@ -32,7 +36,7 @@ namespace spectral::support {
 
 struct row {
     std::string name;
-    bool has;
+    bool has, composed = false;
 };
 
 // The arguments of kernels, by kind: c constant, m matrix, v vector, s of statistic<T>.
@@ -65,6 +69,10 @@ struct arguments {
     vector_view<bfloat16> rounded;
     kv_cache<T> cache;
     norm_statistics<T> stats;
+    attention_half<T> attention_part;
+    feed_forward_half<T> feed_forward_part;
+    std::span<const block_half<T>> halves;
+    weight_view<T> weight;
     double x;
     index n;
 };
@@ -82,6 +90,10 @@ std::vector<row> rows() {
          SPECTRAL_HAS(
              spectral_mix_forward_kernel(ex, a.cm, a.rows, a.cv, a.x, a.cv, a.cv, a.x, a.m, a.stats);
              spectral_mix_backward_kernel(ex, a.cm, a.cm, a.rows, a.cv, a.x, a.cv, a.stats, a.m, a.sv, a.sv, a.sv))},
+        {"spectral_route_mix",
+         SPECTRAL_HAS(spectral_route_mix_forward_kernel(ex, a.cm, a.scale, a.doubles, a.sv, a.op, a.cv, a.x, a.cv, a.cv,
+                                                        a.x, a.m, a.stats)),
+         true},
         {"spectral_entropy", SPECTRAL_HAS(spectral_entropy_forward_kernel(ex, a.cm, a.scale, a.sv);
                                           spectral_entropy_backward_kernel(ex, a.csv, a.cm, a.scale, a.m))},
         {"attention", SPECTRAL_HAS(attention_forward_kernel(ex, a.cm, a.cm, a.cm, a.map, a.map, a.attention, a.m, a.sm);
@@ -124,14 +136,23 @@ std::vector<row> rows() {
                                    mean_pool_backward_kernel(ex, a.cm, a.map, a.scope, a.m))},
         {"partition, select_rows", SPECTRAL_HAS(partition_kernel(ex, a.ids, a.ops, a.op);
                                                 select_rows_kernel(ex, a.map, a.rows, a.op, a.op, a.op))},
-        {"gather_rows, scatter_rows",
-         SPECTRAL_HAS(gather_rows_kernel(ex, a.cm, a.rows, a.m); scatter_rows_kernel(ex, a.cm, a.rows, a.m, a.mode))},
+        {"gather_rows, scatter_rows, copy_rows",
+         SPECTRAL_HAS(gather_rows_kernel(ex, a.cm, a.rows, a.m); scatter_rows_kernel(ex, a.cm, a.rows, a.m, a.mode);
+                      copy_rows_kernel(ex, a.cm, a.rows, a.m))},
         {"random_features", SPECTRAL_HAS(random_features_forward_kernel(ex, a.cm, a.cm, a.m);
                                          random_features_backward_kernel(ex, a.m, a.cm, a.cm, a.m))},
         {"dropout", SPECTRAL_HAS(dropout_kernel(ex, a.cm, a.x, a.draw, a.m))},
         {"add, copy, add_constant, permute_columns",
          SPECTRAL_HAS(add_kernel(ex, a.cm, a.x, a.m); copy_kernel(ex, a.cm, a.m); add_constant_kernel(ex, a.x, a.m);
                       permute_columns_kernel(ex, a.cm, a.ids, a.m))},
+        {"choose_tokens, advance_rows",
+         SPECTRAL_HAS(choose_tokens_kernel(ex, a.cm, a.n, a.ids, a.ids, a.op, a.ops); advance_rows_kernel(ex, a.op))},
+        {"attention_half, feed_forward_half, head, block_halves (few rows)",
+         SPECTRAL_HAS(attention_half_kernel(ex, a.cm, a.attention_part, a.map, a.cache, a.m);
+                      feed_forward_half_kernel(ex, a.cm, a.feed_forward_part, a.m);
+                      head_kernel(ex, a.cm, a.cv, a.x, a.weight, a.m);
+                      block_halves_kernel(ex, a.cm, a.halves, a.map, a.m)),
+         true},
         {"adamw_step, sum_of_squares",
          SPECTRAL_HAS(adamw_step_kernel(ex, a.sv, a.csv, a.sv, a.sv, a.adamw, a.n, a.clip, a.rounded);
                       sum_of_squares_kernel(ex, a.sv, a.d))},

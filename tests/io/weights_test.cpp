@@ -143,6 +143,11 @@ TEMPLATE_LIST_TEST_CASE(
     CHECK(safetensors_file(dir / "saved.safetensors").read<T>("weight") == want);
 }
 
+TEST_CASE("weights: a tied head is left out of a checkpoint, but not of an adapter's file", "[io][weights]") {
+    CHECK(detail::redundant_tensor("lm_head.weight"));
+    CHECK_FALSE(detail::redundant_tensor("base_model.model.lm_head.weight"));  // PEFT saved a head of its own
+}
+
 TEST_CASE("weights: what is kept as bfloat16 is frozen and read as such", "[io][weights]") {
     auto& ex = oracle::instance();
     toy<double> wrong(true), narrow(true), wide(false);

@@ -2,8 +2,8 @@
 // tests/models/qwen2_gradients_test.cpp: the loss of a whole Qwen2 against finite differences: every weight, and
 // adapters
 //
-// A closed or open gate is a step, whose gradient is a choice (tests/layers/skip_gate_test.cpp, golden layerroute):
-// here the model has none.
+// A straight-through gate is a step, whose gradient is a choice (tests/layers/skip_gate_test.cpp, golden layerroute): gates
+// here are hard concrete ones, which are differentiable.
 #include <spectral/models/qwen2.hpp>
 #include <spectral/train/gradient_check.hpp>
 #include "model_test.hpp"
@@ -25,14 +25,16 @@ layer_route_model tiny(bool tied) {
     return m;
 }
 
-// every gradient that the model has; the names of the parameters that have one
-std::set<std::string> check_gradients(const layer_route_model& config, const batch& b, const std::string& about) {
+// every gradient that the model has, of `weight` times the loss; the names of the parameters that have one
+std::set<std::string> check_gradients(const layer_route_model& config, const batch& b, const std::string& about,
+                                      const gate_objective& objective = {}, double weight = 1) {
     qwen2<reference::executor, double> model(oracle::instance(), config);
     randomize(model);
+    model.stack.objective = objective;
     model.seed = 3;
     model.step = 4;
     model.parameters.zero_gradients();
-    model.run(b, phase::training);
+    model.run(b, phase::training, weight);
     // differences of training passes, which draw the same dropout each time and add their own gradients elsewhere
     const auto all = model.parameters.gradients_view();
     tensor<reference::executor, double> analytic(model.ex, {all.size()}, to_host(model.ex, all));
@@ -40,9 +42,9 @@ std::set<std::string> check_gradients(const layer_route_model& config, const bat
     for (const auto& [name, p] : model.parameters.named()) {
         if (!p->grad.data) continue;
         names.insert(name);
-        const auto t = check_gradient(model.ex, p->value,
-                                      matrix_view<double>{analytic.data() + (p->grad.data - all.data), p->grad.shape},
-                                      [&] { return model.run(b, phase::training).loss; }, {.most = 16});
+        const auto t = check_gradient(
+            model.ex, p->value, matrix_view<double>{analytic.data() + (p->grad.data - all.data), p->grad.shape},
+            [&] { return weight * model.run(b, phase::training, weight).loss; }, {.most = 16});
         INFO(about << ": " << name << " (" << t.row << ", " << t.column << "): analytic " << t.analytic << ", numeric "
                    << t.numeric);
         CHECK(t.error < 1e-6);
@@ -72,6 +74,24 @@ TEST_CASE("qwen2: gradients of adapters on all seven maps, with dropout, over a 
     const auto names = check_gradients(m, language_batch({4, 1, 3}, 11, 7), "adapters");
     CHECK(names.size() == 2 * 7 * 2);
     for (const auto& name : names) CHECK(name.find("lora_") != name.npos);
+}
+
+TEST_CASE("qwen2: gradients through gates of every scope and pool, with an objective, at half the loss's weight",
+          "[models][gradients]") {
+    batch b = language_batch({4, 1, 3}, 11, 7);
+    b.prompt_lengths = {3, 1, 2};
+    for (gate_scope scope : {gate_scope::block, gate_scope::attention, gate_scope::feed_forward})
+        for (gate_pool pool : {gate_pool::sequence, gate_pool::prompt, gate_pool::last_prompt_token}) {
+            auto m = tiny(true);
+            m.route.gates = skip_gate_options{.pool = pool, .kind = gate_kind::hard_concrete, .scope = scope};
+            m.route.train_backbone = true;
+            const auto names = check_gradients(
+                m, b,
+                "scope " + std::to_string(static_cast<int>(scope)) + ", pool " + std::to_string(static_cast<int>(pool)),
+                mean_gate_objective(0.3), 0.5);
+            CHECK(names.size() == 26 + 2 * 2);
+            CHECK(names.count("router.1.weight") == 1);
+        }
 }
 
 }  // namespace spectral::test::qwen2_gradients_test

@@ -17,8 +17,9 @@ namespace spectral {
 
 namespace detail {
 // tensors that checkpoints carry and a model may do without: those that follow from others, and the MetaRouter where
-// the configuration fixes its gate or leaves it out
+// the configuration fixes its gate or leaves it out. Nothing in a PEFT adapter's file follows from the rest.
 inline bool redundant_tensor(std::string_view name) {
+    if (name.starts_with("base_model.")) return false;
     return name.ends_with("lm_head.weight") || name.find("rope.") != std::string_view::npos ||
            name.find("meta_router.") != std::string_view::npos;
 }
