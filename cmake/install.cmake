@@ -41,7 +41,7 @@ endforeach()
 #   spectral          the program
 set(CPACK_GENERATOR DEB)
 set(CPACK_PACKAGE_NAME spectral)
-set(CPACK_PACKAGE_CONTACT "spectral developers <spectral@localhost>")
+set(CPACK_PACKAGE_CONTACT "spectral developers")
 set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "${PROJECT_DESCRIPTION}")
 set(CPACK_RESOURCE_FILE_LICENSE "${PROJECT_SOURCE_DIR}/LICENSE")
 set(CPACK_PACKAGING_INSTALL_PREFIX /usr)

@@ -22,12 +22,31 @@ struct chat_options {
     route_files route;
 };
 
+// What the model reads next. Where the context is full, the oldest turns after the system's are forgotten, one question
+// with its answer at a time; the last question stays.
+std::vector<row_index> conversation_ids(const runner& r, const tokenizer& tok, chat_json& messages,
+                                        const chat_json& tools) {
+    const std::size_t system = !messages.empty() && messages[0].at("role") == "system" ? 1 : 0;
+    std::size_t forgotten = 0;
+    for (;;) {
+        auto ids = encode_chat(tok, render_chat(messages, tools, true, "chat"));
+        const bool fits = static_cast<index>(ids.size()) < r.facts().longest;
+        if (fits || messages.size() <= system + 2) {
+            if (forgotten)
+                std::fprintf(stderr, "the context of %td tokens is full: the oldest %zu turns are forgotten\n",
+                             r.facts().longest, forgotten);
+            check(fits, "chat", "the conversation: expected less than ", r.facts().longest,
+                  " tokens (max_position_embeddings), found ", ids.size());
+            return ids;
+        }
+        messages.erase(system), messages.erase(system);
+        forgotten += 2;
+    }
+}
+
 // One turn of the user: the whole conversation is read again, the gates decide anew, the answer joins the conversation.
 void answer_turn(const chat_options& o, runner& r, const tokenizer& tok, chat_json& messages, const chat_json& tools) {
-    const auto chat = render_chat(messages, tools, true, "chat");
-    std::vector<row_index> ids = encode_chat(tok, chat);
-    check(static_cast<index>(ids.size()) < r.facts().longest, "chat", "the conversation: expected less than ",
-          r.facts().longest, " tokens (max_position_embeddings), found ", ids.size());
+    const std::vector<row_index> ids = conversation_ids(r, tok, messages, tools);
     answer text(tok, o.generation.stop);
     generation_cost cost;
     generate_measured(

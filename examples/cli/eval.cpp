@@ -118,8 +118,8 @@ void run_eval(eval_options& o, CLI::App& command) {
         o.data.time = std::min<index>(model.longest(), c ? model.longest() : 512);
     if (command.get_option("--task")->count() == 0 && !fs::exists(settings) && c && c->model_type == "chiar_classifier")
         o.data.task = "classification";
-    check(o.data.time <= model.longest(), "--time", "expected at most ", model.longest(), " (max_seq_len), found ",
-          o.data.time);
+    check(o.data.time <= model.longest(), "--time", "expected at most ", model.longest(),
+          " (the model's context), found ", o.data.time);
     o.data.train.clear();
     o.data.train_tsv.clear();
 

@@ -32,8 +32,10 @@ struct of_type {
 struct mode {
     const char* name;
     bool adapters, gates;
+    bool routed() const { return adapters && gates; }
 };
-constexpr mode modes[] = {{"backbone", false, false}, {"adapters", true, false}, {"routed", true, true}};
+constexpr mode modes[] = {
+    {"backbone", false, false}, {"adapters", true, false}, {"gates", false, true}, {"routed", true, true}};
 
 std::vector<of_type> read_types(const step_evaluation& o, const tokenizer& tok) {
     const conversation_side side = o.side == "all"        ? conversation_side::all
@@ -76,7 +78,7 @@ void measure(runner& r, of_type& t, const mode& m, index blocks) {
     route.use_adapters(m.adapters);
     route.force_open(m.gates ? std::vector<char>{} : std::vector<char>(static_cast<std::size_t>(blocks), 1));
     route_trace trace(route_trace::mode::count);
-    if (m.gates) r.set_trace(&trace), t.soft.resize(static_cast<std::size_t>(blocks)), t.closed = t.soft;
+    if (m.routed()) r.set_trace(&trace), t.soft.resize(static_cast<std::size_t>(blocks)), t.closed = t.soft;
     index rows = 0;
     t.targets = 0;
     const auto began = std::chrono::steady_clock::now();
@@ -86,7 +88,7 @@ void measure(runner& r, of_type& t, const mode& m, index blocks) {
         t.nats[m.name] += result.nats;
         t.targets += result.targets;
         rows += b.rows();
-        if (!m.gates) continue;
+        if (!m.routed()) continue;
         t.dense += r.dense_macs(b.lengths, b.rows());
         const gate_values g = route.gates();
         for (index s = 0; s < g.sequences; ++s) {
@@ -101,7 +103,7 @@ void measure(runner& r, of_type& t, const mode& m, index blocks) {
     }
     t.seconds[m.name] = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
     r.set_trace(nullptr);
-    if (m.gates) t.executed = r.executed_macs(trace, rows);
+    if (m.routed()) t.executed = r.executed_macs(trace, rows);
     route.use_adapters(true);
     route.force_open({});
 }
@@ -140,8 +142,10 @@ json run_figures(const step_evaluation& o, const std::string& name, runner& r, s
     const index blocks = r.layer_route()->config().backbone.num_hidden_layers;
     const layer_route_config& route = r.layer_route()->config().route;
     for (auto& t : types)
-        for (const mode& m : modes)
-            if ((!m.adapters || route.adapted() || m.gates) && (!m.gates || route.gates)) measure(r, t, m, blocks);
+        for (const mode& m : modes) {
+            const bool alone = m.adapters != m.gates;  // tells something only where there are adapters to switch
+            if ((!m.gates || route.gates) && (!alone || route.adapted())) measure(r, t, m, blocks);
+        }
     std::set<std::size_t> conversations;
     for (const auto& t : types) conversations.insert(t.conversations.begin(), t.conversations.end());
     json out{{"run", name}, {"side", o.side}, {"conversations", conversations.size()}};
@@ -192,16 +196,27 @@ json run_figures(const step_evaluation& o, const std::string& name, runner& r, s
     return out;
 }
 
+// a character a bin, darker where it is fuller
+std::string bars(const json& histogram) {
+    constexpr std::string_view shades = " .:-=+*#%@";
+    double most = 1;
+    for (const auto& count : histogram) most = std::max(most, count.get<double>());
+    std::string out;
+    for (const auto& count : histogram)
+        out += shades[static_cast<std::size_t>(std::ceil(9 * count.get<double>() / most))];
+    return out;
+}
+
 void print(const json& j) {
     const auto percent = [](const json& v) { return 100 * v.get<double>(); };
     std::printf("\n%s\n", j["run"].get<std::string>().c_str());
     std::printf("  samples of %d conversations, side %s\n", j["conversations"].get<int>(),
                 j["side"].get<std::string>().c_str());
-    std::printf("  %-12s %8s %8s %10s %10s %10s %8s %19s %8s\n", "step type", "samples", "prompt", "backbone",
-                "adapters", "routed", "skip", "95 %", "FLOPs");
+    std::printf("  %-12s %8s %8s %10s %10s %10s %10s %8s %19s %8s\n", "step type", "samples", "prompt", "backbone",
+                "adapters", "gates", "routed", "skip", "95 %", "FLOPs");
     for (const auto& [type, t] : j["types"].items()) {
         std::printf("  %-12s %8d %8.1f", type.c_str(), t["samples"].get<int>(), t["prompt_tokens"].get<double>());
-        for (const char* m : {"backbone", "adapters", "routed"})
+        for (const auto& [m, adapters, gates] : modes)
             t["perplexity"].contains(m) ? std::printf(" %10.4f", t["perplexity"][m].get<double>())
                                         : std::printf(" %10s", "-");
         if (t.contains("skip_share"))
@@ -230,6 +245,12 @@ void print(const json& j) {
     for (const auto& [type, t] : j["types"].items()) {
         std::printf("  %-12s", type.c_str());
         for (const auto& g : t["gates"]) std::printf(" %6.4f", g["variance"].get<double>());
+        std::printf("\n");
+    }
+    std::printf("  histograms of the gates' probabilities by block, ten bins from 0 to 1; the fullest bin is @:\n");
+    for (const auto& [type, t] : j["types"].items()) {
+        std::printf("  %-12s", type.c_str());
+        for (const auto& g : t["gates"]) std::printf(" |%s|", bars(g["histogram"]).c_str());
         std::printf("\n");
     }
 }

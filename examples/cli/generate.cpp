@@ -64,6 +64,8 @@ void run_generate(generate_options& o) {
             nlohmann::ordered_json line{
                 {"prompt", o.prompts[s]}, {"text", answers[s].text()}, {"ids", ids[s]}, {"finish", finish}};
             if (!cost.open_shares.empty()) line["skip_share"] = 1 - cost.open_shares[s];
+            line["seconds"] = cost.chosen.seconds;  // of all prompts, which are continued side by side
+            if (cost.full.seconds > 0) line["seconds_full"] = cost.full.seconds;
             std::cout << line.dump() << '\n';
         } else if (streams)
             std::cout << rest << '\n';
@@ -88,7 +90,7 @@ void add_generate(CLI::App& app) {
     c->add_flag(
         "--jsonl", o->jsonl,
         "a JSON line for each prompt: prompt, text, ids, finish (stop, length, end), skip_share (of the blocks, with "
-        "gates)");
+        "gates), seconds of all prompts together, seconds_full (with every block: --mode both)");
     add_route_options(*c, o->route);
     add_storage_option(*c, o->runner);
     add_runner_options(*c, o->runner);

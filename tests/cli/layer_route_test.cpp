@@ -100,7 +100,8 @@ TEST_CASE("LayerRoute from a backbone to its evaluation", "[cli]") {
             CHECK(of["samples"] == 12);
             CHECK(of["gates"].size() == 3);
             CHECK(of["skip_share_95"][0].get<double>() <= of["skip_share"].get<double>());
-            for (const char* mode : {"backbone", "adapters", "routed"}) CHECK(of["perplexity"][mode].get<double>() > 1);
+            for (const char* mode : {"backbone", "adapters", "gates", "routed"})
+                CHECK(of["perplexity"][mode].get<double>() > 1);
             const double skip = of["skip_share"];
             CHECK((of["executed_flops"].get<double>() < of["dense_flops"].get<double>()) == (skip > 0));
         }
@@ -183,6 +184,10 @@ TEST_CASE("chat, generate and merge with adapters and gates", "[cli]") {
     }
     const auto plain = each(t.model);
     CHECK(!plain[0].contains("skip_share"));
+    for (const auto& line : each(t.model + adapter + router + " --mode both")) {
+        CHECK(line["seconds"].get<double>() > 0);
+        CHECK(line["seconds_full"].get<double>() > 0);
+    }
     // any id of a list in generation_config.json ends an answer
     write_text(t.dir / "backbone/last/generation_config.json",
                R"({"eos_token_id": [0, )" + plain[0]["ids"][1].dump() + "]}");
@@ -354,6 +359,11 @@ TEST_CASE("bad adapters, gates and conversations are refused with one sentence",
     const std::string words = "'" + std::string(4000, 'x') + "'";
     check_refused(run("generate --prompt " + words + t.model), {"prompt 0", "at most 1536"});
     check_refused(run("chat --prompt " + words + t.model), {"less than 1536"});
+    const std::string turn =
+        " '" + std::string(1400, 'x') + "'";  // three do not fit: the conversation goes on without the first
+    const auto chat = run("chat --max-new-tokens 1 --prompt" + turn + turn + turn + t.model);
+    CHECK(chat.code == 0);
+    CHECK(chat.err.find("the context of 1536 tokens is full: the oldest 2 turns are forgotten") != std::string::npos);
     check_refused(run("finetune --max-length 1600" + t.model + " --train " + quoted(t.dir / "data.jsonl") + " --out " +
                       quoted(t.dir / "long")),
                   {"--max-length", "1536"});

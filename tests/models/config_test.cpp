@@ -219,7 +219,7 @@ TEST_CASE("models: inputs that cannot be have their sentence", "[models][config]
                          w.ids.assign(25, 1);
                          w.targets.assign(25, 1);
                      }),
-                     {"batch", "sequence 0", "at most 24 (max_seq_len)", "found 25"});
+                     {"batch", "sequence 0", "at most 24 (the model's context)", "found 25"});
         check_throws(run([](auto& w) {
                          w.targets.clear();
                          w.labels = {1, 0};

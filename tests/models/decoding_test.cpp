@@ -154,7 +154,7 @@ TEST_CASE("decode: sentences", "[models][decoding]") {
             model.decode(std::span<const row_index>(ids).first(static_cast<std::size_t>(n)), lengths, state);
         };
         check_throws([&] { decode(25, {25}); },
-                     {"decode", "sequence 0", "at most 24 tokens (max_seq_len)", "found 25"});
+                     {"decode", "sequence 0", "at most 24 tokens (the model's context)", "found 25"});
         check_throws([&] { decode(9, {9}); },
                      {"decode", "sequence 0", "at most 8 tokens (capacity of the state)", "found 9"});
         check_throws([&] { decode(2, {1, 1}); }, {"decode", "sequences", "expected 1", "found 2"});

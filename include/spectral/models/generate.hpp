@@ -54,7 +54,7 @@ std::vector<std::vector<row_index>> continue_prompts(Decoding&& with,
     for (std::size_t s = 0; s < prompts.size(); ++s) {
         check(!prompts[s].empty(), "generate", "prompt ", s, " is empty: at least one token is needed");
         check(static_cast<index>(prompts[s].size()) <= with.most_tokens, "generate", "prompt ", s,
-              ": expected at most ", with.most_tokens, " tokens (max_seq_len), found ", prompts[s].size());
+              ": expected at most ", with.most_tokens, " tokens (the model's context), found ", prompts[s].size());
         longest = std::max(longest, static_cast<index>(prompts[s].size()));
     }
     check(o.max_new_tokens >= 0, "generate", "max_new_tokens: expected at least 0, found ", o.max_new_tokens);

@@ -173,7 +173,7 @@ private:
     pass<Exec, T> begin(const std::vector<index>& lengths, phase ph) {
         for (std::size_t s = 0; s < lengths.size(); ++s)
             check(lengths[s] <= stack.longest(), "batch", "length of sequence ", s, ": expected at most ",
-                  stack.longest(), " (max_seq_len), found ", lengths[s]);
+                  stack.longest(), " (the model's context), found ", lengths[s]);
         return {.ex = ex, .rows = pack_rows(ex, lengths), .phase = ph, .seed = seed, .step = step, .trace = trace};
     }
     void check_ids(std::span<const row_index> ids) const {
@@ -199,7 +199,7 @@ private:
         for (std::size_t s = 0; s < lengths.size(); ++s) {
             const index now = state.length[s] + steps * lengths[s];
             check(now <= stack.longest(), "decode", "sequence ", s, ": expected at most ", stack.longest(),
-                  " tokens (max_seq_len), found ", now);
+                  " tokens (the model's context), found ", now);
             check(now <= state.capacity, "decode", "sequence ", s, ": expected at most ", state.capacity,
                   " tokens (capacity of the state), found ", now);
             rows += lengths[s];
