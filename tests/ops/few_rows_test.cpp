@@ -388,7 +388,8 @@ TEMPLATE_LIST_TEST_CASE("few rows: halves of a block", "[ops][few_rows]", target
 TEMPLATE_LIST_TEST_CASE("few rows: a chain of halves, each for some rows", "[ops][few_rows]", targets) {
     using T = typename TestType::scalar;
     for (const auto& c : chains) {
-        if (c.inner > 4000 && !on_cuda(TestType::instance())) continue;  // small operators against themselves, at length
+        if (c.inner > 4000 && !on_cuda(TestType::instance()))
+            continue;  // small operators against themselves, at length
         const auto got = chain<TestType>(c).run(), want = chain<oracle>(c).run();
         REQUIRE(got.size() == want.size());
         // seven halves, each a sum over a row and one over the columns inside; bfloat16 is rounded to only where a half

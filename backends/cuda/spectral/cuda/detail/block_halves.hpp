@@ -429,10 +429,9 @@ struct halves_worker {
 #pragma unroll 1
         for (; tiles.first < tiles.tiles; tiles.first += tiles.stride * most_tiles) {
             tiles.take();
-            const int items = tiles.count * job.rows * 4,
-                      alone = stream_warps * chunks + under_way - 1 <= job.slots
-                                  ? tiles.count / stream_warps * stream_warps
-                                  : 0;
+            const int items = tiles.count * job.rows * 4, alone = stream_warps * chunks + under_way - 1 <= job.slots
+                                                                      ? tiles.count / stream_warps * stream_warps
+                                                                      : 0;
 #pragma unroll 1
             for (int t = alone ? warp : 0; t < tiles.count;) {
                 const bool shared = t >= alone;
