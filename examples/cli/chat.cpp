@@ -22,21 +22,22 @@ struct chat_options {
     route_files route;
 };
 
-// What the model reads next. Where the context is full, the oldest turns after the system's are forgotten, one question
-// with its answer at a time; the last question stays.
-std::vector<row_index> conversation_ids(const runner& r, const tokenizer& tok, chat_json& messages,
-                                        const chat_json& tools) {
+// What the model reads next. Where prompt and answer may not both fit into the context, the oldest turns after the
+// system's are forgotten, one question with its answer at a time; the last question stays.
+std::vector<row_index> conversation_ids(const chat_options& o, const runner& r, const tokenizer& tok,
+                                        chat_json& messages, const chat_json& tools) {
     const std::size_t system = !messages.empty() && messages[0].at("role") == "system" ? 1 : 0;
+    const index longest = r.facts().longest;
     std::size_t forgotten = 0;
     for (;;) {
         auto ids = encode_chat(tok, render_chat(messages, tools, true, "chat"));
-        const bool fits = static_cast<index>(ids.size()) < r.facts().longest;
-        if (fits || messages.size() <= system + 2) {
+        const index length = static_cast<index>(ids.size());
+        if (length + o.generation.how.max_new_tokens <= longest || messages.size() <= system + 2) {
+            check(length < longest, "chat", "the conversation: expected less than ", longest,
+                  " tokens (max_position_embeddings), found ", length);
             if (forgotten)
-                std::fprintf(stderr, "the context of %td tokens is full: the oldest %zu turns are forgotten\n",
-                             r.facts().longest, forgotten);
-            check(fits, "chat", "the conversation: expected less than ", r.facts().longest,
-                  " tokens (max_position_embeddings), found ", ids.size());
+                std::fprintf(stderr, "the context of %td tokens is full: the oldest %zu turns are forgotten\n", longest,
+                             forgotten);
             return ids;
         }
         messages.erase(system), messages.erase(system);
@@ -46,7 +47,7 @@ std::vector<row_index> conversation_ids(const runner& r, const tokenizer& tok, c
 
 // One turn of the user: the whole conversation is read again, the gates decide anew, the answer joins the conversation.
 void answer_turn(const chat_options& o, runner& r, const tokenizer& tok, chat_json& messages, const chat_json& tools) {
-    const std::vector<row_index> ids = conversation_ids(r, tok, messages, tools);
+    const std::vector<row_index> ids = conversation_ids(o, r, tok, messages, tools);
     answer text(tok, o.generation.stop);
     generation_cost cost;
     generate_measured(
@@ -89,7 +90,15 @@ void run_chat(chat_options& o) {
     if (!o.prompts.empty()) return;
     const bool terminal = ::isatty(0);
     for (std::string line; (terminal ? void(std::cerr << "> ") : void()), std::getline(std::cin, line);)
-        if (line.find_first_not_of(" \t\r") != line.npos) turn(line, "standard input");
+        if (line.find_first_not_of(" \t\r") != line.npos) {
+            const chat_json before = messages;
+            try {
+                turn(line, "standard input");
+            } catch (const error& e) {  // of this line: the conversation goes on
+                std::cerr << "spectral: " << e.what() << '\n';
+                messages = before;
+            }
+        }
 }
 
 }  // namespace

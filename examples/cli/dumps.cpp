@@ -46,7 +46,7 @@ id_rows read_ids(const safetensors_file& file, const model_facts& facts, index e
     check(out.batch > 0 && out.time > extra, file.name(), "ids: expected at least 1 row of ", 1 + extra,
           " tokens, found ", spectral::detail::shape_list(entry.shape));
     check(out.time - extra <= facts.longest, file.name(), "ids: expected at most ", facts.longest + extra,
-          " tokens a row (max_seq_len", extra ? " and one target" : "", "), found ", out.time);
+          " tokens a row (the model's context", extra ? " and one target" : "", "), found ", out.time);
     const auto wide = file.read<std::int64_t>("ids");
     for (std::size_t i = 0; i < wide.size(); ++i)
         check(wide[i] >= 0 && wide[i] < facts.vocabulary, file.name(), "ids, element ", i, ": expected 0 to ",

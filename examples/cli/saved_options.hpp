@@ -32,7 +32,7 @@ inline void restore_options(CLI::App& app, const nlohmann::json& saved, const st
             o->add_result(values.get<std::vector<std::string>>());
             o->run_callback();
         } else if (std::find(free.begin(), free.end(), name) == free.end()) {
-            check(given[name] == values, where, "--", name, ": expected ", values.dump(),
+            check(nlohmann::json(given[name]) == values, where, "--", name, ": expected ", values.dump(),
                   " as in the run so far, found ", given[name].dump());
         }
     }

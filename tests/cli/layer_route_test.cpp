@@ -363,6 +363,12 @@ TEST_CASE("bad adapters, gates and conversations are refused with one sentence",
         " '" + std::string(1400, 'x') + "'";  // three do not fit: the conversation goes on without the first
     const auto chat = run("chat --max-new-tokens 1 --prompt" + turn + turn + turn + t.model);
     CHECK(chat.code == 0);
+    // a line that is too long is refused, and the next one answered
+    write_text(t.dir / "lines.txt", std::string(4000, 'x') + "\nhello\n");
+    const auto lines = run("chat --max-new-tokens 1" + t.model + " < " + quoted(t.dir / "lines.txt"));
+    CHECK(lines.code == 0);
+    CHECK(lines.err.find("less than 1536") != std::string::npos);
+    CHECK(lines.err.find("prompt of ") != std::string::npos);
     CHECK(chat.err.find("the context of 1536 tokens is full: the oldest 2 turns are forgotten") != std::string::npos);
     check_refused(run("finetune --max-length 1600" + t.model + " --train " + quoted(t.dir / "data.jsonl") + " --out " +
                       quoted(t.dir / "long")),

@@ -128,6 +128,15 @@ TEST_CASE("sgd: services as tools, the call before the utterance of its turn", "
           R"("price": {"type": "string", "description": "how dear", "enum": ["low", "high"]}}, )"
           R"("required": ["city"]}}}], "step_type": "tool_call"})");
     CHECK(out.report.turns == std::map<std::string, index>{{"reply", 1}, {"tool_call", 1}});
+    // the same as published: frames, of which one carries the call
+    const std::string frames =
+        R"("turns": [{"speaker": "USER", "utterance": "hungry", "frames": [{"service": "Eat_1", "state": {}}]}, )"
+        R"({"speaker": "SYSTEM", "utterance": "found", "frames": [{"service": "Eat_1", "actions": [], "slots": []}, )"
+        R"({"service": "Eat_1", "service_call": {"method": "Find", "parameters": {"city": "Bern"}}, )"
+        R"("service_results": [{"name": "a"}, {"name": "b"}]}]}]})";
+    const auto published = convert("sgd", R"({"services": ["Eat_1"], )" + frames, o);
+    REQUIRE(published.lines.size() == 1);
+    CHECK(published.lines[0] == out.lines[0]);
     // two services with a method of the same name
     const auto both = convert("sgd", R"({"services": ["Eat_1", "Eat_2"], )" + turns, o);
     CHECK(both.lines[0]["tools"][1]["function"]["name"] == "Eat_2_Find");

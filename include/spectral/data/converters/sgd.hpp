@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // include/spectral/data/converters/sgd.hpp: schema-guided dialogues: services as tools, calls and their results
+//
+// As published, a system turn has `frames`, of which some carry a service_call; files reduced to what a conversation needs
+// have `calls` in their place. A call is {service, service_call {method, parameters}, service_results} in both.
 #pragma once
 #include <spectral/data/converters/parts.hpp>
 
@@ -62,10 +65,11 @@ inline converter sgd_converter(const conversion_options& options) {
             const std::string& speaker = text_of(turn, "speaker", where);
             check(speaker == "USER" || speaker == "SYSTEM", where, "speaker: expected USER or SYSTEM, found ",
                   in_quotes(speaker));
-            if (turn.contains("calls")) {
+            if (const char* key = turn.contains("calls") ? "calls" : turn.contains("frames") ? "frames" : nullptr) {
                 chat_json calls = chat_json::array();
                 std::vector<chat_json> results;
-                for (const auto& entry : list_of(turn, "calls", where)) {
+                for (const auto& entry : list_of(turn, key, where)) {
+                    if (!entry.contains("service_call") && std::string_view(key) == "frames") continue;
                     const chat_json& call = field_of(entry, "service_call", where);
                     calls.push_back(call_of(name_of(text_of(entry, "service", where), text_of(call, "method", where)),
                                             field_of(call, "parameters", where)));
@@ -74,10 +78,10 @@ inline converter sgd_converter(const conversion_options& options) {
                         found.get_ref<chat_json::array_t&>().resize(static_cast<std::size_t>(most));
                     results.push_back(said_by("tool", python_json(found)));
                 }
+                called = called || !calls.empty();
                 if (!calls.empty())
                     messages.push_back(calls_of(std::move(calls)));  // before the utterance of its own turn
                 for (auto& result : results) messages.push_back(std::move(result));
-                called = true;
             }
             const std::string& utterance = text_of(turn, "utterance", where);
             messages.push_back(speaker == "USER" ? said_by("user", utterance) : reply(utterance));
