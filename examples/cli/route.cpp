@@ -25,7 +25,9 @@ void print_colored(const routed_text& t, const std::vector<std::string>& names) 
     for (const auto& [layer, l] : t.layers) {
         std::printf("\x1b[1mlayer %lld: %.1f %% to attention\x1b[0m ", static_cast<long long>(layer),
                     100 * attention_share(l));
-        const auto colour = [&](row_index op) { return paint[op == 0 ? 0 : op == l.operators - 1 ? 2 : 1]; };
+        const auto colour = [last = l.operators - 1](row_index op) {  // clang 14 captures no structured binding
+            return paint[op == 0 ? 0 : op == last ? 2 : 1];
+        };
         for (row_index op = 0; op < l.operators; ++op)
             std::printf(" %s%s\x1b[0m", colour(op), names[static_cast<std::size_t>(op)].c_str());
         std::printf("\n");
