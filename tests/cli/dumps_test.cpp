@@ -150,7 +150,7 @@ TEST_CASE("bad models and ids are refused with one sentence", "[cli]") {
         model.write_ids("inputs.safetensors", {1, 24}, (ids[5] = -1, ids));
         check_refused(run(arguments), {"found -1"});
         model.write_ids("inputs.safetensors", {1, 30}, std::vector<std::int64_t>(30, 1));
-        check_refused(run(arguments), {"inputs.safetensors", "at most 24", "max_seq_len", "found 30"});
+        check_refused(run(arguments), {"inputs.safetensors", "at most 24", "the model's context", "found 30"});
         model.write_ids("inputs.safetensors", {24}, std::vector<std::int64_t>(24, 1));
         check_refused(run(arguments), {"(B, T)"});
         model.write_ids("inputs.safetensors", {0, 24}, {});

@@ -216,7 +216,7 @@ TEST_CASE("a trained run is evaluated, sampled, routed and calibrated", "[cli]")
     CHECK(run(sampling).out == generated.out);
     const auto line = nlohmann::json::parse(run(sampling + " --jsonl").out);
     CHECK("The " + line["text"].get<std::string>() + "\n" == generated.out);
-    check_refused(run("generate" + model + " --prompt '" + std::string(100, 'x') + " y z'"), {"max_seq_len"});
+    check_refused(run("generate" + model + " --prompt '" + std::string(100, 'x') + " y z'"), {"the model's context"});
     check_refused(run("generate" + model + " --prompt a --top-p 2"), {"top_p", "found 2"});
 
     const auto routes = nlohmann::json::parse(run("route --json --text 'the quick brown fox'" + model).out);
