@@ -359,17 +359,17 @@ TEST_CASE("bad adapters, gates and conversations are refused with one sentence",
     const std::string words = "'" + std::string(4000, 'x') + "'";
     check_refused(run("generate --prompt " + words + t.model), {"prompt 0", "at most 1536"});
     check_refused(run("chat --prompt " + words + t.model), {"less than 1536"});
-    const std::string turn =
-        " '" + std::string(1400, 'x') + "'";  // three do not fit: the conversation goes on without the first
+    // three turns do not fit: the conversation goes on without the first
+    const std::string turn = " '" + std::string(1400, 'x') + "'";
     const auto chat = run("chat --max-new-tokens 1 --prompt" + turn + turn + turn + t.model);
     CHECK(chat.code == 0);
+    CHECK(chat.err.find("the context of 1536 tokens is full: the oldest 2 turns are forgotten") != std::string::npos);
     // a line that is too long is refused, and the next one answered
     write_text(t.dir / "lines.txt", std::string(4000, 'x') + "\nhello\n");
     const auto lines = run("chat --max-new-tokens 1" + t.model + " < " + quoted(t.dir / "lines.txt"));
     CHECK(lines.code == 0);
     CHECK(lines.err.find("less than 1536") != std::string::npos);
     CHECK(lines.err.find("prompt of ") != std::string::npos);
-    CHECK(chat.err.find("the context of 1536 tokens is full: the oldest 2 turns are forgotten") != std::string::npos);
     check_refused(run("finetune --max-length 1600" + t.model + " --train " + quoted(t.dir / "data.jsonl") + " --out " +
                       quoted(t.dir / "long")),
                   {"--max-length", "1536"});

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // tests/docs/support_table.hpp: which operators an executor has kernels for, asked of the compiler
 //
-// A row is an operator with its backward pass, where it has one. `has` is false where the executor's namespace has no kernel that takes
-// the arguments which ops/ passes. The reference executor has everything but what is `composed` of other operators where
-// an executor offers no kernel of its own: where it lacks more, a signature here is old.
+// A row is an operator with its backward pass, where it has one. `has` is false where the executor's namespace has no
+// kernel that takes the arguments which ops/ passes. The reference executor has everything but what is `composed` of
+// other operators where an executor offers no kernel of its own: where it lacks more, a signature here is old.
 #pragma once
 #include <spectral/ops/activation.hpp>
 #include <spectral/ops/attention.hpp>

@@ -493,7 +493,7 @@ void attention_forward_products(executor& ex, const attention_problem<bfloat16>&
             if constexpr (most == 3) {  // 256 rows fill two tiles of 128, but one and a third of 192
                 const index each = divide_up(rows, std::max<index>(a.q_rows.sequences, 1));
                 const auto filled = [&](index tile) { return divide_up(each, tile) * tile; };
-                // a full tile of 192 takes 5/6 of the time of as many rows in tiles of 128 (D 64, T 16384: 1.18, 1.44 ms)
+                // a full tile of 192 takes 5/6 of the time of as many rows in tiles of 128 (D 64, T 16384: 1.19, 1.44 ms)
                 if (6 * filled(128) < 5 * filled(192)) return run(std::integral_constant<int, 2>{});
             }
             run(std::integral_constant<int, most>{});
