@@ -53,7 +53,8 @@ TEST_CASE("hugging_face: sampling of generation_config.json", "[io][hugging_face
     CHECK((o.temperature == 0.7 && o.top_k == 20 && o.top_p == 0.8 && o.repetition_penalty == 1.1 && o.min_p == 0.1 &&
            o.seed == 5));
     CHECK(read(R"({"do_sample": false, "temperature": 0.7})").temperature == 0);
-    CHECK(read(R"({"temperature": null})", {.temperature = 0.5}).temperature == 0.5);
+    CHECK(read(R"({"temperature": 0.7})").temperature == 0);  // as Transformers: do_sample is false by default
+    CHECK(read(R"({"do_sample": true, "temperature": null})", {.temperature = 0.5}).temperature == 0.5);
     CHECK_SENTENCE(read(R"({"top_p": 2})"), file.string() + ": top_p: expected a number in (0, 1], found 2");
     CHECK_SENTENCE(read(R"({"top_k": "20"})"), file.string() + ": top_k: expected a number, found \"20\"");
 }

@@ -94,7 +94,7 @@ inline std::vector<row_index> read_eos_ids(const std::filesystem::path& file, in
     return parse_eos_ids(json["eos_token_id"], file.string(), vocabulary);
 }
 
-// and how Transformers would draw: what the file does not say stays as given
+// and how Transformers would draw, which it does where do_sample is true: what else the file does not say stays as given
 inline sampling_options read_sampling(const std::filesystem::path& file, sampling_options o) {
     const auto json = read_json_file(file);
     check(json.is_object(), file.string(), "expected a JSON object");
@@ -108,7 +108,7 @@ inline sampling_options read_sampling(const std::filesystem::path& file, samplin
     number("top_p", o.top_p);
     number("min_p", o.min_p);
     number("repetition_penalty", o.repetition_penalty);
-    if (const auto draws = json.find("do_sample"); draws != json.end() && *draws == false) o.temperature = 0;
+    if (const auto draws = json.find("do_sample"); draws == json.end() || *draws != true) o.temperature = 0;
     o.validate(file.string());
     return o;
 }
