@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // bench/training_cuda.cu: a whole training step (forward, loss, backward, clip, AdamW) on a GPU in bfloat16
-//   training_cuda [--model full|chiar] [--batch 32] [--time 256] [--small] [--steps 10] [--share 0.5]
+//   training_cuda [--model full|chiar] [--batch 32] [--time 256] [--vocab 50304] [--small] [--steps 10] [--share 0.5]
 //       [--tune] [--operators] [--recompute] [--fused-bias]
 // One JSON line: median milliseconds and tokens/s, memory, and for CHIAR the share of tokens that attention got. Each
 // threshold is set to the quantile of its own layer's entropies that gives the share asked for, as `calibrate` does.
@@ -122,13 +122,13 @@ void run(executor& ex, const options& o) {
     std::size_t free = 0, total = 0;
     cudaMemGetInfo(&free, &total);
     std::printf(
-        "{\"model\": \"%s\", \"recompute\": %s, \"fused_bias\": %s, \"tune\": %s, \"batch\": %lld, \"time\": %lld, \"ms\": %.3f, \"fastest_ms\": %.3f, \"tokens_per_s\": %.0f, \"loss\": %.4f, "
+        "{\"model\": \"%s\", \"recompute\": %s, \"fused_bias\": %s, \"tune\": %s, \"vocab\": %lld, \"batch\": %lld, \"time\": %lld, \"ms\": %.3f, \"fastest_ms\": %.3f, \"tokens_per_s\": %.0f, \"loss\": %.4f, "
         "\"attention_share\": %.3f, \"gib\": %.2f, \"activations_gib\": %.2f, \"allocations_in_steps\": %lld, \"device\": \"%s\"}\n",
         o.chiar ? "chiar" : "full_attention", o.recompute ? "true" : "false", o.fused_bias ? "true" : "false",
-        o.tune ? "true" : "false", static_cast<long long>(o.batch), static_cast<long long>(o.time), median, ms.front(),
-        tokens / median * 1e3, loss, routed_share(model, b), static_cast<double>(total - free) / (1u << 30),
-        static_cast<double>(ex.memory().peak()) / (1u << 30), static_cast<long long>(ex.allocations() - allocations),
-        ex.device_name().c_str());
+        o.tune ? "true" : "false", static_cast<long long>(o.vocab), static_cast<long long>(o.batch),
+        static_cast<long long>(o.time), median, ms.front(), tokens / median * 1e3, loss, routed_share(model, b),
+        static_cast<double>(total - free) / (1u << 30), static_cast<double>(ex.memory().peak()) / (1u << 30),
+        static_cast<long long>(ex.allocations() - allocations), ex.device_name().c_str());
     if (!o.operators) return;
     ex.time_by_operator();
     for (int i = 0; i < 3; ++i) step();
@@ -152,6 +152,8 @@ int main(int count, char** arguments) {
             o.batch = std::atoll(next());
         else if (is("--time"))
             o.time = std::atoll(next());
+        else if (is("--vocab"))
+            o.vocab = std::atoll(next());
         else if (is("--steps"))
             o.steps = std::atoll(next());
         else if (is("--share"))

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// backends/cuda/spectral/cuda/detail/status.hpp: every status of CUDA, cuBLASLt and cuFFT is looked at here, by name
+// backends/cuda/spectral/cuda/detail/status.hpp: every status of CUDA and cuBLASLt is looked at here, by name
 //
 //   detail::checked(cudaMalloc(&p, bytes), "cudaMalloc");     throws spectral::error{"cuda", "cudaMalloc failed: ..."}
 //   detail::noted(cudaFree(p), "cudaFree");                   the same in a destructor: written to stderr
