@@ -92,8 +92,13 @@ TEMPLATE_LIST_TEST_CASE("overfit: one batch by heart", "[train][overfit]", train
 TEMPLATE_LIST_TEST_CASE("budget: the share settles at its target", "[train][overfit]", trained) {
     using Exec = typename TestType::executor;
     auto& ex = TestType::instance();
+#ifdef SPECTRAL_TEST_SANITIZED
+    const std::vector<double> target_shares{0.25};  // the same code for each, and a minute for each
+#else
+    const std::vector<double> target_shares{0.25, 0.5, 0.75};
+#endif
     for (estimator e : {estimator::straight_through, estimator::selected_only})
-        for (double target_share : {0.25, 0.5, 0.75}) {
+        for (double target_share : target_shares) {
             auto c = overfit_config(routing_mode::budget, e);
             c.target_share = target_share;
             chiar_former<Exec, float> model{ex, c};

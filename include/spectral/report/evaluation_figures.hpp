@@ -302,6 +302,7 @@ inline figure work_figure(const std::vector<run_record>& runs) {
                  row_chart(panel + "-time", "Time by operator, " + runs[n].name,
                            {.label = "seconds", .from_zero = true, .high = seconds.high}, time, time_words)});
     }
+    f.whole_table = true;
     return f;
 }
 

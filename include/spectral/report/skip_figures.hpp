@@ -139,6 +139,7 @@ inline figure closed_figure(const std::vector<const run_record*>& records) {
             h.values.push_back(std::move(row));
         }
     if (!h.rows.empty()) f.panels.push_back({"", h.svg(words)});
+    f.whole_table = true;
     return f;
 }
 
@@ -280,6 +281,7 @@ inline figure mode_figure(const std::vector<const run_record*>& records) {
             f.panels.push_back({r.name, row_chart(f.id + "-" + std::to_string(n), f.title + ", " + r.name,
                                                   {.label = "perplexity"}, rows, said)});
     }
+    f.whole_table = true;
     return f;
 }
 
