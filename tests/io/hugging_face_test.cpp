@@ -7,7 +7,7 @@
 namespace spectral::test {
 
 namespace {
-qwen2_config parsed(const std::string& more) {
+qwen2_config config_of(const std::string& more) {
     return parse_qwen2_config(
         parse_json(R"({"model_type": "qwen2", "hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2,
         "vocab_size": 100)" +
@@ -76,23 +76,25 @@ TEST_CASE("hugging_face: config.json is read back", "[io][hugging_face]") {
 }
 
 TEST_CASE("hugging_face: what config.json may say", "[io][hugging_face]") {
-    CHECK(parsed("").num_key_value_heads == 2);
-    CHECK(parsed(R"(, "rope_theta": 5e5)").rope_theta == 5e5);
-    CHECK(parsed(R"(, "rope_parameters": {"rope_type": "default", "rope_theta": 7e5})").rope_theta == 7e5);
-    CHECK(parsed(R"(, "rope_scaling": null, "some_new_key": [1])").rope_theta == 10000);
-    CHECK(parsed(R"(, "eos_token_id": [3, 4])").eos_token_ids == std::vector<row_index>{3, 4});
-    CHECK_SENTENCE(parsed(R"(, "eos_token_id": 100)"), "eos_token_id: expected ids below vocab_size, found 100");
-    CHECK_SENTENCE(parsed(R"(, "rope_scaling": {"type": "yarn"})"), "only \"default\" is implemented, found \"yarn\"");
-    CHECK_SENTENCE(parsed(R"(, "hidden_act": "gelu")"), "hidden_act: only \"silu\" is implemented");
-    CHECK_SENTENCE(parsed(R"(, "use_sliding_window": true)"), "use_sliding_window: true is not implemented");
-    CHECK_SENTENCE(parsed(R"(, "num_hidden_layers": 1.5)"), "num_hidden_layers: expected a whole number, found 1.5");
-    CHECK_SENTENCE(parsed(R"(, "num_hidden_layers": 0)"), "num_hidden_layers: expected 1 to 4096, found 0");
-    CHECK_SENTENCE(parsed(R"(, "num_hidden_layers": 2000000000)"), "expected 1 to 4096, found 2000000000");
-    CHECK_SENTENCE(parsed(R"(, "max_position_embeddings": 1000000000000)"), "max_position_embeddings: expected 1 to");
-    CHECK_SENTENCE(parsed(R"(, "head_dim": 6)"), "head_dim: expected hidden_size / num_attention_heads, found 6");
-    CHECK_SENTENCE(parsed(R"(, "layer_types": ["full_attention", "sliding_attention"])"),
+    CHECK(config_of("").num_key_value_heads == 2);
+    CHECK(config_of(R"(, "rope_theta": 5e5)").rope_theta == 5e5);
+    CHECK(config_of(R"(, "rope_parameters": {"rope_type": "default", "rope_theta": 7e5})").rope_theta == 7e5);
+    CHECK(config_of(R"(, "rope_scaling": null, "some_new_key": [1])").rope_theta == 10000);
+    CHECK(config_of(R"(, "eos_token_id": [3, 4])").eos_token_ids == std::vector<row_index>{3, 4});
+    CHECK_SENTENCE(config_of(R"(, "eos_token_id": 100)"), "eos_token_id: expected ids below vocab_size, found 100");
+    CHECK_SENTENCE(config_of(R"(, "rope_scaling": {"type": "yarn"})"),
+                   "only \"default\" is implemented, found \"yarn\"");
+    CHECK_SENTENCE(config_of(R"(, "hidden_act": "gelu")"), "hidden_act: only \"silu\" is implemented");
+    CHECK_SENTENCE(config_of(R"(, "use_sliding_window": true)"), "use_sliding_window: true is not implemented");
+    CHECK_SENTENCE(config_of(R"(, "num_hidden_layers": 1.5)"), "num_hidden_layers: expected a whole number, found 1.5");
+    CHECK_SENTENCE(config_of(R"(, "num_hidden_layers": 0)"), "num_hidden_layers: expected 1 to 4096, found 0");
+    CHECK_SENTENCE(config_of(R"(, "num_hidden_layers": 2000000000)"), "expected 1 to 4096, found 2000000000");
+    CHECK_SENTENCE(config_of(R"(, "max_position_embeddings": 1000000000000)"),
+                   "max_position_embeddings: expected 1 to");
+    CHECK_SENTENCE(config_of(R"(, "head_dim": 6)"), "head_dim: expected hidden_size / num_attention_heads, found 6");
+    CHECK_SENTENCE(config_of(R"(, "layer_types": ["full_attention", "sliding_attention"])"),
                    "found \"sliding_attention\"");
-    CHECK_SENTENCE(parsed(R"(, "quantization_config": {"bits": 4})"), "quantization_config: quantised weights");
+    CHECK_SENTENCE(config_of(R"(, "quantization_config": {"bits": 4})"), "quantization_config: quantised weights");
     CHECK_SENTENCE(parse_qwen2_config(parse_json(R"({"model_type": "llama"})", "x"), "x"),
                    "model_type: expected qwen2, found \"llama\"");
 }
