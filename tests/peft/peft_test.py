@@ -100,6 +100,7 @@ def to_peft():
         same("to PEFT, " + name, got, ours(base, "--adapter", out / "last"))
 
 
+print(f"PEFT {peft.__version__}, Transformers {transformers.__version__}, PyTorch {torch.__version__}")
 make_base()
 from_peft()
 to_peft()
