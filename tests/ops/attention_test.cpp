@@ -143,6 +143,7 @@ void check_attention_case(const attention_problem& p, bool gradients = true) {
     const std::vector<double> allowed = bounds(p, eps, largest(want[1].second), column);
     results first;
     for (layout l : {layout::dense, layout::columns, layout::dense}) {
+        if (SPECTRAL_TEST_SANITIZED && l == layout::dense && !first.empty()) break;
         workbench<Target> on(l);
         const results got = run(on, p, gradients);
         on.check_untouched("attention on " + Target::executor_name() + ", " + p.text());
@@ -169,7 +170,9 @@ const std::vector<std::pair<index, index>> all_heads{{4, 4}, {4, 2}, {4, 1}, {3,
 TEMPLATE_LIST_TEST_CASE("attention: heads, widths, masks", "[ops][attention]", targets) {
     for (auto [heads, kv_heads] : all_heads)
         for (index d : {2, 8, 16, 32, 33, 64, 128}) {
-            if (d == 128 && heads == kv_heads) continue;  // the reference is slow
+            // the reference is slow: of wide heads one grouping, and what a kernel of the GPU treats apart
+            if (d >= 64 && kv_heads != 2 && !on_cuda(TestType::instance())) continue;
+            if (d == 128 && heads == kv_heads) continue;
             check_attention_case<TestType>(attention_problem(heads, kv_heads, d).rows(1, 1));
             check_attention_case<TestType>(attention_problem(heads, kv_heads, d, false).rows(0.3, 1));
         }

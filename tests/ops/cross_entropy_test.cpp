@@ -24,7 +24,8 @@ TEMPLATE_LIST_TEST_CASE("cross_entropy: loss and gradient, also over the logits"
     for (index n : {0, 1, 2, 3, 17, 200})
         for (index v : {1, 2, 3, 5, 16, 17, 31, 32, 33, 97, 257, 5000})
             for (ignored which : {ignored::none, ignored::some, ignored::all})
-                for (bool in_place : {false, true})
+                for (bool in_place : {false, true}) {
+                    if (n * v > 500'000 && which != ignored::some) continue;
                     check_against_reference<TestType>(
                         "cross_entropy", shape(n, v), static_cast<double>(v), [&](auto& on) {
                             auto logits = on.state(n, v, normals(n * v, 1, 3));
@@ -33,6 +34,7 @@ TEMPLATE_LIST_TEST_CASE("cross_entropy: loss and gradient, also over the logits"
                             cross_entropy(on.ex, logits, on.ids(targets_for(n, v, which)), loss, 0.25, gradient);
                             return outputs{{"loss", on.read(loss)}, {"dL_dlogits", on.read(gradient)}};
                         });
+                }
 }
 
 TEMPLATE_LIST_TEST_CASE("cross_entropy: uniform logits cost ln V; gradient rows sum to 0", "[ops][cross_entropy]",

@@ -18,8 +18,11 @@
 #ifndef SPECTRAL_TEST_BFLOAT16
 #define SPECTRAL_TEST_BFLOAT16 0  // 1: the CUDA executor in bfloat16 alone, for the tests that hold in it
 #endif
+#ifndef SPECTRAL_TEST_CPU_ONCE
+#define SPECTRAL_TEST_CPU_ONCE 0  // 1: the cpu executor alone, once a scalar; the oracle runs beside it as ever
+#endif
 #ifndef SPECTRAL_TEST_SANITIZED
-#define SPECTRAL_TEST_SANITIZED 0  // 1: the cpu executor alone, once a scalar; the oracle runs beside it as ever
+#define SPECTRAL_TEST_SANITIZED 0  // 1: slow; what only shows in values need not run once more
 #endif
 #if SPECTRAL_TEST_CUDA
 #include <spectral/cuda.hpp>
@@ -71,6 +74,11 @@ struct target {
 
 using oracle = target<reference::executor, double>;
 
+template <class Exec>
+constexpr bool on_cuda(const Exec&) {
+    return std::string_view(Exec::name) == "cuda";
+}
+
 // targets: all that is tested. backends: those that treat some sizes apart; the reference executor is what they are
 // held against. model_targets: what whole models run on; every pair compiles all of them anew.
 #if SPECTRAL_TEST_CUDA && SPECTRAL_TEST_BFLOAT16
@@ -81,7 +89,7 @@ using model_targets = targets;
 using targets = std::tuple<target<cuda::executor, float>, target<cuda::executor, double>>;
 using backends = targets;
 using model_targets = targets;
-#elif SPECTRAL_TEST_CPU && SPECTRAL_TEST_SANITIZED
+#elif SPECTRAL_TEST_CPU && SPECTRAL_TEST_CPU_ONCE
 using targets = std::tuple<target<cpu::executor, float, 3>, target<cpu::executor, double, 2>>;
 using backends = targets;
 using model_targets = targets;

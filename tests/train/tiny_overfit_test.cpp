@@ -92,7 +92,7 @@ TEMPLATE_LIST_TEST_CASE("overfit: one batch by heart", "[train][overfit]", train
 TEMPLATE_LIST_TEST_CASE("budget: the share settles at its target", "[train][overfit]", trained) {
     using Exec = typename TestType::executor;
     auto& ex = TestType::instance();
-#ifdef SPECTRAL_TEST_SANITIZED
+#if SPECTRAL_TEST_SANITIZED
     const std::vector<double> target_shares{0.25};  // the same code for each, and a minute for each
 #else
     const std::vector<double> target_shares{0.25, 0.5, 0.75};
