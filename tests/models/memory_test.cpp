@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <new>
 
+#if SPECTRAL_TEST_CPU
 namespace {
 std::atomic<long> heap_requests{0};
 }  // namespace
@@ -21,6 +22,7 @@ void* operator new(std::size_t bytes) {
 }
 void operator delete(void* p) noexcept { std::free(p); }
 void operator delete(void* p, std::size_t) noexcept { std::free(p); }
+#endif
 
 namespace spectral::test::memory_test {
 

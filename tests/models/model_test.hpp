@@ -85,9 +85,9 @@ void randomize(Model& model, std::uint64_t seed = 0) {
         const bool unit = p->init.how == initializer::kind::constant && p->init.scale == 1;
         const bool gate = name.find("gate_proj") != std::string::npos;
         auto values = normals(p->size(), seed++, name == "token_emb.weight" ? 1.0 : gate ? 0.7 : 0.25);
-        std::vector<T> host(values.begin(), values.end());
-        for (T& v : host) v += unit ? T(1) : T(0);
-        model.ex.copy_from_host(p->value.data, host.data(), host.size() * sizeof(T));
+        for (double& v : values) v += unit;
+        const std::vector<statistic<T>> host(values.begin(), values.end());
+        model.parameters.assign(*p, std::span(host));
     }
 }
 

@@ -385,16 +385,19 @@ TEMPLATE_LIST_TEST_CASE("few rows: a chain of halves, each for some rows", "[ops
     for (const auto& c : chains) {
         if (c.inner > 2000 && !on_cuda(TestType::instance()))
             continue;  // small operators against themselves, at length
-        const auto got = chain<TestType>(c).run(), want = chain<oracle>(c).run();
-        REQUIRE(got.size() == want.size());
-        // seven halves, each a sum over a row and one over the columns inside; bfloat16 is rounded to only where a half
-        // keeps something: q, k, v or hidden, attention's result, x
-        const double terms =
-            7.0 * (std::is_same_v<T, bfloat16> ? 4.0 : static_cast<double>(c.width + c.inner + c.heads * c.head_width));
-        for (std::size_t i = 0; i < got.size(); ++i)
-            compare(got[i], want[i], allowed<T>(terms, std::max(1.0, largest(want[i]))),
-                    {"block_halves_forward", "output " + std::to_string(i), TestType::executor_name(), scalar_name<T>,
-                     describe(c)});
+        DYNAMIC_SECTION(describe(c)) {  // by its name a sanitizer can run a short one
+            const auto got = chain<TestType>(c).run(), want = chain<oracle>(c).run();
+            REQUIRE(got.size() == want.size());
+            // seven halves, each a sum over a row and one over the columns inside; bfloat16 is rounded to only where a
+            // half keeps something: q, k, v or hidden, attention's result, x
+            const double terms =
+                7.0 *
+                (std::is_same_v<T, bfloat16> ? 4.0 : static_cast<double>(c.width + c.inner + c.heads * c.head_width));
+            for (std::size_t i = 0; i < got.size(); ++i)
+                compare(got[i], want[i], allowed<T>(terms, std::max(1.0, largest(want[i]))),
+                        {"block_halves_forward", "output " + std::to_string(i), TestType::executor_name(),
+                         scalar_name<T>, describe(c)});
+        }
     }
 }
 
