@@ -29,12 +29,12 @@ write_basic_package_version_file("${PROJECT_BINARY_DIR}/spectral-config-version.
 install(FILES "${PROJECT_BINARY_DIR}/spectral-config.cmake" "${PROJECT_BINARY_DIR}/spectral-config-version.cmake"
               cmake/FindFFTW3.cmake cmake/FindPCRE2.cmake cmake/Findutf8proc.cmake
         DESTINATION "${package_folder}" COMPONENT library)
-foreach(package libspectral-dev:library spectral:program)   # each package brings its licence, where Debian looks for it
-    string(REPLACE ":" ";" package ${package})
-    list(GET package 0 name)
-    list(GET package 1 component)
-    install(FILES LICENSE DESTINATION "${CMAKE_INSTALL_DATADIR}/doc/${name}" COMPONENT ${component} RENAME copyright)
-endforeach()
+# each package brings its licence, where Debian looks for it; the program also those of the libraries compiled into it
+install(FILES LICENSE DESTINATION "${CMAKE_INSTALL_DATADIR}/doc/libspectral-dev" COMPONENT library RENAME copyright)
+if(TARGET spectral)
+    install(FILES LICENSE DESTINATION "${CMAKE_INSTALL_DATADIR}/doc/spectral" COMPONENT program RENAME copyright)
+    install(FILES NOTICE DESTINATION "${CMAKE_INSTALL_DATADIR}/doc/spectral" COMPONENT program)
+endif()
 
 # ---- Debian packages: cmake --preset package && cmake --build build/package --target package ----
 #   libspectral-dev   the headers and what find_package reads

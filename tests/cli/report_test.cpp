@@ -72,7 +72,7 @@ TEST_CASE("a report is written from files, with CSV, and refuses what is none", 
     CHECK(!std::filesystem::exists(dir / "x.html"));
 }
 
-TEST_CASE("in a browser: every figure is drawn, nothing is asked for, nothing covers or sticks out", "[cli]") {
+TEST_CASE("in a browser: every figure is drawn, nothing is asked for, nothing covers or sticks out", "[.browser]") {
     if (!has_browser()) {
         WARN("skipped: no chromium");
         return;
