@@ -24,6 +24,7 @@
 
 #define __host__
 #define __device__
+#define __noinline__
 #define __global__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
@@ -290,6 +291,13 @@ inline unsigned __ballot_sync(unsigned, int predicate) {
     unsigned out = 0;
     for (int lane = 0; lane < 32; ++lane) out |= (cuda_on_host::exchange(predicate != 0, lane) ? 1u : 0u) << lane;
     return out;
+}
+struct float2 {
+    float x, y;
+};
+template <class T>
+T __ldcg(const T* from) {
+    return *from;
 }
 inline int __any_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) != 0; }
 inline int __ffs(unsigned v) { return v ? std::countr_zero(v) + 1 : 0; }

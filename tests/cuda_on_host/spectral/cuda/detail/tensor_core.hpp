@@ -37,6 +37,10 @@ struct shared_barrier {
 };
 
 inline void copy_async_arrive(shared_barrier& barrier) { barrier.arrive(); }
+inline void copy_bulk_once(void* shared, const void* from, unsigned bytes, shared_barrier& barrier) {
+    std::memcpy(shared, from, bytes);
+    barrier.arrive();
+}
 
 // What the threads of a warp have in their hands, to be read by all of it.
 template <class T>
