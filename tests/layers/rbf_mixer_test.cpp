@@ -15,6 +15,23 @@ TEMPLATE_LIST_TEST_CASE("rbf_mixer: causal and bidirectional, with dropout", "[l
         }
 }
 
+TEST_CASE("rbf_mixer: counts what it runs", "[layers][rbf_mixer]") {
+    for (bool causal : {true, false}) {
+        const layer_case c{.rbf_causal = causal};  // sequences of 5, 1 and 4
+        using Layer = rbf_mixer<reference::executor, double>;
+        layer_rig<oracle, Layer> rig(c, operator_config_of<oracle>(c));
+        rig.rows = {1, 4, 5, 9};
+        route_trace trace(route_trace::mode::count);
+        rig.trace = &trace;
+        operator_calls<decltype(rig)> calls{rig};
+        rig.loss<Layer::saved>(calls);
+        const auto& work = trace.counts.at(c.layer).work;
+        CHECK(work.rbf_rows == 4);
+        CHECK(work.rbf_key_rows == 10);
+        CHECK(work.rbf_pairs == (causal ? 2 + 5 + 1 + 4 : 5 + 5 + 1 + 4));
+    }
+}
+
 TEST_CASE("rbf_mixer: omega is fixed", "[layers][rbf_mixer]") {
     const layer_case c;
     layer_rig<oracle, rbf_mixer<reference::executor, double>> rig(c, operator_config_of<oracle>(c));

@@ -38,12 +38,34 @@ TEMPLATE_LIST_TEST_CASE("linear_forward", "[ops][linear]", targets) {
 }
 
 TEMPLATE_LIST_TEST_CASE("linear_forward: a weight of more columns than one block holds", "[ops][linear]", targets) {
-    const index n = 5, i = 385, o = 5500;
-    const auto x = normals(n * i, 1), w = normals(o * i, 2);
-    check_against_reference<TestType>("linear_forward", shape(n, i, o), static_cast<double>(i), [&](auto& on) {
+    const index n = 20, i = 384, o = 5600;  // a block of a depth of 384 floats or 192 doubles holds 5461 columns
+    const auto x = normals(n * i, 1), w = normals(o * i, 2), b = normals(o, 3);
+    check_against_reference<TestType>("linear_forward", shape(n, i, o), static_cast<double>(i + 1), [&](auto& on) {
         auto y = on.output(n, o);
-        linear_forward(on.ex, on.input(n, i, x), on.input(o, i, w), {}, y);
+        linear_forward(on.ex, on.input(n, i, x), on.input(o, i, w), on.input(b), y);
         return outputs{{"y", on.read(y)}};
+    });
+}
+
+// A block of a depth of 384 floats has at most 256 rows.
+TEMPLATE_LIST_TEST_CASE("linear: more rows than one block holds", "[ops][linear]", targets) {
+    const index rows = 600, depth = 384, width = 40;
+    const auto tall = normals(rows * depth, 1), small = normals(width * depth, 2);
+    const auto terms = static_cast<double>(rows);
+    check_against_reference<TestType>("linear_forward", shape(rows, depth, width), terms, [&](auto& on) {
+        auto y = on.output(rows, width);
+        linear_forward(on.ex, on.input(rows, depth, tall), on.input(width, depth, small), {}, y);
+        return outputs{{"y", on.read(y)}};
+    });
+    check_against_reference<TestType>("linear_backward_input", shape(rows, width, depth), terms, [&](auto& on) {
+        auto dL_dx = on.output(rows, width);
+        linear_backward_input(on.ex, on.input(rows, depth, tall), on.input(depth, width, small), dL_dx);
+        return outputs{{"dL_dx", on.read(dL_dx)}};
+    });
+    check_against_reference<TestType>("linear_backward_weight", shape(depth, width, rows), terms, [&](auto& on) {
+        auto dL_dw = on.gradient(rows, width, normals(rows * width, 3));
+        linear_backward_weight(on.ex, on.input(depth, rows, tall), on.input(depth, width, small), dL_dw, {});
+        return outputs{{"dL_dw", on.read(dL_dw)}};
     });
 }
 
