@@ -93,7 +93,7 @@ inline report_json steps_of(int blocks, int seeds) {
     for (int s = 0; s < seeds; ++s) {
         report_json run{
             {"run", "runs/budget." + std::to_string(s)},
-            {"perplexity", {{"backbone", 5.0}, {"adapters", 4.2}, {"routed", 4.4}}},
+            {"perplexity", {{"backbone", 5.0}, {"adapters", 4.2}, {"gates", 5.3}, {"routed", 4.4}}},
             {"differential", 0.2 + 0.05 * s},
             {"differential_95", {0.1 + 0.05 * s, 0.3 + 0.05 * s}},
             {"correlation",
@@ -103,8 +103,11 @@ inline report_json steps_of(int blocks, int seeds) {
             report_json t{{"samples", 30},
                           {"prompt_tokens", 120.0},
                           {"perplexity",
-                           {{"backbone", 5.0 + share}, {"adapters", 4.2 + share}, {"routed", 4.3 + share + 0.02 * s}}},
-                          {"seconds", {{"backbone", 1.0}, {"adapters", 1.1}, {"routed", 0.9}}},
+                           {{"backbone", 5.0 + share},
+                            {"adapters", 4.2 + share},
+                            {"gates", 5.3 + share},
+                            {"routed", 4.3 + share + 0.02 * s}}},
+                          {"seconds", {{"backbone", 1.0}, {"adapters", 1.1}, {"gates", 0.8}, {"routed", 0.9}}},
                           {"skip_share", share},
                           {"skip_share_95", {share - 0.02, share + 0.02}},
                           {"executed_flops", 9e9},

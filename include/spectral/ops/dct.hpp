@@ -3,7 +3,7 @@
 //   C[k,n] = √(2/d) cos(π (2n+1) k / (2d)), row 0 divided by √2: orthonormal, so C Cᵀ = 1
 //   ortho:      dct(x) = C x;         idct(X) = Cᵀ X
 //   reference:  dct(x) = S C x, S = diag(2√2, 2, 2, …);  idct(X) = Cᵀ diag(1/√2, 1, 1, …) X;  idct(dct(x)) = 2 x
-// `reference` is what the authors' published CHIAR-Former checkpoints were trained with (MODELS: arXiv:2606.08327).
+// `reference` is what the authors' published CHIAR-Former checkpoints were trained with (arXiv:2606.08327).
 // Shapes: x, y (N, d), any d ≥ 1. May run in place.
 #pragma once
 #include <spectral/core/executor.hpp>

@@ -9,6 +9,7 @@
 #include <spectral/report/sources.hpp>
 #include <spectral/report/statistics.hpp>
 
+#include <limits>
 #include <map>
 
 namespace spectral::report {
@@ -246,9 +247,10 @@ inline figure mode_figure(const std::vector<const run_record*>& records) {
              .title = "Perplexity with and without adapters and gates",
              .caption = "Marks: mean over seeds; lines: from the lowest seed to the highest.",
              .wide = true};
-    static constexpr const char* modes[] = {"backbone", "adapters", "routed"};
-    static constexpr const char* words[] = {"backbone alone", "with adapters, every block", "with adapters and gates"};
-    for (int m = 0; m < 3; ++m) f.legend.push_back({"dot " + style_class(m), words[m]});
+    static constexpr const char* modes[] = {"backbone", "adapters", "gates", "routed"};
+    static constexpr const char* words[] = {"backbone alone", "with adapters, every block", "with gates alone",
+                                            "with adapters and gates"};
+    for (int m = 0; m < 4; ++m) f.legend.push_back({"dot " + style_class(m), words[m]});
     f.table.columns = {"evaluation", "run",     "step type",  "mode",
                        "perplexity", "seconds", "skip share", "executed / dense FLOPs"};
     for (std::size_t n = 0; n < records.size(); ++n) {
@@ -257,7 +259,7 @@ inline figure mode_figure(const std::vector<const run_record*>& records) {
         std::string said;
         for (const auto& type : detail::step_types(r.steps)) {
             chart_row row{.label = type, .value = "", .marks = {}};
-            for (int m = 0; m < 3; ++m) {
+            for (int m = 0; m < 4; ++m) {
                 const auto values = detail::over_runs(r.steps, {"types", type.c_str(), "perplexity", modes[m]});
                 if (values.empty()) continue;
                 const auto [low, high] = std::minmax_element(values.begin(), values.end());
@@ -269,11 +271,18 @@ inline figure mode_figure(const std::vector<const run_record*>& records) {
             for (const auto& run : r.steps["runs"])
                 for (const char* m : modes) {
                     const json& t = member(member(run, "types"), type);
-                    const bool routed = std::string_view(m) == "routed";
+                    // what gates skip without the adapters beneath them is not in the file
+                    const bool routed = std::string_view(m) == "routed", unknown = std::string_view(m) == "gates";
+                    const double none = std::numeric_limits<double>::quiet_NaN();
                     if (std::isfinite(number_at(t, {"perplexity", m})))
                         f.table.add({r.name, text_at(run, "run"), type, m, number_at(t, {"perplexity", m}),
-                                     number_at(t, {"seconds", m}), routed ? number_at(t, {"skip_share"}) : 0.0,
-                                     routed ? number_at(t, {"executed_flops"}) / number_at(t, {"dense_flops"}) : 1.0});
+                                     number_at(t, {"seconds", m}),
+                                     unknown  ? none
+                                     : routed ? number_at(t, {"skip_share"})
+                                              : 0.0,
+                                     unknown  ? none
+                                     : routed ? number_at(t, {"executed_flops"}) / number_at(t, {"dense_flops"})
+                                              : 1.0});
                 }
             if (!row.marks.empty()) rows.push_back(std::move(row));
         }
