@@ -118,6 +118,7 @@ TEST_CASE("labels at the ends of lines keep their distance and their order", "[r
 
 TEST_CASE("a long run keeps its peaks", "[report]") {
     std::vector<report::point> points;
+    points.reserve(100000);
     for (int i = 0; i < 100000; ++i) points.push_back({static_cast<double>(i), i == 77777 ? 50.0 : 1.0});
     report::chart c("c", "c", {.label = "x"}, {.label = "y"});
     c.line(points, 0);

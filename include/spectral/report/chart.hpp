@@ -15,6 +15,7 @@ struct axis {
     std::vector<std::string> texts(const std::vector<double>& ticks) const {
         if (!percent) return tick_texts(ticks);
         std::vector<std::string> out;
+        out.reserve(ticks.size());
         const double step = ticks.size() > 1 ? ticks[1] - ticks[0] : 1;
         const double places = 100 * step - std::floor(100 * step);
         for (double t : ticks) out.push_back(report::percent(t, places > 0.01 && places < 0.99 ? 1 : 0));
@@ -360,7 +361,7 @@ struct heat_map {
             if (r % every == 0) out += svg_text(left - 5, y + height / 2 + 3.5, rows[r], anchor::end);
             for (std::size_t c = 0; c < columns.size() && c < values[r].size(); ++c) {
                 if (!std::isfinite(values[r][c])) continue;
-                const int step = static_cast<int>(std::clamp(values[r][c], 0.0, 1.0) * 9 + 0.5);
+                const long step = std::lround(9 * std::clamp(values[r][c], 0.0, 1.0));
                 out += svg_rect(left + cell * static_cast<double>(c), y, cell + 0.3, height - (height > 8 ? 1 : 0),
                                 "h" + std::to_string(step), rows[r] + ", " + columns[c] + ": " + percent(values[r][c]));
             }

@@ -61,7 +61,7 @@ inline std::string short_number(double x) {
 // 83 -> "1:23", 3723 -> "1:02:03"
 inline std::string short_duration(double seconds) {
     if (!(seconds >= 0 && seconds < 1e9)) return "?";
-    const auto s = static_cast<long long>(seconds + 0.5);
+    const long long s = std::llround(seconds);
     char text[40];
     if (s >= 3600)
         std::snprintf(text, sizeof text, "%lld:%02lld:%02lld", s / 3600, s / 60 % 60, s % 60);

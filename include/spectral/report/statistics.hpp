@@ -89,7 +89,7 @@ inline interval bootstrap_difference(const std::vector<double>& a, const std::ve
     }
     std::sort(found.begin(), found.end());
     const auto rank = [&](double q) {
-        return found[static_cast<std::size_t>(q * static_cast<double>(found.size() - 1) + 0.5)];
+        return found[static_cast<std::size_t>(std::lround(q * static_cast<double>(found.size() - 1)))];
     };
     return {rank(0.025), rank(0.975)};
 }

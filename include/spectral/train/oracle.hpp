@@ -5,6 +5,7 @@
 #pragma once
 #include <spectral/train/evaluate.hpp>
 
+#include <cmath>
 #include <numeric>
 
 namespace spectral {
@@ -37,7 +38,7 @@ inline std::vector<double> oracle_openness(const std::vector<double>& increase, 
     std::stable_sort(order.begin(), order.end(),
                      [&](std::size_t a, std::size_t b) { return increase[a] < increase[b]; });
     std::vector<double> openness(increase.size(), 1.0);
-    const auto closed = static_cast<std::size_t>(share * static_cast<double>(increase.size()) + 0.5);
+    const auto closed = static_cast<std::size_t>(std::lround(share * static_cast<double>(increase.size())));
     for (std::size_t i = 0; i < closed; ++i) openness[order[i]] = 0;
     return openness;
 }
