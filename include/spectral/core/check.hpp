@@ -11,6 +11,7 @@ namespace spectral {
 
 // Everything this library throws. `where` names the operator, file or field; what() is one sentence:
 //   "linear_forward: width of x: expected 256, found 255"
+// Every operator of ops/ throws it where shapes do not fit; what else one checks stands beside it.
 class error : public std::runtime_error {
 public:
     error(std::string where, const std::string& sentence)

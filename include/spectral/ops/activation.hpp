@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // include/spectral/ops/activation.hpp: GELU (exact), SiLU gate
 //   gelu(x) = x Φ(x) = x/2 (1 + erf(x/√2));        silu_gate(g, u) = g σ(g) u
+// (Hendrycks and Gimpel, arXiv:1606.08415; Shazeer, arXiv:2002.05202)
 // Shapes: all (N, C). gelu may run in place, its backward too.
 #pragma once
 #include <spectral/ops/embedding.hpp>

@@ -4,6 +4,7 @@
 // over the keys m of the query's own sequence, with position(m) ≤ position(n) if causal. Queries and keys have row maps
 // of their own over the same sequences: queries may be any subset of a sequence's rows (a routed layer), keys may be
 // all rows, a subset, or a cache. Positions ascend inside a sequence. A query that sees no key yields 0.
+// A is never stored (Dao et al., arXiv:2205.14135); Hkv < H shares keys (Ainslie et al., arXiv:2305.13245).
 // Shapes: q, out (Nq, H·D); k, v (Nk, Hkv·D), H a multiple of Hkv; lse (Nq, H) = log Σ_m exp(score), for backward.
 #pragma once
 #include <spectral/core/random.hpp>

@@ -2,7 +2,7 @@
 // include/spectral/ops/dropout.hpp: zero with probability p, scale the rest by 1/(1 − p)
 //   y[n,c] = keep(n,c) x[n,c] / (1 − p),   keep(n,c) = draw.bits(n C + c) ≥ 2³² p
 // Linear in x with a mask that is a function of the draw: the backward pass is the same call on the gradient.
-// Shapes: x, y (N, C); may run in place.
+// (Srivastava et al. 2014, scaled while training) Shapes: x, y (N, C); may run in place.
 #pragma once
 #include <spectral/core/executor.hpp>
 #include <spectral/core/random.hpp>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // include/spectral/ops/elementwise.hpp: sums and copies of equal shapes
 //   add: y += a x;   copy: y = x;   add_constant: y += a;   permute_columns: features in another order
+// Shapes: x, y (N, C); order (C).
 #pragma once
 #include <spectral/core/executor.hpp>
 

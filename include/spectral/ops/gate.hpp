@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // include/spectral/ops/gate.hpp: gates of learned routers and of the MetaRouter, and what a gate blends
+// (CHIAR-Former, arXiv:2606.08327)
 //   token_gate:   s = softmax(W [x; H] + b)                 x (N, d), H (N), W (K, d+1), b (K), s (N, K)
 //   sigmoid_gate: g = σ(p u + b)                            p (G, d), u (1, d), b (1), g (G)
 //   blend:        y = g a + (1 − g) x                       one gate per group of rows: batch, sequence or row

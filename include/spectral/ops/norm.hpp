@@ -2,6 +2,7 @@
 // include/spectral/ops/norm.hpp: layer norm, root-mean-square norm, and layer norm of a residual sum
 //   LayerNorm: y = (s − mean(s)) · rstd · γ + β,  rstd = 1/√(var(s) + eps), biased variance
 //   RMSNorm:   y = s · rstd · γ,                  rstd = 1/√(mean(s²) + eps)
+// (Ba et al., arXiv:1607.06450; Zhang and Sennrich, arXiv:1910.07467)
 // Shapes: s, y (N, C), γ, β (C); mean, rstd (N) are kept for backward. γ and β gradients accumulate.
 #pragma once
 #include <spectral/ops/embedding.hpp>

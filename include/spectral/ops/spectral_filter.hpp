@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // include/spectral/ops/spectral_filter.hpp: learned filter in the DCT domain, alone and fused with residual and norm
 //   filter(x) = idct(w ⊙ dct(x)) = g Cᵀ (w ⊙ C x),   g = 1 (ortho) or 2 (reference)
-//   mix(x)    = LayerNorm(x + filter(x))              the DCT mixing operator of CHIAR-Former
+//   mix(x)    = LayerNorm(x + filter(x))              the DCT mixing operator of CHIAR-Former (arXiv:2606.08327)
 // Shapes: x, y (N, d); w, γ, β (d); mean, rstd (N). The mix reads and writes the selected rows only.
 #pragma once
 #include <spectral/core/rows.hpp>
