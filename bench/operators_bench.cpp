@@ -2,11 +2,13 @@
 // bench/operators_bench.cpp: operators that memory bounds, against a copy
 //
 // Each is timed in turns with a copy of as large a matrix. GB counts what the formula must read and write, once;
-// of_copy is its rate over the copy's: 1 is the floor of what memory allows, more means that parts stayed in a cache.
+// of_copy is its rate over the copy's. A copy also reads the lines that it overwrites, which is not counted: what works in
+// place may reach 1.5, everything else about 1.
 // Arrays are 32768 x 1024 of float, 128 MiB each, so that none lasts in a cache from one call to the next. What
 // computes much (matrix products, attention, spectral mixing) has a bench of its own.
 //   operators_bench --benchmark_out=results.json --benchmark_out_format=json
 #include "processor.hpp"
+#include "timing.hpp"
 
 #include <spectral/cpu.hpp>
 #include <spectral/ops/cross_entropy.hpp>
@@ -20,8 +22,7 @@
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
-#include <chrono>
-#include <functional>
+#include <cmath>
 #include <string>
 
 namespace spectral::bench {
@@ -31,12 +32,6 @@ using executor_t = cpu::executor;
 using matrix = tensor<executor_t, float, 2>;
 
 constexpr index N = 32768, C = 1024, sequences = 32, vocabulary = 8192, head = 64;
-
-double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-double median(std::vector<double> v) {
-    std::nth_element(v.begin(), v.begin() + static_cast<std::ptrdiff_t>(v.size() / 2), v.end());
-    return v[v.size() / 2];
-}
 
 struct operands {
     executor_t ex;

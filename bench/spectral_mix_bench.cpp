@@ -9,6 +9,7 @@
 // (medians of pairs).
 //   spectral_mix_bench --benchmark_out=results.json --benchmark_out_format=json
 #include "processor.hpp"
+#include "timing.hpp"
 
 #include <spectral/cpu.hpp>
 #include <spectral/ops/spectral_entropy.hpp>
@@ -19,7 +20,6 @@
 #include <Eigen/Core>
 
 #include <algorithm>
-#include <chrono>
 
 namespace spectral::bench {
 namespace {
@@ -31,12 +31,6 @@ using eigen_rows = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::R
 using eigen_map = Eigen::Map<eigen_rows>;
 
 constexpr index N = 65536;
-
-double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-double median(std::vector<double> v) {
-    std::nth_element(v.begin(), v.begin() + static_cast<std::ptrdiff_t>(v.size() / 2), v.end());
-    return v[v.size() / 2];
-}
 
 struct workload {
     executor_t ex;

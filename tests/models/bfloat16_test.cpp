@@ -4,8 +4,8 @@
 // Weights are rounded before both take them, and routes of the one in float are replayed, so that what differs is
 // rounding of what lies between operators: half a unit of 2⁻⁸ at each of some forty places of a path, of either sign.
 // ‖difference‖ / ‖value‖ stays below 2⁻⁸ √40 = 2.5 % of logits; gradients go through twice as many.
-#include <spectral/models/qwen2.hpp>
 #include "model_test.hpp"
+#include "tiny_qwen2.hpp"
 
 #if SPECTRAL_TEST_CUDA
 namespace spectral::test::bfloat16_test {
@@ -71,15 +71,7 @@ results run(Model& model, const batch& b, route_trace& trace) {
 }
 
 layer_route_model tiny_qwen2() {
-    layer_route_model m{.backbone = {.vocab_size = 61,
-                                     .hidden_size = 24,
-                                     .intermediate_size = 40,
-                                     .num_hidden_layers = 3,
-                                     .num_attention_heads = 3,
-                                     .num_key_value_heads = 1,
-                                     .max_position_embeddings = 64,
-                                     .eos_token_ids = {}},
-                        .route = {.lora = lora_options{.rank = 2, .dropout = 0}}};
+    layer_route_model m{.backbone = tiny_qwen2_backbone(), .route = {.lora = lora_options{.rank = 2, .dropout = 0}}};
     m.route.gates = skip_gate_options{.pool = gate_pool::prompt};
     return m;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // tests/models/narrow_weights_test.cpp: a Qwen2 whose backbone is kept as bfloat16 is the one with the widened weights
-#include <spectral/models/qwen2.hpp>
+#include "tiny_qwen2.hpp"
+
 #include <support/golden.hpp>
 #include <support/operator_test.hpp>
 
@@ -8,15 +9,7 @@ namespace spectral::test::narrow_weights_test {
 namespace {
 
 layer_route_model tiny(bool narrow, bool adapted, bool tied = true) {
-    layer_route_model m{.backbone = {.vocab_size = 61,
-                                     .hidden_size = 24,
-                                     .intermediate_size = 40,
-                                     .num_hidden_layers = 3,
-                                     .num_attention_heads = 3,
-                                     .num_key_value_heads = 1,
-                                     .max_position_embeddings = 64,
-                                     .tie_word_embeddings = tied,
-                                     .eos_token_ids = {}},
+    layer_route_model m{.backbone = tiny_qwen2_backbone(tied),
                         .route = {},
                         .storage = narrow ? weight_storage::bf16 : weight_storage::as_computed};
     m.backbone.initializer_range = 0.3;

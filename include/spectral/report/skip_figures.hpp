@@ -273,16 +273,13 @@ inline figure mode_figure(const std::vector<const run_record*>& records) {
                     const json& t = member(member(run, "types"), type);
                     // what gates skip without the adapters beneath them is not in the file
                     const bool routed = std::string_view(m) == "routed", unknown = std::string_view(m) == "gates";
-                    const double none = std::numeric_limits<double>::quiet_NaN();
+                    const auto share = [&](double open, double gated) {
+                        return unknown ? std::numeric_limits<double>::quiet_NaN() : routed ? gated : open;
+                    };
                     if (std::isfinite(number_at(t, {"perplexity", m})))
                         f.table.add({r.name, text_at(run, "run"), type, m, number_at(t, {"perplexity", m}),
-                                     number_at(t, {"seconds", m}),
-                                     unknown  ? none
-                                     : routed ? number_at(t, {"skip_share"})
-                                              : 0.0,
-                                     unknown  ? none
-                                     : routed ? number_at(t, {"executed_flops"}) / number_at(t, {"dense_flops"})
-                                              : 1.0});
+                                     number_at(t, {"seconds", m}), share(0, number_at(t, {"skip_share"})),
+                                     share(1, number_at(t, {"executed_flops"}) / number_at(t, {"dense_flops"}))});
                 }
             if (!row.marks.empty()) rows.push_back(std::move(row));
         }

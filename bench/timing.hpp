@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+// bench/timing.hpp: the clock of what is timed in turns, and the middle of its times
+#pragma once
+#include <algorithm>
+#include <chrono>
+#include <vector>
+
+namespace spectral::bench {
+
+inline double seconds() {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+inline double median(std::vector<double> v) {
+    std::nth_element(v.begin(), v.begin() + static_cast<std::ptrdiff_t>(v.size() / 2), v.end());
+    return v[v.size() / 2];
+}
+
+}  // namespace spectral::bench
