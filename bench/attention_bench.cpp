@@ -8,6 +8,7 @@
 // (t_dense - t_routed) / t_dense / (1 - executed share). Dense and routed runs alternate; the fastest of each counts;
 // kept_cpu is the same of processor time.
 #include "processor.hpp"
+#include "timing.hpp"
 
 #include <spectral/cpu.hpp>
 #include <spectral/layers/self_attention.hpp>
@@ -24,8 +25,6 @@ namespace {
 
 using executor_t = cpu::executor;
 using matrix = tensor<executor_t, float, 2>;
-
-double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 // Processor time of all threads: what other programs on the machine do not add to (set OMP_WAIT_POLICY=passive)
 double processor_seconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }

@@ -13,6 +13,7 @@
 //   decode_bench [--json FILE] [--tokens 32] [--skip-tokens 24] [--prefills 8] [--float-only | --bf16-only] [--threads
 //   N]
 #include "processor.hpp"
+#include "timing.hpp"
 
 #include <spectral/cpu.hpp>
 #include <spectral/models/qwen2.hpp>
@@ -30,13 +31,6 @@ namespace {
 
 using executor_t = cpu::executor;
 using model_t = qwen2<executor_t, float>;
-
-double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-
-double median(std::vector<double> v) {
-    std::sort(v.begin(), v.end());
-    return (v[v.size() / 2] + v[(v.size() - 1) / 2]) / 2;
-}
 
 struct options {
     std::string json_file;

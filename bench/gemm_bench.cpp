@@ -4,6 +4,7 @@
 // y = x Wᵀ (forward), dx = dy W (input), dw = dyᵀ x (weight), float. GFLOP/s of ours and `over_eigen`, the median of
 // the ratios of neighbouring runs.
 #include "processor.hpp"
+#include "timing.hpp"
 
 #include <spectral/cpu/detail/gemm.hpp>
 
@@ -20,11 +21,6 @@ namespace {
 using rows = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 using cpu::detail::transpose;
 
-double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-double median(std::vector<double> v) {
-    std::sort(v.begin(), v.end());
-    return v[v.size() / 2];
-}
 matrix_view<float> view_of(rows& m) { return {m.data(), {m.rows(), m.cols()}}; }
 
 // which: 0 forward, 1 input gradient, 2 weight gradient

@@ -7,6 +7,7 @@
 // step the executor must not allocate.
 //   training_step_bench [batch 32] [time 256] [vocabulary 8192]      prints one JSON object per line
 #include "processor.hpp"
+#include "timing.hpp"
 
 #include <spectral/cpu.hpp>
 #include <spectral/models/chiar_former.hpp>
@@ -25,13 +26,6 @@ namespace {
 
 using executor_t = cpu::executor;
 using rows = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-
-double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-
-double median(std::vector<double> v) {
-    std::sort(v.begin(), v.end());
-    return v[v.size() / 2];
-}
 
 // Eigen's seconds for y = x Wᵀ and its two gradients: (n, in) -> (n, out)
 double eigen_linear(index n, index in, index out) {
