@@ -8,6 +8,8 @@
 namespace spectral::test {
 namespace {
 
+std::filesystem::path gallery() { return std::filesystem::path(SPECTRAL_TEST_DATA) / "../docs/gallery"; }
+
 const char* const browser_line =
     "for b in chromium chromium-browser google-chrome; do command -v $b > /dev/null && exec $b --headless --no-sandbox --disable-gpu "
     "--disable-background-networking --disable-component-update --disable-sync --disable-default-apps --no-first-run --enable-logging=stderr ";
@@ -22,16 +24,32 @@ outcome browse(const std::filesystem::path& dir, const std::string& options, con
                      " " + options + " " + quoted("file://" + page) + "; done");
 }
 
-// Every figure's box, texts that cover each other, what sticks out at the right; into <pre id="measured">.
+// In each of the layouts: every figure's drawings, texts that cover each other, what sticks out at the right, and the least
+// contrast of words and of marks; into <pre id="measured">. Widths are set on the body, for a window would not get as
+// narrow; paper is the print style sheet at the width of a page.
 const char* const measure = R"(<script>
-addEventListener('load', () => {
-  const width = Number(location.hash.slice(1));
-  document.body.style.width = width + 'px';   // a window would not get as narrow
-  const out = {width: width, scroll: document.body.scrollWidth, requests: performance.getEntriesByType('resource').map(r => r.name),
-               figures: {}, overlaps: []};
+const light = c => {
+  const [r, g, b] = c.map(v => v / 255).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+const rgb = text => (text.match(/[\d.]+/g) || []).map(Number);
+function contrast(color, opacity, ground) {
+  const [p, q] = [light(color.slice(0, 3).map((v, i) => opacity * v + (1 - opacity) * ground[i])), light(ground)];
+  return (Math.max(p, q) + 0.05) / (Math.min(p, q) + 0.05);
+}
+function least(out, kind, element, color, opacity, ground) {
+  const c = contrast(rgb(color), opacity, ground);
+  if (!(c >= out[kind].value)) out[kind] = {value: c, of: element.outerHTML.slice(0, 120)};
+}
+function look(layout) {
+  const paper = layout.name == 'paper', ground = rgb(getComputedStyle(document.body).backgroundColor);
+  document.body.style.width = layout.width + 'px';
+  const out = {name: layout.name, width: layout.width, scroll: document.body.scrollWidth, ground: ground, figures: {}, overlaps: [],
+               words: {value: 99}, marks: {value: 99}, hidden: 0};
   for (const f of document.querySelectorAll('figure')) {
     const svgs = [...f.querySelectorAll('svg[role=img]')];
-    out.figures[f.id] = svgs.length && svgs.every(s => s.getBoundingClientRect().width > 20 || s.closest('.token')) ? svgs.length : 0;
+    const drawn = s => s.getBoundingClientRect().width > 20 && s.querySelector('path,rect,circle,line') || s.closest('.token');
+    out.figures[f.id] = svgs.length && svgs.every(drawn) ? svgs.length : 0;
     for (const s of svgs) {
       const texts = [...s.querySelectorAll('text')].map(t => [t.textContent, t.getBoundingClientRect()]);
       for (let i = 0; i < texts.length; ++i) for (let j = i + 1; j < texts.length; ++j) {
@@ -40,13 +58,109 @@ addEventListener('load', () => {
         if (w > 1 && h > 0.3 * Math.min(p.height, q.height)) out.overlaps.push(f.id + ': ' + a + ' | ' + b);
       }
     }
+    for (const d of f.querySelectorAll('details'))   // on paper all but the large tables are open
+      if (paper && !d.classList.contains('large') && d.querySelector('table').getBoundingClientRect().height < 10) ++out.hidden;
   }
+  for (const e of document.querySelectorAll('h1,h2,h3,h4,p,a,li,summary,td')) least(out, 'words', e, getComputedStyle(e).color, 1, ground);
+  for (const e of document.querySelectorAll('th')) least(out, 'words', e, getComputedStyle(e).color, 1, rgb(getComputedStyle(e).backgroundColor));
+  for (const e of document.querySelectorAll('svg text')) least(out, 'words', e, getComputedStyle(e).fill, 1, ground);
+  for (const e of document.querySelectorAll('.line,.reference,.rule,.axis,.outline')) least(out, 'marks', e, getComputedStyle(e).stroke, 1, ground);
+  for (const e of document.querySelectorAll('.dot,.bar')) least(out, 'marks', e, getComputedStyle(e).fill, Number(getComputedStyle(e).fillOpacity), ground);
+  return out;
+}
+addEventListener('load', () => {
+  const seen = {dark: matchMedia('(prefers-color-scheme: dark)').matches, requests: performance.getEntriesByType('resource').map(r => r.name),
+                layouts: [{name: 'phone', width: 360}, {name: 'tablet', width: 700}, {name: 'desk', width: 1200}].map(look)};
+  for (const sheet of document.styleSheets) for (const rule of sheet.cssRules)
+    if (rule instanceof CSSMediaRule && rule.media.mediaText == 'print') rule.media.mediaText = 'all';
+  seen.layouts.push(look({name: 'paper', width: 718}));
   const pre = document.createElement('pre');
   pre.id = 'measured';
-  pre.textContent = JSON.stringify(out);
+  pre.textContent = JSON.stringify(seen);
   document.body.append(pre);
 });
 </script>)";
+
+// What the script above found.
+nlohmann::json measured(const std::string& dom) {
+    const auto from = dom.find("<pre id=\"measured\">");
+    REQUIRE(from != dom.npos);
+    std::string text = dom.substr(from + 19, dom.find("</pre>", from) - from - 19);
+    for (const auto& [entity, c] : {std::pair{"&lt;", "<"}, std::pair{"&gt;", ">"}, std::pair{"&amp;", "&"}})
+        for (std::size_t at = text.find(entity); at != text.npos; at = text.find(entity, at + 1))
+            text.replace(at, std::string(entity).size(), c);
+    return nlohmann::json::parse(text);
+}
+
+// id and title of every figure of a page
+std::vector<std::pair<std::string, std::string>> figures_of(const std::string& html) {
+    std::vector<std::pair<std::string, std::string>> out;
+    for (auto at = html.find("<figure id=\""); at != html.npos; at = html.find("<figure id=\"", at + 1)) {
+        const auto id = at + 12, title = html.find("<h3>", at) + 4;
+        out.push_back(
+            {html.substr(id, html.find('"', id) - id), html.substr(title, html.find("</h3>", title) - title)});
+    }
+    return out;
+}
+
+// The page as it is, measured in light and dark, and printed.
+void check_in_browser(const temporary_dir& dir, const std::filesystem::path& path) {
+    std::string page = read_text_file(path);
+    const auto figures = figures_of(page);
+    CHECK(!figures.empty());
+    // as it is, its policy in force: a request or a script would be a message on the console
+    const auto plain = browse(dir / "", "--dump-dom", path.string());
+    REQUIRE(plain.code == 0);
+    CHECK(plain.err.find("CONSOLE") == plain.err.npos);
+    CHECK(plain.out.find("</html>") != plain.out.npos);
+
+    // on paper: a page or more, and every figure's heading in the outline
+    std::filesystem::remove(dir / "paper.pdf");
+    const auto printed = browse(
+        dir / "", "--generate-pdf-document-outline --no-pdf-header-footer --print-to-pdf=" + quoted(dir / "paper.pdf"),
+        path.string());
+    REQUIRE(printed.code == 0);
+    const std::string pdf = read_text_file(dir / "paper.pdf");
+    CHECK(pdf.starts_with("%PDF"));
+    CHECK(pdf.find("/Type /Page\n") != pdf.npos);
+    for (const auto& [id, title] : figures) {
+        INFO(id);
+        const auto plain_letters = title.find_first_of("&(\\");  // the rest is written in other ways there
+        CHECK(pdf.find("/Title (" + title.substr(0, plain_letters)) != pdf.npos);
+    }
+
+    // without the policy, and with a script that measures
+    const auto policy = page.find("<meta http-equiv=\"Content-Security-Policy\"");
+    REQUIRE(policy != page.npos);
+    page.erase(policy, page.find('\n', policy) - policy);
+    page.replace(page.find("</body>"), 7, std::string(measure) + "</body>");
+    write_text(dir / "measured.html", page);
+    for (const bool dark : {false, true}) {
+        const auto seen =
+            browse(dir / "",
+                   std::string("--dump-dom --window-size=1300,900 --blink-settings=preferredColorScheme=") +
+                       (dark ? "0" : "1"),
+                   (dir / "measured.html").string());
+        const auto got = measured(seen.out);
+        CHECK(got["dark"] == dark);
+        CHECK(got["requests"].empty());
+        REQUIRE(got["layouts"].size() == 4);
+        for (const auto& layout : got["layouts"]) {
+            INFO((dark ? "dark: " : "light: ") << layout.dump());
+            for (const auto& [id, title] : figures) {
+                INFO(id);
+                CHECK(layout["figures"].value(id, 0) > 0);
+            }
+            CHECK(layout["overlaps"].empty());
+            CHECK(layout["scroll"].get<int>() <= layout["width"].get<int>());
+            CHECK(layout["hidden"] == 0);
+            const bool ink_on_dark = dark && layout["name"] != "paper";
+            CHECK((layout["ground"][0].get<int>() < 64) == ink_on_dark);
+            CHECK(layout["words"]["value"].get<double>() >= 4.5);  // WCAG 2.2: 4.5 for text, 3 for graphics
+            CHECK(layout["marks"]["value"].get<double>() >= 3);
+        }
+    }
+}
 
 }  // namespace
 
@@ -72,50 +186,58 @@ TEST_CASE("a report is written from files, with CSV, and refuses what is none", 
     CHECK(!std::filesystem::exists(dir / "x.html"));
 }
 
-TEST_CASE("in a browser: every figure is drawn, nothing is asked for, nothing covers or sticks out", "[.browser]") {
+TEST_CASE("in a browser, light, dark, narrow and on paper: every figure is drawn, nothing is asked for, covered or cut",
+          "[.browser]") {
     if (!has_browser()) {
         WARN("skipped: no chromium");
         return;
     }
     for (const bool deep : {false, true}) {
+        INFO((deep ? "deep" : "shallow"));
         temporary_dir dir;
         std::filesystem::create_directories(dir / "in");
         std::string files;
         for (const auto& f : write_report_runs(dir / "in", deep)) files += " " + quoted(f);
         REQUIRE(run("report" + files + " -o " + quoted(dir / "r.html")).code == 0);
-        // as it is, its policy in force: a request or a script would be a message on the console
-        const auto plain = browse(dir / "", "--dump-dom", (dir / "r.html").string());
-        REQUIRE(plain.code == 0);
-        CHECK(plain.err.find("CONSOLE") == plain.err.npos);
-        CHECK(plain.out.find("</html>") != plain.out.npos);
-        // without it, and with a script that measures
-        std::string page = read_text_file(dir / "r.html");
-        const auto policy = page.find("<meta http-equiv=\"Content-Security-Policy\"");
-        REQUIRE(policy != page.npos);
-        page.erase(policy, page.find('\n', policy) - policy);
-        page.replace(page.find("</body>"), 7, std::string(measure) + "</body>");
-        write_text(dir / "measured.html", page);
-        for (const char* width : {"360", "700", "1200"}) {
-            INFO(width << (deep ? ", deep" : ""));
-            const auto seen =
-                browse(dir / "", "--dump-dom --window-size=1300,900", (dir / "measured.html").string() + "#" + width);
-            const auto from = seen.out.find("<pre id=\"measured\">");
-            REQUIRE(from != seen.out.npos);
-            std::string text = seen.out.substr(from + 19, seen.out.find("</pre>", from) - from - 19);
-            for (const auto& [entity, c] : {std::pair{"&lt;", "<"}, std::pair{"&gt;", ">"}, std::pair{"&amp;", "&"}})
-                for (std::size_t at = text.find(entity); at != text.npos; at = text.find(entity, at + 1))
-                    text.replace(at, std::string(entity).size(), c);
-            const auto got = nlohmann::json::parse(text);
-            INFO(text);
-            for (const auto& id : report_figures) {
-                INFO(id);
-                CHECK(got["figures"].value(id, 0) > 0);
-            }
-            CHECK(got["overlaps"].empty());
-            CHECK(got["requests"].empty());
-            CHECK(got["scroll"].get<int>() <= got["width"].get<int>());
-        }
+        CHECK(figures_of(read_text_file(dir / "r.html")).size() == report_figures.size());
+        check_in_browser(dir, dir / "r.html");
     }
+}
+
+TEST_CASE("in a browser: the pages of docs/gallery", "[.browser]") {
+    if (!has_browser()) {
+        WARN("skipped: no chromium");
+        return;
+    }
+    for (const auto& entry : std::filesystem::directory_iterator(gallery())) {
+        if (entry.path().extension() != ".html") continue;
+        INFO(entry.path());
+        temporary_dir dir;
+        check_in_browser(dir, entry.path());
+    }
+}
+
+TEST_CASE("docs/gallery has the figures that its commands make, and says so of every page", "[cli]") {
+    const std::string index = read_text_file(gallery() / "index.md");
+    std::size_t pages = 0;
+    for (const auto& entry : std::filesystem::directory_iterator(gallery())) {
+        if (entry.path().extension() != ".html") continue;
+        INFO(entry.path());
+        ++pages;
+        // | [title](page): ... | `spectral report SOURCES -o FILE --title TITLE` | ...
+        const auto row = index.find("(" + entry.path().filename().string() + ")");
+        REQUIRE(row != index.npos);
+        const auto from = index.find("`spectral report ", row), to = index.find(" -o FILE", from);
+        REQUIRE(from < index.find('\n', row));
+        const std::string sources = index.substr(from + 17, to - from - 17);
+        temporary_dir dir;
+        const auto made = run_shell("cd " + quoted(gallery() / "../../bench/results") + " && \"$SPECTRAL\" report " +
+                                    sources + " -o " + quoted(dir / "r.html"));
+        INFO(made.err);
+        REQUIRE(made.code == 0);
+        CHECK(figures_of(read_text_file(dir / "r.html")) == figures_of(read_text_file(entry.path())));
+    }
+    CHECK(pages >= 3);
 }
 
 }  // namespace spectral::test

@@ -20,6 +20,12 @@ report::page page_of(const std::filesystem::path& dir, bool deep) {
     return report::make_report("Runs & <controls>", s.finish());
 }
 
+std::size_t count_of(const std::string& text, const std::string& piece) {
+    std::size_t n = 0;
+    for (auto at = text.find(piece); at != text.npos; at = text.find(piece, at + 1)) ++n;
+    return n;
+}
+
 TEST_CASE("every figure is there, with a drawing, its words and a table, in well-formed XML", "[report]") {
     for (const bool deep : {false, true}) {
         temporary_dir dir;
@@ -41,6 +47,12 @@ TEST_CASE("every figure is there, with a drawing, its words and a table, in well
             for (const auto& [heading, drawing] : f.panels) CHECK(drawing.find("<svg role=\"img\"") != drawing.npos);
             for (const auto& row : f.table.rows) CHECK(row.size() == f.table.columns.size());
             for (const auto& row : f.shown.rows) CHECK(row.size() == f.shown.columns.size());
+            for (const auto& row : f.summary.rows) CHECK(row.size() == f.summary.columns.size());
+            // the page has every row: of the table, or of what is shown in its place; and of the summary
+            const auto from = html.find("<figure id=\"" + f.id + "\""), to = html.find("</figure>", from);
+            const std::string part = html.substr(from, to - from);
+            const std::size_t rows = f.shown.rows.empty() ? f.table.rows.size() : f.shown.rows.size();
+            CHECK(count_of(part, "<tr>") == rows + 1 + (f.summary.rows.empty() ? 0 : f.summary.rows.size() + 1));
         });
         CHECK(figures == static_cast<int>(report_figures.size()));
         // nothing is fetched, nothing runs
@@ -80,8 +92,28 @@ TEST_CASE("CSV has every number", "[report]") {
     const std::string loss = read_text_file(out / "loss.csv");
     CHECK(loss.starts_with("run,set,step,loss\r\nbaseline,valid,50,"));
     CHECK(std::count(loss.begin(), loss.end(), '\n') == 1 + 3 * (31 + 6));
+    // of each layer's histogram all bins, with the noise's share, which goes on beside them
     const std::string entropy = read_text_file(out / "entropy.csv");
-    CHECK(std::count(entropy.begin(), entropy.end(), '\n') == 1 + 2 * 90);
+    CHECK(entropy.starts_with("run,layer,entropy from,tokens,share of tokens,share of noise\r\n"));
+    CHECK(entropy.find("threshold,1,0.8658984375,1000,0.03") != entropy.npos);
+    const std::size_t bins = count_of(entropy, "\n") - 1;
+    CHECK(bins >= 2 * 90);
+    double tokens = 0, noise = 0;
+    std::istringstream lines(entropy);
+    std::string line;
+    std::getline(lines, line);
+    while (std::getline(lines, line)) {
+        const auto last = line.rfind(','), before = line.rfind(',', last - 1);
+        noise += std::strtod(line.c_str() + last + 1, nullptr),
+            tokens += std::strtod(line.c_str() + before + 1, nullptr);
+    }
+    CHECK(std::abs(tokens - 2) < 1e-6);
+    CHECK(std::abs(noise - 2) < 0.01);
+    // every mark of the scatter: two evaluations, of three runs and of one, two types, thirty samples
+    CHECK(count_of(read_text_file(out / "skip-against-length.csv"), "\n") == 1 + (3 + 1) * 2 * 30);
+    for (const char* id : {"loss", "entropy", "skip-against-length", "perplexity-by-mode"})
+        CHECK(std::filesystem::exists(out / (std::string(id) + "-summary.csv")));
+    CHECK(read_text_file(out / "loss-summary.csv").starts_with("step,baseline (valid),"));
 }
 
 TEST_CASE("numbers for people", "[report]") {

@@ -68,7 +68,7 @@ inline figure results_figure(const std::vector<run_record>& runs) {
         f.shown.rows.resize(f.table.rows.size());
         for (std::size_t r = 0; r < f.table.rows.size(); ++r) f.shown.rows[r].push_back(f.table.rows[r][c]);
     }
-    f.whole_table = f.open_table = true;
+    f.open_table = true;
     return f;
 }
 
@@ -121,9 +121,9 @@ inline figure entropy_figure(const std::vector<run_record>& runs) {
             "Entropies of a layer's tokens. Dashed: entropies of Gaussian noise of the same width. A router learns something from a spectrum "
             "as far as the two differ.",
         .wide = true};
-    f.table.columns = {"run", "layer", "entropy from", "tokens"};
-    f.shown.columns = {"run",        "layer",           "tokens",    "mean",     "deviation",
-                       "noise mean", "noise deviation", "threshold", "above it", "noise above it"};
+    f.table.columns = {"run", "layer", "entropy from", "tokens", "share of tokens", "share of noise"};
+    f.summary.columns = {"run",        "layer",           "tokens",    "mean",     "deviation",
+                         "noise mean", "noise deviation", "threshold", "above it", "noise above it"};
     std::map<std::pair<index, bool>, sample_density> null;
     for (std::size_t n = 0; n < runs.size(); ++n) {
         const json &histograms = member(runs[n].evaluation, "entropy_histogram"),
@@ -148,13 +148,21 @@ inline figure entropy_figure(const std::vector<run_record>& runs) {
                 bins.push_back({left, h.count[i] / h.rows()});
                 titles.push_back(short_value(left) + " to " + short_value(left + h.width) + ": " +
                                  short_value(h.count[i]) + " tokens, " + percent(h.count[i] / h.rows(), 2));
-                f.table.add({runs[n].name, layer, left, h.count[i]});
             }
             const double low = std::min(h.quantile(0.001) - h.width, noise.mean() - 3.6 * noise.deviation()),
                          high = std::max(h.quantile(0.999) + h.width, noise.mean() + 3.6 * noise.deviation());
             for (int i = 0; i <= 120; ++i) {
                 const double at = low + (high - low) * i / 120;
                 curve.push_back({at, noise(at) * h.width});
+            }
+            // the histogram's bins, and those beside them into which noise falls
+            const long bins_here = static_cast<long>(h.count.size()),
+                       first = std::min(0L, static_cast<long>(std::floor((low - h.from) / h.width))),
+                       last = std::max(bins_here, static_cast<long>(std::ceil((high - h.from) / h.width)));
+            for (long i = first; i < last; ++i) {
+                const double left = h.from + static_cast<double>(i) * h.width,
+                             count = i >= 0 && i < bins_here ? h.count[static_cast<std::size_t>(i)] : 0;
+                f.table.add({runs[n].name, layer, left, count, count / h.rows(), noise(left + h.width / 2) * h.width});
             }
             const auto thresholds = numbers_of(member(member(router, "thresholds"), layer));
             const double threshold = thresholds.empty() ? nothing : thresholds.back();
@@ -168,9 +176,9 @@ inline figure entropy_figure(const std::vector<run_record>& runs) {
                 (thresholds.empty()
                      ? ""
                      : "; above the threshold " + percent(above) + ", of noise " + percent(noise.above(threshold)));
-            f.shown.add({runs[n].name, layer, h.rows(), h.mean(), h.deviation(), noise.mean(), noise.deviation(),
-                         threshold, percent(above),
-                         thresholds.empty() ? percent(nothing) : percent(noise.above(threshold))});
+            f.summary.add({runs[n].name, layer, h.rows(), h.mean(), h.deviation(), noise.mean(), noise.deviation(),
+                           threshold, percent(above),
+                           thresholds.empty() ? percent(nothing) : percent(noise.above(threshold))});
             if (number++ % every) continue;
             if (f.legend.empty())
                 f.legend = {{"bar " + style_class(static_cast<int>(n)), "tokens"},
@@ -190,7 +198,6 @@ inline figure entropy_figure(const std::vector<run_record>& runs) {
                  c.svg(about + ".")});
         }
     }
-    f.whole_table = true;
     return f;
 }
 
@@ -214,6 +221,14 @@ inline const std::vector<work_group>& work_groups() {
     return groups;
 }
 
+namespace detail {
+inline bool in_a_group(std::string_view count) {
+    for (const auto& g : work_groups())
+        if (std::find(g.counts.begin(), g.counts.end(), count) != g.counts.end()) return true;
+    return false;
+}
+}  // namespace detail
+
 // FLOPs by operator, executed within dense, and the time of the same operators.
 inline figure work_figure(const std::vector<run_record>& runs) {
     figure f{
@@ -224,7 +239,8 @@ inline figure work_figure(const std::vector<run_record>& runs) {
             "Time: measured; other: embeddings, norms, copies, reading results. Adapters count with attention.",
         .wide = true,
         .layout = "panels pairs"};
-    f.table.columns = {"run", "operator", "executed FLOPs", "dense FLOPs", "executed / dense", "seconds"};
+    // a bar is a group: the sum of its parts
+    f.table.columns = {"run", "group", "part", "executed FLOPs", "dense FLOPs", "executed / dense", "seconds"};
     detail::bounds flops, seconds;
     for (const auto& r : runs) {
         flops.add(number_at(r.evaluation, {"executed_flops"})), flops.add(number_at(r.evaluation, {"dense_flops"}));
@@ -262,35 +278,44 @@ inline figure work_figure(const std::vector<run_record>& runs) {
             time_words += name + " " + row.value + ". ";
             time.push_back(std::move(row));
         };
-        for (const auto& [count, v] : e["flops"].items()) {
-            const double executed = number_at(v, {"executed"}), dense = number_at(v, {"dense"});
-            f.table.add({runs[n].name, count, executed, dense, executed / dense, nothing});
-        }
         for (const auto& g : work_groups()) {
             double executed = 0, dense = 0;
             for (const char* count : g.counts) {
                 const double x = number_at(e, {"flops", count, "executed"}),
                              d = number_at(e, {"flops", count, "dense"});
                 executed += std::isfinite(x) ? x : 0, dense += std::isfinite(d) ? d : 0;
+                if (std::isfinite(x) || std::isfinite(d))
+                    f.table.add({runs[n].name, g.name, count, x, d, x / d, nothing});
             }
             double seconds_of = 0;
             for (const char* clock : g.clocks) {
                 const double s = number_at(e, {"operator_seconds", clock});
                 if (!std::isfinite(s)) continue;
                 seconds_of += s;
-                f.table.add({runs[n].name, std::string(clock) + " (time)", nothing, nothing, nothing, s});
+                f.table.add({runs[n].name, g.name, std::string(clock) + " (time)", nothing, nothing, nothing, s});
             }
             timed += seconds_of;
+            if (executed > 0 || dense > 0 || seconds_of > 0)
+                f.table.add({runs[n].name, g.name, "sum", executed, dense, executed / dense,
+                             seconds_of > 0 ? seconds_of : nothing});
             if (executed > 0 || dense > 0) work_row(g.name, executed, dense, false);
             if (seconds_of > 0) time_row(g.name, seconds_of, false);
         }
+        for (const auto& [count, v] : e["flops"].items()) {
+            const double executed = number_at(v, {"executed"}), dense = number_at(v, {"dense"});
+            if (!detail::in_a_group(count))
+                f.table.add({runs[n].name, "in total alone", count, executed, dense, executed / dense, nothing});
+        }
         const double all = number_at(e, {"seconds"});
         if (std::isfinite(all)) {
-            if (timed > 0) time_row("other", all - timed, false);
+            if (timed > 0) {
+                time_row("other", all - timed, false);
+                f.table.add({runs[n].name, "other", "sum", nothing, nothing, nothing, all - timed});
+            }
             time_row("total", all, true);
         }
         work_row("total", number_at(e, {"executed_flops"}), number_at(e, {"dense_flops"}), true);
-        f.table.add({runs[n].name, "total", number_at(e, {"executed_flops"}), number_at(e, {"dense_flops"}),
+        f.table.add({runs[n].name, "total", "sum", number_at(e, {"executed_flops"}), number_at(e, {"dense_flops"}),
                      number_at(e, {"executed_flops"}) / number_at(e, {"dense_flops"}), all});
         const std::string panel = "work-" + std::to_string(n);
         f.panels.push_back({runs[n].name + ": FLOPs",
@@ -302,7 +327,6 @@ inline figure work_figure(const std::vector<run_record>& runs) {
                  row_chart(panel + "-time", "Time by operator, " + runs[n].name,
                            {.label = "seconds", .from_zero = true, .high = seconds.high}, time, time_words)});
     }
-    f.whole_table = true;
     return f;
 }
 

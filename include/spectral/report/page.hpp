@@ -3,7 +3,8 @@
 // tables
 //
 // No scripts, no network. Light and dark by the reader's setting, one column on a telephone, tables opened on paper.
-// The page is well-formed XML after its first line. Every table is also a CSV file (write_csv).
+// The page is well-formed XML after its first line. Every table is also a CSV file (write_csv); on paper the large ones
+// are left out.
 #pragma once
 #include <spectral/io/atomic_file.hpp>
 #include <spectral/report/svg.hpp>
@@ -57,11 +58,11 @@ struct figure {
     std::string title, caption = "";
     std::vector<legend_entry> legend = {};
     std::vector<std::pair<std::string, std::string>> panels = {};  // heading (may be empty), SVG or other markup
-    data_table table = {};  // all numbers, for CSV
-    data_table shown = {};  // what the page shows of them, where it is arranged otherwise
+    data_table table = {};  // every number that is drawn
+    data_table shown = {};  // the same arranged for the page, where that reads better; CSV keeps `table`
+    data_table summary = {};  // what follows from them: means, correlations, ends of curves
     bool wide = false;  // takes a whole row of the page
     const char* layout = "panels";  // "panels small": many small ones; "panels pairs": two in a row
-    bool whole_table = false;  // show every row, however many
     bool open_table = false;  // without asking
 };
 
@@ -123,6 +124,7 @@ svg .halo{fill:var(--ink);paint-order:stroke;stroke:var(--paper);stroke-width:3p
 .token{display:inline-block;vertical-align:top;margin:0 0 .7rem;font:.8125rem/1.45 ui-monospace,SFMono-Regular,Menlo,Consolas,"Liberation Mono",monospace;text-align:center;white-space:pre}
 .token svg{width:0;min-width:100%;max-width:none;border-radius:0;height:var(--h)}
 details{margin:.3rem 0 0;font-size:.8125rem}
+details+details{margin-top:0}
 summary{cursor:pointer;color:var(--link);width:max-content;max-width:100%}
 .scroll{overflow:auto;max-height:22rem;margin:.3rem 0;border:1px solid var(--faint);border-radius:4px}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.8125rem;min-width:100%}
@@ -141,15 +143,20 @@ body{font-size:10pt;print-color-adjust:exact;-webkit-print-color-adjust:exact}
 main,header,footer{max-width:none;padding:0}
 nav{display:none}
 .figures,.panels{grid-template-columns:repeat(auto-fill,minmax(15rem,1fr));gap:1rem 1.4rem}
-figure:not(.wide),svg,h2,h3{break-inside:avoid}
-h2,h3,h4{break-after:avoid}
+.panels.small{grid-template-columns:repeat(auto-fill,minmax(9rem,1fr));gap:.4rem 1rem}
+svg,h2,h3,figcaption,.panels>div,tr,.token{break-inside:avoid}
+h2,h3,h4,h2+.about,figcaption,summary{break-after:avoid}
+details{break-before:avoid}
 .scroll{overflow:visible;max-height:none;border:0}
 table{font-size:7pt;min-width:0;max-width:100%}
 th,td{padding:.05rem .3rem}
 th{position:static;vertical-align:bottom}
 th,.words{white-space:normal}
-details::details-content{display:block;content-visibility:visible;height:auto}
+details:not(.large)::details-content{display:block;content-visibility:visible;height:auto}
+details.large .scroll{display:none}
+details.large summary::after{content:" \2013  on the screen and in the CSV file"}
 summary{list-style:none;color:#333}
+footer{padding:.6rem 0 0;break-before:avoid}
 }
 )";
 
@@ -195,11 +202,12 @@ public:
                "</body>\n</html>\n";
     }
 
-    // FIGURE.csv for every figure's table
+    // FIGURE.csv for every figure's table, FIGURE-summary.csv where it has one
     void write_csv(const std::filesystem::path& directory) const {
         std::filesystem::create_directories(directory);
         for_each_figure([&](const figure& f) {
             if (!f.table.columns.empty()) write_file_atomically(directory / (f.id + ".csv"), csv(f.table));
+            if (!f.summary.rows.empty()) write_file_atomically(directory / (f.id + "-summary.csv"), csv(f.summary));
         });
     }
 
@@ -228,7 +236,8 @@ private:
         for (const auto& [heading, drawing] : f.panels)
             out += (heading.empty() ? "<div>" : "<div><h4>" + escaped(heading) + "</h4>") + drawing + "</div>\n";
         if (f.panels.size() > 1) out += "</div>\n";
-        return out + table(f) + "</figure>\n";
+        return out + table(f, "Summary", f.summary) + table(f, "Numbers", f.shown.columns.empty() ? f.table : f.shown) +
+               "</figure>\n";
     }
     static std::string swatch(const std::string& css) {
         const auto has = [&](const char* word) { return css.find(word) != css.npos; };
@@ -240,17 +249,19 @@ private:
                                                  : "<rect" + c + " x=\"3\" y=\"1\" width=\"18\" height=\"10\"/>";
         return "<svg aria-hidden=\"true\" viewBox=\"0 0 24 12\">" + inside + "</svg>";
     }
-    // Long tables show every nth row and the last: the CSV has all.
-    static std::string table(const figure& f) {
-        const data_table& t = f.shown.columns.empty() ? f.table : f.shown;
-        if (t.columns.empty()) return "";
-        const std::size_t rows = t.rows.size(), every = f.whole_table ? 1 : (rows + 39) / 40;
+    // A folded table with all rows: up to 4,000, as a page must stay one that opens; of more, every nth and the last.
+    static std::string table(const figure& f, const std::string& name, const data_table& t) {
+        if (t.rows.empty()) return "";
+        constexpr std::size_t on_page = 4000, on_paper = 64;
+        const int digits = t.columns.size() > 14 ? 3 : 5;  // what fits on paper
+        const std::size_t rows = t.rows.size(), every = (rows + on_page - 1) / on_page;
+        std::string count = rows > on_paper ? std::to_string(rows) + " rows" : "";
+        if (every > 1) count = "one row in " + std::to_string(every) + " of " + std::to_string(rows);
         std::string out =
-            std::string(f.open_table ? "<details open=\"open\">" : "<details>") + "<summary>Numbers" +
-            std::string(every > 1 ? " (one row in " + std::to_string(every) + " of " + std::to_string(rows) + ")"
-                                  : "") +
-            "</summary><div class=\"scroll\" role=\"region\" tabindex=\"0\" aria-label=\"Numbers of: " +
-            escaped(f.title) + "\"><table><thead><tr>";
+            std::string("<details") + (rows > on_paper || t.columns.size() > 16 ? " class=\"large\"" : "") +
+            (f.open_table ? " open=\"open\"" : "") + "><summary>" + name + (count.empty() ? "" : " (" + count + ")") +
+            "</summary><div class=\"scroll\" role=\"region\" tabindex=\"0\" aria-label=\"" + name +
+            " of: " + escaped(f.title) + "\"><table><thead><tr>";
         std::vector<bool> words(t.columns.size(), false);
         for (const auto& r : t.rows)
             for (std::size_t c = 0; c < r.size(); ++c)
@@ -265,7 +276,7 @@ private:
             for (std::size_t c = 0; c < t.rows[r].size(); ++c) {
                 const double* v = std::get_if<double>(&t.rows[r][c]);
                 out += "<td" + std::string(css(c)) + ">" +
-                       escaped(v ? short_value(*v, 5) : std::get<std::string>(t.rows[r][c])) + "</td>";
+                       escaped(v ? short_value(*v, digits) : std::get<std::string>(t.rows[r][c])) + "</td>";
             }
             out += "</tr>\n";
         }

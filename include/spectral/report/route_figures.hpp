@@ -43,10 +43,7 @@ inline std::vector<route_layer> route_layers(const json& route, std::size_t toke
 
 // Routes and entropies of one text, token by token and layer by layer.
 inline figure route_figure(const run_record& r, std::size_t number) {
-    figure f{.id = "routing-" + std::to_string(number),
-             .title = "Routing of a text: " + r.name,
-             .wide = true,
-             .whole_table = true};
+    figure f{.id = "routing-" + std::to_string(number), .title = "Routing of a text: " + r.name, .wide = true};
     const auto& tokens = r.route["tokens"];
     const std::size_t n = tokens.size();
     auto layers = detail::route_layers(r.route, n);
@@ -59,7 +56,7 @@ inline figure route_figure(const run_record& r, std::size_t number) {
     };
     const double last = static_cast<double>(operators.size()) - 1;
     f.caption =
-        "Under each token one cell a routed layer, the first on top; darker: further from the threshold (or the median). Hover for entropies.";
+        "Under each token one cell a routed layer, the first on top; stronger colour: further from the threshold (or the median). Hover for entropies.";
     f.legend = {{"a3", "attention (full cell)"},
                 {"d3", (operators.empty() ? "dct" : operators.front()) + " (half a cell)"}};
     f.table.columns = {"position", "token"};

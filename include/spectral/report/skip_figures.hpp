@@ -45,8 +45,8 @@ inline figure gate_figure(const run_record& r, std::size_t number) {
                         "; above 0.5 the block runs.",
              .wide = true,
              .layout = "panels small"};
-    f.table.columns = {"block", "step type", "skipped", "mean", "variance"};
-    for (int b = 0; b < 10; ++b) f.table.columns.push_back("from " + short_value(0.1 * b));
+    f.table.columns = {"block", "step type", "samples", "skipped", "mean", "variance"};
+    for (int b = 0; b < 10; ++b) f.table.columns.push_back("share from " + short_value(0.1 * b));
     const auto types = detail::step_types(r.steps);
     struct sums {
         std::vector<double> bins = std::vector<double>(10);
@@ -88,14 +88,14 @@ inline figure gate_figure(const run_record& r, std::size_t number) {
             for (double n : s.bins) all += n;
             std::vector<point> bins;
             std::vector<std::string> titles;
-            std::vector<cell> row{std::to_string(block), types[t], mean_of(s.skipped), mean_of(s.mean),
-                                  mean_of(s.variance)};
+            std::vector<cell> row{std::to_string(block), types[t],        all,
+                                  mean_of(s.skipped),    mean_of(s.mean), mean_of(s.variance)};
             for (std::size_t i = 0; i < 10; ++i) {
                 const double share = all > 0 ? s.bins[i] / all : 0;
                 bins.push_back({0.1 * static_cast<double>(i), share});
                 titles.push_back(types[t] + ", " + short_value(0.1 * static_cast<double>(i)) + " to " +
                                  short_value(0.1 * static_cast<double>(i + 1)) + ": " + percent(share));
-                row.push_back(s.bins[i]);
+                row.push_back(share);
             }
             f.table.add(std::move(row));
             words += types[t] + ": skipped " + percent(mean_of(s.skipped)) + ", mean gate " +
@@ -105,7 +105,6 @@ inline figure gate_figure(const run_record& r, std::size_t number) {
         }
         f.panels.push_back({"block " + std::to_string(block), c.svg(words)});
     }
-    f.whole_table = true;
     return f;
 }
 
@@ -113,7 +112,7 @@ inline figure gate_figure(const run_record& r, std::size_t number) {
 inline figure closed_figure(const std::vector<const run_record*>& records) {
     figure f{.id = "skipped-blocks",
              .title = "Skipped blocks",
-             .caption = "Share of samples that leave a block out, mean over seeds: light none, dark all."};
+             .caption = "Share of samples that leave a block out, mean over seeds: faint none, full colour all."};
     f.table.columns = {"evaluation", "step type", "block", "skipped"};
     heat_map h{
         .id = "skipped-blocks-0", .title = f.title, .column_label = "block", .rows = {}, .columns = {}, .values = {}};
@@ -140,7 +139,6 @@ inline figure closed_figure(const std::vector<const run_record*>& records) {
             h.values.push_back(std::move(row));
         }
     if (!h.rows.empty()) f.panels.push_back({"", h.svg(words)});
-    f.whole_table = true;
     return f;
 }
 
@@ -152,7 +150,7 @@ inline figure length_figure(const std::vector<const run_record*>& records) {
         .caption = "One mark a sample and run. If gates follow length rather than type, both types lie on one curve.",
         .wide = true};
     f.table.columns = {"evaluation", "run", "step type", "prompt tokens", "skip share"};
-    f.shown.columns = {
+    f.summary.columns = {
         "evaluation",           "run", "correlation with length", "with tool_call", "with tool_call given length",
         "length with tool_call"};
     std::vector<std::string> all_types;
@@ -179,10 +177,10 @@ inline figure length_figure(const std::vector<const run_record*>& records) {
             c.dots(std::move(points), style, {}, 2.2);
         }
         for (const auto& run : r.steps["runs"])
-            f.shown.add({r.name, text_at(run, "run"), number_at(run, {"correlation", "length"}),
-                         number_at(run, {"correlation", "tool_call"}),
-                         number_at(run, {"correlation", "tool_call_given_length"}),
-                         number_at(run, {"correlation", "length_of_tool_call"})});
+            f.summary.add({r.name, text_at(run, "run"), number_at(run, {"correlation", "length"}),
+                           number_at(run, {"correlation", "tool_call"}),
+                           number_at(run, {"correlation", "tool_call_given_length"}),
+                           number_at(run, {"correlation", "length_of_tool_call"})});
         const auto by_length = detail::over_runs(r.steps, {"correlation", "length"}),
                    by_type = detail::over_runs(r.steps, {"correlation", "tool_call_given_length"});
         if (any)
@@ -234,7 +232,6 @@ inline figure differential_figure(const std::vector<const run_record*>& records)
             if (bounds.size() == 2) add(name, number_at(run, {"differential"}), {bounds[0], bounds[1]}, false);
         }
     }
-    f.whole_table = true;
     if (!rows.empty())
         f.panels.push_back({"", row_chart("differential-0", f.title,
                                           {.label = "points of skip share", .from_zero = true}, rows, words)});
@@ -253,6 +250,7 @@ inline figure mode_figure(const std::vector<const run_record*>& records) {
     for (int m = 0; m < 4; ++m) f.legend.push_back({"dot " + style_class(m), words[m]});
     f.table.columns = {"evaluation", "run",     "step type",  "mode",
                        "perplexity", "seconds", "skip share", "executed / dense FLOPs"};
+    f.summary.columns = {"evaluation", "step type", "mode", "mean perplexity", "lowest", "highest"};
     for (std::size_t n = 0; n < records.size(); ++n) {
         const auto& r = *records[n];
         std::vector<chart_row> rows;
@@ -267,6 +265,7 @@ inline figure mode_figure(const std::vector<const run_record*>& records) {
                 row.marks.push_back({chart_row::shape::interval, *low, *high, mean_of(values), m, text});
                 row.value += (row.value.empty() ? "" : " \u2192 ") + short_value(mean_of(values));
                 said += type + " " + text + ". ";
+                f.summary.add({r.name, type, modes[m], mean_of(values), *low, *high});
             }
             for (const auto& run : r.steps["runs"])
                 for (const char* m : modes) {
@@ -287,7 +286,6 @@ inline figure mode_figure(const std::vector<const run_record*>& records) {
             f.panels.push_back({r.name, row_chart(f.id + "-" + std::to_string(n), f.title + ", " + r.name,
                                                   {.label = "perplexity"}, rows, said)});
     }
-    f.whole_table = true;
     return f;
 }
 

@@ -34,6 +34,7 @@ public:
         names_.push_back(curve);
         for (const auto& p : points) steps_[p.x][names_.size() - 1] = p.y;
     }
+    bool empty() const { return names_.empty(); }
     data_table table() const {
         data_table t{{"step"}, {}};
         t.columns.insert(t.columns.end(), names_.begin(), names_.end());
@@ -63,11 +64,8 @@ struct curve_options {
 inline figure curve_figure(const std::vector<run_record>& runs, const curve_options& o) {
     figure f{.id = o.id, .title = o.title, .caption = o.caption};
     axis y = o.y;
-    detail::bounds evaluated;
-    for (const auto& r : runs)
-        for (const auto& p : detail::over_steps(r.evaluations, {o.key})) evaluated.add(p.y);
     chart c(f.id, f.title, {.label = "step", .from_zero = true}, y);
-    detail::pivot shown;
+    detail::pivot training, evaluation;
     f.table.columns = {"run", "set", "step", o.key};
     std::string words;
     for (std::size_t n = 0; n < runs.size(); ++n) {
@@ -87,13 +85,13 @@ inline figure curve_figure(const std::vector<run_record>& runs, const curve_opti
             }
             c.line(points, style + static_cast<int>(main), name)
                 .dots(points, style + static_cast<int>(main), std::move(titles));
-            shown.add(name + " (" + set + ")", points);
+            evaluation.add(name + " (" + set + ")", points);
             words += name + " ends at " + short_value(points.back().y) + ". ";
             ++main;
         }
         if (!trained.empty()) {
             c.line(trained, style, main ? "" : r.name, main > 0);
-            if (evaluated.low > evaluated.high) shown.add(r.name, trained);
+            training.add(r.name, trained);
             for (const auto& p : trained) f.table.add({r.name, "train", p.x, p.y});
             if (!main)
                 words += r.name + " goes from " + short_value(trained.front().y) + " to " +
@@ -101,7 +99,10 @@ inline figure curve_figure(const std::vector<run_record>& runs, const curve_opti
         }
     }
     if (f.table.rows.empty()) return f;
-    f.shown = shown.table();
+    if (evaluation.empty())
+        f.shown = training.table();
+    else
+        f.summary = evaluation.table();
     f.panels.push_back({"", c.svg(words)});
     return f;
 }
@@ -159,7 +160,8 @@ inline figure share_figure(const std::vector<run_record>& runs, const std::strin
             for (std::size_t i = every - 1; i < lines.size(); i += every)
                 h.columns.push_back(short_value(number_at(lines[i], {"step"})));
             f.panels.push_back(
-                {r.name + ": one row a " + (prefix.empty() ? "part" : prefix) + ", light 0, dark 100%", h.svg(words)});
+                {r.name + ": one row a " + (prefix.empty() ? "part" : prefix) + ", faint 0, full colour 100%",
+                 h.svg(words)});
         }
     }
     return f;
