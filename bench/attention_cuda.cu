@@ -154,6 +154,7 @@ bool check_all(E& ex) {
             good &= check_one(ex, {lengths, 4, 2, d, 1, 1, causal}, d <= 128);
             good &= check_one(ex, {lengths, 6, 1, d, 0.3, 1, causal}, d <= 128);
             good &= check_one(ex, {lengths, 2, 2, d, 0.5, 0.5, causal, d == 64 ? 0.1 : 0}, d <= 128);
+            good &= check_one(ex, {{1500, 2200}, 4, 2, d, 0.9, 1, causal, d == 32 ? 0.1 : 0}, d <= 128);
         }
     return good;
 }
@@ -179,7 +180,7 @@ void time_all(E& ex) {
     std::printf("%-34s %9s %9s %9s  TFLOP/s: forward backward both\n", "causal, 16384 rows, heads x D = 1024",
                 "forward", "backward", "both ms");
     for (index d : {64, 128})
-        for (index time : {256, 1024, 4096, 16384})
+        for (index time : {256, 512, 1024, 2048, 4096, 16384})
             for (double share : {1.0, 0.5, 0.25}) {
                 run<bfloat16> r(ex, {std::vector<index>(static_cast<std::size_t>(16384 / time), time), 1024 / d,
                                      1024 / d, d, share});

@@ -98,7 +98,7 @@ std::vector<row> rows() {
                                           spectral_entropy_backward_kernel(ex, a.csv, a.cm, a.scale, a.m))},
         {"attention", SPECTRAL_HAS(attention_forward_kernel(ex, a.cm, a.cm, a.cm, a.map, a.map, a.attention, a.m, a.sm);
                                    attention_backward_kernel(ex, a.cm, a.cm, a.cm, a.cm, a.cm, a.csm, a.map, a.map,
-                                                             a.attention, a.m, a.m, a.m))},
+                                                             a.attention, a.csm, a.m, a.m, a.m))},
         {"rotary", SPECTRAL_HAS(rotary_kernel(ex, a.m, a.ids, a.csm, a.direction))},
         {"kv_append", SPECTRAL_HAS(kv_append_kernel(ex, a.cm, a.cm, a.map, a.cache))},
         {"linear", SPECTRAL_HAS(linear_forward_kernel(ex, a.cm, a.cm, a.cv, a.m, a.mode);

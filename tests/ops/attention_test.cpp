@@ -53,6 +53,7 @@ struct attention_problem {
     index d;
     sequence_rows q_rows, k_rows;
     std::vector<double> q, k, v, dL_dout;
+    bool rotated = false;  // gradients of q and k are turned back
 
     attention_problem(index heads, index kv_heads, index d_, bool causal = true) : d(d_) {
         options.heads = heads;
@@ -99,8 +100,13 @@ results run(On& on, const attention_problem& p, bool gradients = true) {
     results r{{"out", on.read(out)}, {"lse", on.read(lse)}};
     if (!gradients) return r;
     auto dq = on.output(nq, wq), dk = on.output(nk, wk), dv = on.output(nk, wk);
+    const_matrix<statistic<scalar>> table;
+    if (p.rotated) {
+        const index positions = *std::max_element(p.lengths.begin(), p.lengths.end());
+        table = on.statistics(positions, p.d, rotary_table<double>(positions, p.d, 100));
+    }
     attention_backward<typename On::executor, scalar>(on.ex, on.input(nq, wq, p.dL_dout), q, k, v, out, lse, q_rows,
-                                                      k_rows, p.options, dq, dk, dv);
+                                                      k_rows, p.options, dq, dk, dv, table);
     r.insert(r.end(), {{"dL_dq", on.read(dq)}, {"dL_dk", on.read(dk)}, {"dL_dv", on.read(dv)}});
     return r;
 }
@@ -123,8 +129,9 @@ std::vector<double> bounds(const attention_problem& p, double eps, double lse, d
     const double score = scale * largest_norm(p.q, p.d) * largest_norm(p.k, p.d) / root;
     const double r = eps * (root * score + std::sqrt(n) + lse + 4);
     const double e = 2 * (r + eps * root) * kept * largest_norm(p.dL_dout, p.d) * largest_norm(p.v, p.d) / root;
-    return {4 * r * largest(p.v) * kept, 4 * r, 4 * scale * e * largest(p.k), 4 * scale * e * column * largest(p.q),
-            4 * r * column * largest(p.dL_dout)};
+    const double turn = p.rotated ? std::sqrt(2) : 1;  // |cos| + |sin|
+    return {4 * r * largest(p.v) * kept, 4 * r, 4 * turn * scale * e * largest(p.k),
+            4 * turn * scale * e * column * largest(p.q), 4 * r * column * largest(p.dL_dout)};
 }
 
 // Runs on the target, dense and in columns of wider matrices, and compares with the reference in double.
@@ -201,6 +208,15 @@ TEMPLATE_LIST_TEST_CASE("attention: dropout", "[ops][attention]", targets) {
             p.options.dropout = 0.25;
             check_attention_case<TestType>(p.rows(queries, 1, queries < 1));
         }
+}
+
+TEMPLATE_LIST_TEST_CASE("attention: gradients of rotated queries and keys", "[ops][attention][rotary]", targets) {
+    for (index d : {6, 32, 40, 64, 96, 128}) {
+        if (d > 64 && !on_cuda(TestType::instance())) continue;
+        attention_problem p(4, 2, d);
+        p.rotated = true;
+        check_attention_case<TestType>(p.rows(0.6, 1));
+    }
 }
 
 TEMPLATE_LIST_TEST_CASE("attention: one row a sequence against a long cache", "[ops][attention]", targets) {

@@ -98,9 +98,8 @@ struct grouped_attention {
         auto dL_dk = p.matrix(n, k_proj.out()), dL_dv = p.matrix(n, v_proj.out()),
              dL_dx_hat = p.matrix(n, dL_dx.width());
         o_proj.backward(p, dL_dy, s.out, dL_dout);
-        attention_backward(p.ex, dL_dout, s.q, s.k, s.v, s.out, s.lse, p.rows, p.rows, options(), dL_dq, dL_dk, dL_dv);
-        rotary(p.ex, dL_dq, p.rows.position, rotary_table->view(), rotation::inverse);
-        rotary(p.ex, dL_dk, p.rows.position, rotary_table->view(), rotation::inverse);
+        attention_backward(p.ex, dL_dout, s.q, s.k, s.v, s.out, s.lse, p.rows, p.rows, options(), dL_dq, dL_dk, dL_dv,
+                           rotary_table->view());
         q_proj.backward(p, dL_dq, s.x_hat, dL_dx_hat);
         k_proj.backward(p, dL_dk, s.x_hat, dL_dx_hat, write::accumulate);
         v_proj.backward(p, dL_dv, s.x_hat, dL_dx_hat, write::accumulate);

@@ -90,12 +90,9 @@ struct self_attention {
         out_proj.backward(p, dL_dsum, s.out, dL_dout);
 
         auto dL_dk = dL_dkv.columns(0, C), dL_dv = dL_dkv.columns(C, C);
-        attention_backward(p.ex, dL_dout, s.q, s.kv.columns(0, C), s.kv.columns(C, C), s.out, s.lse, s.q_rows, s.k_rows,
-                           options(p), dL_dq, dL_dk, dL_dv);
-        if (config.rotary) {
-            rotary(p.ex, dL_dq, s.q_rows.position, config.rotary->view(), rotation::inverse);
-            rotary(p.ex, dL_dk, s.k_rows.position, config.rotary->view(), rotation::inverse);
-        }
+        attention_backward<Exec, T>(p.ex, dL_dout, s.q, s.kv.columns(0, C), s.kv.columns(C, C), s.out, s.lse, s.q_rows,
+                                    s.k_rows, options(p), dL_dq, dL_dk, dL_dv,
+                                    config.rotary ? config.rotary->view() : const_matrix<statistic<T>>{});
         // dL_dx gets three parts: the residual and the queries' from the selected rows, the keys' from theirs
         qkv.backward_part(p, 0, C, dL_dq, s.x_q, dL_dsum, write::accumulate);
         const bool keys_from_all = config.kv_scope == kv_scope::all;

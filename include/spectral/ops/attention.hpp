@@ -10,6 +10,7 @@
 #include <spectral/core/random.hpp>
 #include <spectral/core/rows.hpp>
 #include <spectral/core/tensor.hpp>
+#include <spectral/ops/rotary.hpp>
 
 namespace spectral {
 
@@ -63,19 +64,23 @@ void attention_forward(Exec& ex, const_matrix<T> q, const_matrix<T> k, const_mat
     SPECTRAL_CALL_KERNEL(attention_forward_kernel, ex, q, k, v, q_rows, k_rows, options, out, lse);
 }
 
-// Overwrites dL_dq (Nq, H·D), dL_dk and dL_dv (Nk, Hkv·D); rows of no sequence get 0.
+// Overwrites dL_dq (Nq, H·D), dL_dk and dL_dv (Nk, Hkv·D); rows of no sequence get 0. With a table, q and k were rotated
+// by it (rotary.hpp), and dL_dq and dL_dk are those of what they were before; then every row has a position in the table.
 template <executor Exec, class T>
 void attention_backward(Exec& ex, const_matrix<T> dL_dout, const_matrix<T> q, const_matrix<T> k, const_matrix<T> v,
                         const_matrix<T> out, const_matrix<statistic<T>> lse, const row_map& q_rows,
                         const row_map& k_rows, const attention_options& options, matrix_view<T> dL_dq,
-                        matrix_view<T> dL_dk, matrix_view<T> dL_dv) {
-    detail::check_attention<T>(q, k, v, q_rows, k_rows, options, "attention_backward");
-    check_shape(dL_dout, {q.rows(), q.width()}, "attention_backward", "dL_dout");
-    check_shape(dL_dq, {q.rows(), q.width()}, "attention_backward", "dL_dq");
-    check_shape(dL_dk, {k.rows(), k.width()}, "attention_backward", "dL_dk");
-    check_shape(dL_dv, {k.rows(), k.width()}, "attention_backward", "dL_dv");
-    SPECTRAL_CALL_KERNEL(attention_backward_kernel, ex, dL_dout, q, k, v, out, lse, q_rows, k_rows, options, dL_dq,
-                         dL_dk, dL_dv);
+                        matrix_view<T> dL_dk, matrix_view<T> dL_dv, const_matrix<statistic<T>> rotary_table = {}) {
+    constexpr const char* where = "attention_backward";
+    detail::check_attention<T>(q, k, v, q_rows, k_rows, options, where);
+    check_shape(dL_dout, {q.rows(), q.width()}, where, "dL_dout");
+    check_shape(dL_dq, {q.rows(), q.width()}, where, "dL_dq");
+    check_shape(dL_dk, {k.rows(), k.width()}, where, "dL_dk");
+    check_shape(dL_dv, {k.rows(), k.width()}, where, "dL_dv");
+    if (rotary_table.data)
+        check_equal(rotary_table.width(), q.width() / options.heads, where, "width of the rotary table");
+    SPECTRAL_CALL_KERNEL(attention_backward_kernel, ex, dL_dout, q, k, v, out, lse, q_rows, k_rows, options,
+                         rotary_table, dL_dq, dL_dk, dL_dv);
 }
 
 }  // namespace spectral

@@ -20,6 +20,7 @@
 #include <spectral/cpu/detail/attention_backward.hpp>
 #include <spectral/cpu/detail/attention_forward.hpp>
 #include <spectral/cpu/detail/parallel.hpp>
+#include <spectral/cpu/rotary.hpp>
 #include <spectral/ops/embedding.hpp>
 
 namespace spectral::cpu {
@@ -65,7 +66,8 @@ template <class T>
 void attention_backward_kernel(executor& ex, const_matrix<T> dL_dout, const_matrix<T> q, const_matrix<T> k,
                                const_matrix<T> v, const_matrix<T> out, const_matrix<statistic<T>> lse,
                                const row_map& q_rows, const row_map& k_rows, const attention_options& options,
-                               matrix_view<T> dL_dq, matrix_view<T> dL_dk, matrix_view<T> dL_dv) {
+                               const_matrix<statistic<T>> rotary, matrix_view<T> dL_dq, matrix_view<T> dL_dk,
+                               matrix_view<T> dL_dv) {
     using namespace detail::attention;
     arena_scope scope(ex);
     const problem<T> p(q, k, v, q_rows, k_rows, options, ex.memory().template vector<row_index>(q.rows()));
@@ -119,6 +121,10 @@ void attention_backward_kernel(executor& ex, const_matrix<T> dL_dout, const_matr
     for (int t = 0; t < ex.threads(); ++t)
         if (const late_part& l = late_parts[t]; l.sums.data)
             write_key_gradients(p, l.sequence, l.kv_head, l.sums, write::accumulate, dL_dk, dL_dv);
+    if (rotary.data) {
+        rotary_kernel<T>(ex, dL_dq, q_rows.position, rotary, rotation::inverse);
+        rotary_kernel<T>(ex, dL_dk, k_rows.position, rotary, rotation::inverse);
+    }
 }
 
 }  // namespace spectral::cpu

@@ -11,6 +11,7 @@
 #include <spectral/cuda/detail/attention_decode.hpp>
 #include <spectral/cuda/detail/attention_plain.hpp>
 #include <spectral/cuda/detail/attention_tensor.hpp>
+#include <spectral/cuda/rotary.hpp>
 
 namespace spectral::cuda {
 
@@ -25,26 +26,6 @@ void with_head_width(const char* what, index D, F&& f) {
         with_head_width<Others...>(what, D, f);
     else
         fail(what, "head widths up to 256 are supported on cuda, found ", D);
-}
-
-template <class T>
-__global__ void clear_outside(attention_rows map, index rows, index width, rows_of<T> m, T value) {
-    const index s = blockIdx.x, first = s == 0 ? 0 : map.end[s - 1], last = s == map.sequences ? rows : map.begin[s];
-    for (index n = first + blockIdx.y; n < last; n += gridDim.y)
-        for (index c = threadIdx.x; c < width; c += blockDim.x) m(n)[c] = value;
-}
-// Rows of no sequence, which no tile reaches: those between the sequences, which follow each other.
-template <class T>
-void clear_outside_sequences(executor& ex, const char* what, const row_map& map, const view<T, 2>& m,
-                             compute<T> value = 0) {
-    const auto gaps = static_cast<unsigned>(map.sequences() + 1);
-    launch(ex, what, dim3(gaps, std::max(1u, 4 * static_cast<unsigned>(ex.multiprocessors()) / gaps)), 128, 0,
-           clear_outside<T>, attention_rows(map), m.rows(), m.width(), rows_in(m), [&] {
-               if constexpr (std::is_same_v<T, bfloat16>)
-                   return bfloat16(value);
-               else
-                   return value;
-           }());
 }
 
 // Whether attention of these runs on tensor cores.
@@ -68,12 +49,10 @@ void attention_forward_kernel(executor& ex, const_matrix<T> q, const_matrix<T> k
             what, D, [&](auto width) { detail::attention_forward_decode<width(), T>(ex, problem, N, out, lse); });
         return;
     }
-    detail::clear_outside_sequences<T>(ex, what, q_rows, out);
-    detail::clear_outside_sequences<statistic<T>>(ex, what, q_rows, lse, -INFINITY);
     if constexpr (std::is_same_v<T, bfloat16>)
         if (D % 8 == 0 && detail::on_tensor_cores<T>(ex, o, q, k, v, out)) {
             detail::with_head_width<32, 64, 96, 128, 256>(what, D, [&](auto width) {
-                detail::attention_forward_products<width()>(ex, problem, N, detail::rows_in(out), detail::rows_in(lse));
+                detail::attention_forward_products<width()>(ex, problem, detail::rows_in(out), detail::rows_in(lse));
             });
             return;
         }
@@ -82,29 +61,40 @@ void attention_forward_kernel(executor& ex, const_matrix<T> q, const_matrix<T> k
     });
 }
 
+// rotary: null, or the table that q and k were rotated by: their gradients are turned back
 template <class T>
 void attention_backward_kernel(executor& ex, const_matrix<T> dL_dout, const_matrix<T> q, const_matrix<T> k,
                                const_matrix<T> v, const_matrix<T> out, const_matrix<statistic<T>> lse,
                                const row_map& q_rows, const row_map& k_rows, const attention_options& o,
-                               matrix_view<T> dL_dq, matrix_view<T> dL_dk, matrix_view<T> dL_dv) {
+                               const_matrix<statistic<T>> rotary, matrix_view<T> dL_dq, matrix_view<T> dL_dk,
+                               matrix_view<T> dL_dv) {
     constexpr const char* what = "attention_backward";
     const index N = q.rows(), D = q.width() / o.heads;
-    detail::clear_outside_sequences<T>(ex, what, q_rows, dL_dq);
-    for (const auto& m : {dL_dk, dL_dv}) detail::clear_outside_sequences<T>(ex, what, k_rows, m);
     const auto problem = detail::make_problem<T>(q, k, v, q_rows, k_rows, o);
     const auto gradient = detail::rows_in(dL_dout), value = detail::rows_in(out);
     const auto lse_rows = detail::rows_in(lse);
     const auto dq = detail::rows_in(dL_dq), dk = detail::rows_in(dL_dk), dv = detail::rows_in(dL_dv);
+    bool turned = !rotary.data;
+    const auto turn = [&] {
+        if (turned) return;
+        rotary_kernel<T>(ex, dL_dq, q_rows.position, rotary, rotation::inverse);
+        rotary_kernel<T>(ex, dL_dk, k_rows.position, rotary, rotation::inverse);
+    };
     if constexpr (std::is_same_v<T, bfloat16>)
         if (D % 8 == 0 && D <= 128 && detail::on_tensor_cores<T>(ex, o, q, k, v, out, dL_dout, dL_dq, dL_dk, dL_dv)) {
             detail::with_head_width<32, 64, 96, 128>(what, D, [&](auto width) {
-                detail::attention_backward_products<width()>(ex, problem, N, gradient, value, lse_rows, dq, dk, dv);
+                const bool here = width() == D && rotary.row_stride % 2 == 0;  // a lane holds both halves of a head
+                detail::attention_backward_products<width()>(ex, problem, gradient, value, lse_rows,
+                                                             here ? detail::rows_in(rotary) : decltype(lse_rows){}, dq,
+                                                             dk, dv);
+                turned = turned || here;
             });
-            return;
+            return turn();
         }
     detail::with_head_width<32, 64, 128, 256>(what, D, [&](auto width) {
         detail::attention_backward_plain<width(), T>(ex, problem, N, gradient, value, lse_rows, dq, dk, dv);
     });
+    turn();
 }
 
 }  // namespace spectral::cuda

@@ -7,6 +7,7 @@
 #pragma once
 #include <spectral/ops/attention.hpp>
 #include <spectral/reference/executor.hpp>
+#include <spectral/reference/rotary.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -77,7 +78,8 @@ template <class T>
 void attention_backward_kernel(executor& ex, const_matrix<T> dL_dout, const_matrix<T> q, const_matrix<T> k,
                                const_matrix<T> v, const_matrix<T> out, const_matrix<statistic<T>> lse,
                                const row_map& q_rows, const row_map& k_rows, const attention_options& o,
-                               matrix_view<T> dL_dq, matrix_view<T> dL_dk, matrix_view<T> dL_dv) {
+                               const_matrix<statistic<T>> rotary, matrix_view<T> dL_dq, matrix_view<T> dL_dk,
+                               matrix_view<T> dL_dv) {
     const index d = q.width() / o.heads, group = o.heads / o.kv_heads;
     arena_scope scope(ex);  // sums over queries (keys) run over many loops: kept in double until the end
     auto dq = ex.memory().template zeros<double, 2>({q.rows(), q.width()});
@@ -110,6 +112,10 @@ void attention_backward_kernel(executor& ex, const_matrix<T> dL_dout, const_matr
             dL_dk(m, c) = static_cast<T>(dk(m, c));
             dL_dv(m, c) = static_cast<T>(dv(m, c));
         }
+    if (rotary.data) {
+        rotary_kernel<T>(ex, dL_dq, q_rows.position, rotary, rotation::inverse);
+        rotary_kernel<T>(ex, dL_dk, k_rows.position, rotary, rotation::inverse);
+    }
 }
 
 }  // namespace spectral::reference

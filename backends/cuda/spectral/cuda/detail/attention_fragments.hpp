@@ -257,4 +257,23 @@ __device__ inline void store_rows(rows_of<bfloat16> to, const float (&r)[N][4], 
     }
 }
 
+// The inverse rotation (ops/rotary.hpp) of sums over a whole head of 8 N columns, rows as in store_rows.
+template <int N>
+__device__ inline void turn_back(float (&r)[N][4], rows_of<const float> table, const row_index* position, index row,
+                                 index last) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        const float* angle = table(position[min(row + 8 * half, last - 1)]) + 2 * (threadIdx.x % 4);
+#pragma unroll
+        for (int j = 0; j < N / 2; ++j) {
+            const auto c = *reinterpret_cast<const float2*>(angle + 8 * j),
+                       s = *reinterpret_cast<const float2*>(angle + 4 * N + 8 * j);
+            float *a = r[j] + 2 * half, *b = r[j + N / 2] + 2 * half;
+            const float a0 = a[0], a1 = a[1];
+            a[0] = a0 * c.x + b[0] * s.x, a[1] = a1 * c.y + b[1] * s.y;
+            b[0] = b[0] * c.x - a0 * s.x, b[1] = b[1] * c.y - a1 * s.y;
+        }
+    }
+}
+
 }  // namespace spectral::cuda::detail

@@ -59,7 +59,11 @@ __global__ void __launch_bounds__(attention_threads)
     using A = compute<T>;
     constexpr int rows = 16 * R, stride = 16 * Columns + 1;
     const sequence_tile tile = find_tile(a.q_rows, rows, blockIdx.x);
-    if (tile.sequence < 0) return;
+    if (tile.sequence < 0)
+        return clear_outside(a.q_rows, a.query_rows, tile.first, blockIdx.x, gridDim.x, [&](index n) {
+            clear_columns(out(n) + index{blockIdx.y} * a.width, a.width);
+            if (threadIdx.x % 32 == 0) lse(n)[blockIdx.y] = -INFINITY;
+        });
     A *Q = reinterpret_cast<A*>(shared_bytes), *K = Q + rows * stride, *V = K + tile_keys * stride,
       *P = V + tile_keys * stride;
     auto *q_position = reinterpret_cast<row_index*>(P + rows * (tile_keys + 1)), *k_position = q_position + rows;
@@ -167,7 +171,9 @@ __global__ void __launch_bounds__(attention_threads)
     using A = compute<T>;
     constexpr int rows = 16 * R, stride = 16 * Columns + 1;
     const sequence_tile tile = find_tile(a.q_rows, rows, blockIdx.x);
-    if (tile.sequence < 0) return;
+    if (tile.sequence < 0)
+        return clear_outside(a.q_rows, a.query_rows, tile.first, blockIdx.x, gridDim.x,
+                             [&](index n) { clear_columns(dL_dq(n) + index{blockIdx.y} * a.width, a.width); });
     A *Q = reinterpret_cast<A*>(shared_bytes), *dO = Q + rows * stride, *K = dO + rows * stride,
       *V = K + tile_keys * stride, *S = V + tile_keys * stride;
     auto *q_position = reinterpret_cast<row_index*>(S + rows * (tile_keys + 1)), *k_position = q_position + rows;
@@ -228,7 +234,11 @@ __global__ void __launch_bounds__(attention_threads)
     using A = compute<T>;
     constexpr int rows = 16 * R, stride = 16 * Columns + 1;
     const sequence_tile tile = find_tile(a.k_rows, tile_keys, blockIdx.x);
-    if (tile.sequence < 0) return;
+    if (tile.sequence < 0)
+        return clear_outside(a.k_rows, a.key_rows, tile.first, blockIdx.x, gridDim.x, [&](index n) {
+            clear_columns(dL_dk(n) + index{blockIdx.y} * a.width, a.width);
+            clear_columns(dL_dv(n) + index{blockIdx.y} * a.width, a.width);
+        });
     A *Q = reinterpret_cast<A*>(shared_bytes), *dO = Q + rows * stride, *K = dO + rows * stride,
       *V = K + tile_keys * stride, *S = V + tile_keys * stride, *P = S + rows * (tile_keys + 1);
     auto *q_position = reinterpret_cast<row_index*>(P + rows * (tile_keys + 1)), *k_position = q_position + rows;

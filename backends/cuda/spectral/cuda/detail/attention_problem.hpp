@@ -23,7 +23,7 @@ struct attention_problem {
     rows_of<const T> q, k, v;
     attention_rows q_rows, k_rows;
     int heads, group, width;  // query heads, query heads of one key/value head, D
-    index key_rows;  // Nk: numbers the elements of the dropout mask
+    index query_rows, key_rows;  // Nq; Nk, which numbers the elements of the dropout mask
     bool causal;
     compute<T> scale;
     std::uint32_t drop_below;  // bits below this: dropped; 0: no dropout
@@ -39,9 +39,10 @@ struct attention_problem {
     __device__ bool sees(row_index query, row_index key) const { return !causal || key <= query; }
 };
 
-// Tile number `tile` of all sequences' rows cut into tiles of `size`: which sequence, and the tile's first row.
+// Tile number `tile` of all sequences' rows cut into tiles of `size`: which sequence, and the tile's first row. Past the
+// last tile: sequence -1, and how far past.
 struct sequence_tile {
-    index sequence = -1, first = 0;
+    index sequence, first;
 };
 __device__ inline sequence_tile find_tile(const attention_rows& rows, int size, index tile) {
     const int lane = threadIdx.x % 32;
@@ -62,7 +63,32 @@ __device__ inline sequence_tile find_tile(const attention_rows& rows, int size, 
         }
         tile -= total;
     }
-    return {};
+    return {-1, tile};
+}
+
+// clear(row), by a warp, for rows of no sequence, which no tile reaches: those between the sequences, which follow each
+// other. By all blocks that found no tile: block `number` of `blocks`, `past` of which lie past the last tile before it.
+template <class Clear>
+__device__ inline void clear_outside(const attention_rows& map, index rows, index past, index number, index blocks,
+                                     Clear clear) {
+    const int lane = threadIdx.x % 32, warps = blockDim.x / 32;
+    const index mine = past * warps + threadIdx.x / 32, all = (blocks - (number - past)) * warps;
+    for (index base = 0; base <= map.sequences; base += 32) {
+        const index s = base + lane;
+        int first = 0, last = 0;
+        if (s <= map.sequences) {
+            first = s == 0 ? 0 : map.end[s - 1];
+            last = s == map.sequences ? static_cast<int>(rows) : map.begin[s];
+        }
+        for (unsigned gaps = __ballot_sync(full_warp, first < last); gaps; gaps &= gaps - 1) {
+            const int gap = __ffs(gaps) - 1, end = __shfl_sync(full_warp, last, gap);
+            for (index n = __shfl_sync(full_warp, first, gap) + mine; n < end; n += all) clear(n);
+        }
+    }
+}
+template <class T>
+__device__ inline void clear_columns(T* to, int count) {  // by a warp
+    for (int c = threadIdx.x % 32; c < count; c += 32) to[c] = T{};
 }
 
 // How many keys of a sequence a query sees: the first ones, since positions ascend.
@@ -100,6 +126,7 @@ attention_problem<T> make_problem(const_matrix<T> q, const_matrix<T> k, const_ma
             static_cast<int>(o.heads),
             static_cast<int>(o.heads / o.kv_heads),
             static_cast<int>(q.width() / o.heads),
+            q.rows(),
             k.rows(),
             o.causal,
             static_cast<A>(o.scale),
@@ -110,8 +137,9 @@ attention_problem<T> make_problem(const_matrix<T> q, const_matrix<T> k, const_ma
             o.draw};
 }
 
+// Blocks for all tiles there can be, and at least one that finds none and clears what lies outside the sequences.
 inline unsigned sequence_tiles(index rows, index sequences, index size) {
-    return static_cast<unsigned>(rows / size + sequences);
+    return static_cast<unsigned>(rows / size + sequences + 1);
 }
 
 }  // namespace spectral::cuda::detail

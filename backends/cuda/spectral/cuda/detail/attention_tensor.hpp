@@ -11,16 +11,18 @@
 
 namespace spectral::cuda::detail {
 
-// A multiprocessor's 65536 registers: fewer for the 128 threads that load, more for the 128 Groups that compute.
-template <class Products, int Groups>
+// A multiprocessor's 65536 registers, of Blocks blocks: fewer for the 128 threads that load, more for the 128 Groups that
+// compute.
+template <class Products, int Groups, int Blocks>
 struct register_shares {
     static constexpr bool uneven = std::is_same_v<Products, warpgroup_products>;
-    static_assert(!uneven || Groups == 2 || Groups == 3);
+    static constexpr int all = 65536 / (128 * (Groups + 1) * Blocks) / 8 * 8 * (Groups + 1),
+                         loading = all > 504 || all < 256 ? 32 : 40, computing = (all - loading) / Groups / 8 * 8;
     static __device__ void load() {
-        if constexpr (uneven) give_registers<Groups == 2 ? 40 : 32>();
+        if constexpr (uneven) give_registers<loading>();
     }
     static __device__ void compute() {
-        if constexpr (uneven) take_registers<Groups == 2 ? 232 : 160>();
+        if constexpr (uneven) take_registers<computing>();
     }
 };
 
@@ -32,16 +34,21 @@ constexpr std::size_t attention_forward_shared() {
            2 * sizeof(tile_ring<2>);
 }
 
-template <class Products, int D, int Groups, int Keys, bool Dropout>
-__global__ void __launch_bounds__(128 * (Groups + 1), 1)
+template <class Products, int D, int Groups, int Keys, int Blocks, bool Dropout>
+__global__ void __launch_bounds__(128 * (Groups + 1), Blocks)
     attention_forward_tensor(attention_problem<bfloat16> a, rows_of<bfloat16> out, rows_of<float> lse) {
     if constexpr (Products::built) {
         constexpr int rows = 64 * Groups, tile_bytes = tile_layout<Keys, D>::bytes;
-        const sequence_tile tile = find_tile(a.q_rows, rows, gridDim.y - 1 - blockIdx.y);
-        if (tile.sequence < 0) return;
+        const index number = gridDim.y - 1 - blockIdx.y;
+        const sequence_tile tile = find_tile(a.q_rows, rows, number);
+        const int h = blockIdx.x, group = warpgroup_number();
+        if (tile.sequence < 0)
+            return clear_outside(a.q_rows, a.query_rows, tile.first, number, gridDim.y, [&](index n) {
+                clear_columns(out(n) + index{h} * a.width, a.width);
+                if (threadIdx.x % 32 == 0) lse(n)[h] = -INFINITY;
+            });
         unsigned char *Q = tile_memory(), *K = Q + tile_layout<rows, D>::bytes, *V = K + 2 * tile_bytes;
         auto *k_ring = reinterpret_cast<tile_ring<2>*>(V + 2 * tile_bytes), *v_ring = k_ring + 1;
-        const int h = blockIdx.x, group = warpgroup_number();
         const index first = tile.first, last = min(first + rows, index{a.q_rows.end[tile.sequence]});
         const index k_first = a.k_rows.begin[tile.sequence], column = index{h / a.group} * a.width;
         const visible_keys visible(a, tile.sequence);
@@ -50,7 +57,7 @@ __global__ void __launch_bounds__(128 * (Groups + 1), 1)
         if (threadIdx.x == 0) k_ring->init(128, 4 * Groups), v_ring->init(128, 4 * Groups);
         __syncthreads();
         if (group == Groups) {
-            register_shares<Products, Groups>::load();
+            register_shares<Products, Groups, Blocks>::load();
             const int t = threadIdx.x % 128;
             load_rows<rows, D>(Q, a.q, first, last, index{h} * a.width, a.width, t);
             for (int j = 0; j < tiles; ++j) {
@@ -62,7 +69,7 @@ __global__ void __launch_bounds__(128 * (Groups + 1), 1)
                 v_ring->announce(j);
             }
         } else {
-            register_shares<Products, Groups>::compute();
+            register_shares<Products, Groups, Blocks>::compute();
             const int lane = threadIdx.x % 32, a_row = 64 * group;
             const index group_first = first + a_row, warp_first = group_first + threadIdx.x / 32 % 4 * 16,
                         row = warp_first + lane / 4;
@@ -172,17 +179,21 @@ constexpr std::size_t attention_backward_queries_shared() {
            sizeof(tile_ring<Stages>);
 }
 
-template <class Products, int D, int Groups, int Keys, int Stages, bool Dropout>
-__global__ void __launch_bounds__(128 * (Groups + 1), 1)
-    attention_backward_queries_tensor(attention_problem<bfloat16> a, rows_of<const bfloat16> dL_dout, index q_count,
-                                      const query_statistics* statistics, rows_of<bfloat16> dL_dq, int* limits) {
+template <class Products, int D, int Groups, int Keys, int Stages, int Blocks, bool Dropout>
+__global__ void __launch_bounds__(128 * (Groups + 1), Blocks)
+    attention_backward_queries_tensor(attention_problem<bfloat16> a, rows_of<const bfloat16> dL_dout,
+                                      const query_statistics* statistics, rows_of<const float> rotary,
+                                      rows_of<bfloat16> dL_dq, int* limits) {
     if constexpr (Products::built) {
         constexpr int rows = 64 * Groups, tile_bytes = tile_layout<Keys, D>::bytes;
-        const sequence_tile tile = find_tile(a.q_rows, rows, gridDim.y - 1 - blockIdx.y);
-        if (tile.sequence < 0) return;
+        const index number = gridDim.y - 1 - blockIdx.y, q_count = a.query_rows;
+        const sequence_tile tile = find_tile(a.q_rows, rows, number);
+        const int h = blockIdx.x, group = warpgroup_number();
+        if (tile.sequence < 0)
+            return clear_outside(a.q_rows, q_count, tile.first, number, gridDim.y,
+                                 [&](index n) { clear_columns(dL_dq(n) + index{h} * a.width, a.width); });
         unsigned char *Q = tile_memory(), *dO = Q + tile_layout<rows, D>::bytes, *KV = dO + tile_layout<rows, D>::bytes;
         auto* ring = reinterpret_cast<tile_ring<Stages>*>(KV + 2 * Stages * tile_bytes);
-        const int h = blockIdx.x, group = warpgroup_number();
         const index first = tile.first, last = min(first + rows, index{a.q_rows.end[tile.sequence]});
         const index k_first = a.k_rows.begin[tile.sequence], column = index{h / a.group} * a.width;
         const visible_keys visible(a, tile.sequence);
@@ -191,7 +202,7 @@ __global__ void __launch_bounds__(128 * (Groups + 1), 1)
         if (threadIdx.x == 0) ring->init(128, 4 * Groups);
         __syncthreads();
         if (group == Groups) {
-            register_shares<Products, Groups>::load();
+            register_shares<Products, Groups, Blocks>::load();
             const int t = threadIdx.x % 128;
             load_rows<rows, D>(Q, a.q, first, last, index{h} * a.width, a.width, t);
             load_rows<rows, D>(dO, dL_dout, first, last, index{h} * a.width, a.width, t);
@@ -203,7 +214,7 @@ __global__ void __launch_bounds__(128 * (Groups + 1), 1)
                 ring->announce(j);
             }
         } else {
-            register_shares<Products, Groups>::compute();
+            register_shares<Products, Groups, Blocks>::compute();
             const int lane = threadIdx.x % 32, a_row = 64 * group;
             const index group_first = first + a_row, warp_first = group_first + threadIdx.x / 32 % 4 * 16,
                         row = warp_first + lane / 4;
@@ -274,6 +285,7 @@ __global__ void __launch_bounds__(128 * (Groups + 1), 1)
                 ring->wait_full(j);
                 ring->done(j);
             }
+            if (rotary.data) turn_back(acc, rotary, position, row, last);
             store_rows<D / 8>(dL_dq, acc, row, last, index{h} * a.width, a.width, a.scale, a.scale);
         }
     }
@@ -292,19 +304,22 @@ constexpr std::size_t attention_backward_keys_shared() {
 }
 
 // One block for 64 Groups keys of one key/value head; the query heads that share it are added up here.
-template <class Products, int D, int Groups, int Queries, int Stages, bool Dropout>
-__global__ void __launch_bounds__(128 * (Groups + 1), 1)
-    attention_backward_keys_tensor(attention_problem<bfloat16> a, rows_of<const bfloat16> dL_dout, index q_count,
-                                   const query_statistics* statistics, const int* limits, rows_of<bfloat16> dL_dk,
-                                   rows_of<bfloat16> dL_dv) {
+template <class Products, int D, int Groups, int Queries, int Stages, int Blocks, bool Dropout>
+__global__ void __launch_bounds__(128 * (Groups + 1), Blocks)
+    attention_backward_keys_tensor(attention_problem<bfloat16> a, rows_of<const bfloat16> dL_dout,
+                                   const query_statistics* statistics, const int* limits, rows_of<const float> rotary,
+                                   rows_of<bfloat16> dL_dk, rows_of<bfloat16> dL_dv) {
     if constexpr (Products::built) {
         constexpr int rows = 64 * Groups, tile_bytes = tile_layout<Queries, D>::bytes;
         const sequence_tile tile = find_tile(a.k_rows, rows, blockIdx.y);
-        if (tile.sequence < 0) return;
+        const int kv_head = blockIdx.x, group = warpgroup_number();
+        if (tile.sequence < 0)
+            return clear_outside(a.k_rows, a.key_rows, tile.first, blockIdx.y, gridDim.y, [&](index m) {
+                for (const auto& to : {dL_dk, dL_dv}) clear_columns(to(m) + index{kv_head} * a.width, a.width);
+            });
         unsigned char *K = tile_memory(), *V = K + tile_layout<rows, D>::bytes, *Q_dO = V + tile_layout<rows, D>::bytes;
         auto* columns = reinterpret_cast<query_columns<Queries>*>(Q_dO + 2 * Stages * tile_bytes);
         auto* ring = reinterpret_cast<tile_ring<Stages>*>(columns + Stages);
-        const int kv_head = blockIdx.x, group = warpgroup_number();
         const index k_first = a.k_rows.begin[tile.sequence], first = tile.first,
                     last = min(first + rows, index{a.k_rows.end[tile.sequence]});
         const int key_first = static_cast<int>(first - k_first);  // number in its sequence
@@ -317,7 +332,7 @@ __global__ void __launch_bounds__(128 * (Groups + 1), 1)
         if (threadIdx.x == 0) ring->init(128, 4 * Groups);
         __syncthreads();
         if (group == Groups) {
-            register_shares<Products, Groups>::load();
+            register_shares<Products, Groups, Blocks>::load();
             const int t = threadIdx.x % 128;
             load_rows<rows, D>(K, a.k, first, last, index{kv_head} * a.width, a.width, t);
             load_rows<rows, D>(V, a.v, first, last, index{kv_head} * a.width, a.width, t);
@@ -331,13 +346,13 @@ __global__ void __launch_bounds__(128 * (Groups + 1), 1)
                 load_rows<Queries, D>(to + tile_bytes, dL_dout, n, q_last, index{h} * a.width, a.width, t);
                 if (t < Queries) {
                     const bool valid = n + t < q_last;
-                    copy_async<8>(&column.known[t], valid ? statistics + h * q_count + n + t : statistics, valid);
+                    copy_async<8>(&column.known[t], valid ? statistics + h * a.query_rows + n + t : statistics, valid);
                     copy_async<4>(&column.limit[t], valid ? limits + n + t : limits, valid);
                 }
                 ring->announce(i);
             }
         } else {
-            register_shares<Products, Groups>::compute();
+            register_shares<Products, Groups, Blocks>::compute();
             const int lane = threadIdx.x % 32, a_row = 64 * group;
             const int in_block = a_row + threadIdx.x / 32 % 4 * 16 + lane / 4;  // this lane's first key
             const int key[2] = {key_first + in_block, key_first + in_block + 8};
@@ -420,6 +435,7 @@ __global__ void __launch_bounds__(128 * (Groups + 1), 1)
                 Products::template wait<0>(dk, dv);
             }
             const index row = first + in_block;
+            if (rotary.data) turn_back(dk, rotary, a.k_rows.position, row, last);
             store_rows<D / 8>(dL_dk, dk, row, last, index{kv_head} * a.width, a.width, a.scale, a.scale);
             store_rows<D / 8>(dL_dv, dv, row, last, index{kv_head} * a.width, a.width, 1, 1);
         }
@@ -445,18 +461,32 @@ inline bool has_warpgroup_products(const executor& ex) {
     return built;
 }
 
-// Tile sizes by products and width: chosen by timing for wgmma; for mma.sync, to fit in the 99 KB of sm_86.
+// Whether short sequences have tiles of their own, and up to how many query rows each: by timing
+// (bench/results/cuda/attention_short_h100.txt).
 template <class Products, int D>
+inline constexpr bool has_short = std::is_same_v<Products, warpgroup_products>&& D <= 64;
+inline constexpr index most_short_rows = 1024;
+
+// Tile sizes by products and width: chosen by timing for wgmma; for mma.sync, to fit in the 99 KB of sm_86. Blocks: of
+// one multiprocessor at a time. In short sequences a block has few tiles to walk through and mostly waits for its
+// first: smaller ones, of which more are under way, are faster.
+template <class Products, int D, bool Short>
 struct attention_sizes {
-    static constexpr bool wide = std::is_same_v<Products, warpgroup_products>;
-    static constexpr int forward_groups = wide       ? D <= 64 ? 3 : 2
+    static constexpr bool wide = std::is_same_v<Products, warpgroup_products>, small = Short && has_short<Products, D>;
+    static constexpr int forward_groups = small      ? 1
+                                          : wide     ? D <= 64 ? 3 : 2
                                           : D == 256 ? 1
                                                      : 2,
-                         forward_keys = D == 256 ? (wide ? 64 : 32)
-                                        : wide   ? 128
-                                                 : 64;
-    static constexpr int backward_groups = wide || D <= 64 ? 2 : 1, stages = wide ? 3 : 2;
-    static constexpr int keys = wide && D <= 64 ? 128 : 64, queries = wide && D <= 96 ? 64 : 32;
+                         forward_keys = small      ? 64
+                                        : D == 256 ? (wide ? 64 : 32)
+                                        : wide     ? 128
+                                                   : 64,
+                         forward_blocks = small ? 3 : 1;
+    static constexpr int backward_groups = small             ? 1
+                                           : wide || D <= 64 ? 2
+                                                             : 1,
+                         backward_blocks = small ? 2 : 1, stages = wide && !small ? 3 : 2;
+    static constexpr int keys = wide && D <= 64 && !small ? 128 : 64, queries = wide && D <= 96 ? 64 : 32;
 };
 
 // f(Products{}) with the device's
@@ -475,36 +505,39 @@ void with_dropout(bool dropout, F&& f) {
         f(std::false_type{});
 }
 
+// f(true_type) where sequences of `rows` rows together are short and have tiles of their own
+template <class Products, int D, class F>
+void with_length(index rows, index sequences, F&& f) {
+    if constexpr (has_short<Products, D>)
+        if (rows <= most_short_rows * sequences) return f(std::true_type{});
+    f(std::false_type{});
+}
+
 template <int D>
-void attention_forward_products(executor& ex, const attention_problem<bfloat16>& a, index rows, rows_of<bfloat16> out,
+void attention_forward_products(executor& ex, const attention_problem<bfloat16>& a, rows_of<bfloat16> out,
                                 rows_of<float> lse) {
+    const index rows = a.query_rows, sequences = a.q_rows.sequences;
     with_products(ex, [&](auto products) {
-        with_dropout(a.drop_below > 0, [&](auto dropout) {
-            using P = decltype(products);
-            using size = attention_sizes<P, D>;
-            const auto run = [&](auto number) {
-                constexpr int groups = number(), keys = size::forward_keys;
+        using P = decltype(products);
+        with_length<P, D>(rows, sequences, [&](auto is_short) {
+            with_dropout(a.drop_below > 0, [&](auto dropout) {
+                using size = attention_sizes<P, D, is_short()>;
+                constexpr int groups = size::forward_groups, keys = size::forward_keys;
                 launch(ex, "attention_forward",
-                       dim3(static_cast<unsigned>(a.heads), sequence_tiles(rows, a.q_rows.sequences, 64 * groups)),
+                       dim3(static_cast<unsigned>(a.heads), sequence_tiles(rows, sequences, 64 * groups)),
                        128 * (groups + 1), attention_forward_shared<D, groups, keys>(),
-                       attention_forward_tensor<P, D, groups, keys, dropout()>, a, out, lse);
-            };
-            constexpr int most = size::forward_groups;
-            if constexpr (most == 3) {  // 256 rows fill two tiles of 128, but one and a third of 192
-                const index each = divide_up(rows, std::max<index>(a.q_rows.sequences, 1));
-                const auto filled = [&](index tile) { return divide_up(each, tile) * tile; };
-                // a full tile of 192 takes 5/6 of the time of as many rows in tiles of 128 (D 64, T 16384: 1.19, 1.44 ms)
-                if (6 * filled(128) < 5 * filled(192)) return run(std::integral_constant<int, 2>{});
-            }
-            run(std::integral_constant<int, most>{});
+                       attention_forward_tensor<P, D, groups, keys, size::forward_blocks, dropout()>, a, out, lse);
+            });
         });
     });
 }
 
+// rotary: null, or the table by which the gradients of q and k are turned back
 template <int D>
-void attention_backward_products(executor& ex, const attention_problem<bfloat16>& a, index rows,
-                                 rows_of<const bfloat16> dL_dout, rows_of<const bfloat16> out, rows_of<const float> lse,
+void attention_backward_products(executor& ex, const attention_problem<bfloat16>& a, rows_of<const bfloat16> dL_dout,
+                                 rows_of<const bfloat16> out, rows_of<const float> lse, rows_of<const float> rotary,
                                  rows_of<bfloat16> dL_dq, rows_of<bfloat16> dL_dk, rows_of<bfloat16> dL_dv) {
+    const index rows = a.query_rows, sequences = a.q_rows.sequences;
     arena_scope scratch(ex);
     query_statistics* statistics = ex.memory().template vector<query_statistics>(rows * a.heads).data;
     const query_statistics* known = statistics;
@@ -512,22 +545,24 @@ void attention_backward_products(executor& ex, const attention_problem<bfloat16>
     launch(ex, "attention_backward", static_cast<unsigned>(divide_up(rows * a.heads, 32)), 256, 0,
            attention_statistics<0>, rows, a.heads, a.width, dL_dout, out, lse, statistics);
     with_products(ex, [&](auto products) {
-        with_dropout(a.drop_below > 0, [&](auto dropout) {
-            using P = decltype(products);
-            using size = attention_sizes<P, D>;
-            constexpr int groups = size::backward_groups, keys = size::keys, queries = size::queries,
-                          stages = size::stages;
-            launch(ex, "attention_backward",
-                   dim3(static_cast<unsigned>(a.heads), sequence_tiles(rows, a.q_rows.sequences, 64 * groups)),
-                   128 * (groups + 1), attention_backward_queries_shared<D, groups, keys, stages>(),
-                   attention_backward_queries_tensor<P, D, groups, keys, stages, dropout()>, a, dL_dout, rows, known,
-                   dL_dq, limits);
-            launch(ex, "attention_backward",
-                   dim3(static_cast<unsigned>(a.heads / a.group),
-                        sequence_tiles(a.key_rows, a.q_rows.sequences, 64 * groups)),
-                   128 * (groups + 1), attention_backward_keys_shared<D, groups, queries, stages>(),
-                   attention_backward_keys_tensor<P, D, groups, queries, stages, dropout()>, a, dL_dout, rows, known,
-                   limits, dL_dk, dL_dv);
+        using P = decltype(products);
+        with_length<P, D>(rows, sequences, [&](auto is_short) {
+            with_dropout(a.drop_below > 0, [&](auto dropout) {
+                using size = attention_sizes<P, D, is_short()>;
+                constexpr int groups = size::backward_groups, keys = size::keys, queries = size::queries,
+                              stages = size::stages, blocks = size::backward_blocks;
+                launch(ex, "attention_backward",
+                       dim3(static_cast<unsigned>(a.heads), sequence_tiles(rows, sequences, 64 * groups)),
+                       128 * (groups + 1), attention_backward_queries_shared<D, groups, keys, stages>(),
+                       attention_backward_queries_tensor<P, D, groups, keys, stages, blocks, dropout()>, a, dL_dout,
+                       known, rotary, dL_dq, limits);
+                launch(
+                    ex, "attention_backward",
+                    dim3(static_cast<unsigned>(a.heads / a.group), sequence_tiles(a.key_rows, sequences, 64 * groups)),
+                    128 * (groups + 1), attention_backward_keys_shared<D, groups, queries, stages>(),
+                    attention_backward_keys_tensor<P, D, groups, queries, stages, blocks, dropout()>, a, dL_dout, known,
+                    limits, rotary, dL_dk, dL_dv);
+            });
         });
     });
 }

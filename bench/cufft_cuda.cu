@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+// bench/cufft_cuda.cu: the DCT by cuFFT, an independent check of our transforms, and what it takes
+//   cufft_cuda [WIDTH...]
+// Makhoul's way (doi:10.1109/TASSP.1980.1163351): even samples forwards and odd ones backwards, a real transform of length d, a
+// rotation. Differences are the largest, over the largest coefficient, from dct_forward in double and float. Times, ms,
+// of 65536 rows in float: `cufft` is its batched real transform alone, there and back, of what our operator does in one
+// kernel with filter, residual and norm (`mix`, of float, beside it); `copy` moves the bytes of x and y once.
+#include <spectral/cuda.hpp>
+
+#include <cufft.h>
+
+#include <cstdio>
+#include <cstdlib>
+
+#include "timing.hpp"
+
+namespace spectral {
+namespace {
+
+using E = cuda::executor;
+namespace D = cuda::detail;
+
+void require(cufftResult status, const char* what) {
+    check(status == CUFFT_SUCCESS, "cufft", what, ": cuFFT's status ", static_cast<int>(status));
+}
+
+template <class T>
+constexpr bool wide = std::is_same_v<T, double>;
+
+template <class T>
+struct transforms {  // of n rows of length d
+    using complex = std::conditional_t<wide<T>, cufftDoubleComplex, cufftComplex>;
+    cufftHandle forward{}, inverse{};
+
+    transforms(E& ex, index n, index d) {
+        int length = static_cast<int>(d);
+        const int half = length / 2 + 1, rows = static_cast<int>(n);
+        for (auto [plan, there] : {std::pair{&forward, true}, {&inverse, false}}) {
+            const cufftType type = wide<T> ? there ? CUFFT_D2Z : CUFFT_Z2D : there ? CUFFT_R2C : CUFFT_C2R;
+            require(cufftPlanMany(plan, 1, &length, nullptr, 1, there ? length : half, nullptr, 1,
+                                  there ? half : length, type, rows),
+                    "cufftPlanMany");
+            require(cufftSetStream(*plan, ex.stream()), "cufftSetStream");
+        }
+    }
+    transforms(const transforms&) = delete;
+    ~transforms() { cufftDestroy(forward), cufftDestroy(inverse); }
+    void there(T* x, complex* to) {
+        if constexpr (wide<T>)
+            require(cufftExecD2Z(forward, x, to), "cufftExecD2Z");
+        else
+            require(cufftExecR2C(forward, x, to), "cufftExecR2C");
+    }
+    void back(complex* x, T* to) {
+        if constexpr (wide<T>)
+            require(cufftExecZ2D(inverse, x, to), "cufftExecZ2D");
+        else
+            require(cufftExecC2R(inverse, x, to), "cufftExecC2R");
+    }
+};
+
+template <class T>
+tensor<E, T, 2> random(E& ex, index n, index d) {
+    tensor<E, T, 2> t(ex, {n, d});
+    T* p = t.data();
+    D::for_each(ex, "random", n * d, [=] __device__(index i) {
+        p[i] = static_cast<T>(random_stream{3, 7}.uniform(static_cast<std::uint64_t>(i)) - 0.5);
+    });
+    return t;
+}
+
+// C x by cuFFT
+template <class T>
+tensor<E, T, 2> dct_by_cufft(E& ex, const tensor<E, T, 2>& x) {
+    const index n = x.view().rows(), d = x.view().width(), half = d / 2 + 1;
+    transforms<T> plan(ex, n, d);
+    using complex = typename transforms<T>::complex;
+    tensor<E, T, 2> ordered(ex, {n, d}), y(ex, {n, d}), spectrum(ex, {n, 2 * half});
+    const T* from = x.data();
+    T *to = ordered.data(), *out = y.data();
+    const T* sums = spectrum.data();
+    D::for_each(ex, "reorder", n * d, [=] __device__(index i) {
+        const index k = i % d;
+        to[i] = from[i - k + (2 * k < d ? 2 * k : 2 * (d - k) - 1)];
+    });
+    plan.there(to, reinterpret_cast<complex*>(spectrum.data()));
+    D::for_each(ex, "rotate", n * d, [=] __device__(index i) {  // C x[k] = scale Re(V[k] e^(-i pi k / 2 d))
+        const index row = i / d, k = i % d, at = k < half ? k : d - k;
+        const double re = sums[2 * (row * half + at)],
+                     im = k < half ? sums[2 * (row * half + at) + 1] : -sums[2 * (row * half + at) + 1];
+        const double angle = 3.14159265358979323846 * static_cast<double>(k) / static_cast<double>(2 * d);
+        const double scale = sqrt((k == 0 ? 1.0 : 2.0) / static_cast<double>(d));
+        out[i] = static_cast<T>(scale * (re * cos(angle) + im * sin(angle)));
+    });
+    ex.synchronize();
+    return y;
+}
+
+template <class T>
+double difference(E& ex, index d) {
+    const auto x = random<T>(ex, 257, d);
+    tensor<E, T, 2> ours(ex, {257, d});
+    dct_forward<E, T>(ex, x.view(), dct_norm::ortho, ours.view());
+    const auto want = dct_by_cufft(ex, x).to_host(), got = ours.to_host();
+    double worst = 0, largest = 0;
+    for (std::size_t i = 0; i < got.size(); ++i) {
+        const double e = std::abs(static_cast<double>(got[i]) - static_cast<double>(want[i]));
+        worst = e <= worst ? worst : e;  // a NaN stays
+        largest = std::max(largest, std::abs(static_cast<double>(want[i])));
+    }
+    return worst / largest;
+}
+
+template <class F>
+double time_ms(E& ex, F f) {
+    cudaEvent_t a, b;
+    cudaEventCreate(&a), cudaEventCreate(&b);
+    for (int i = 0; i < 3; ++i) f();
+    std::vector<double> times;
+    for (int i = 0; i < 15; ++i) {
+        cudaEventRecord(a, ex.stream());
+        f();
+        cudaEventRecord(b, ex.stream());
+        cudaEventSynchronize(b);
+        float ms = 0;
+        cudaEventElapsedTime(&ms, a, b);
+        times.push_back(ms);
+    }
+    cudaEventDestroy(a), cudaEventDestroy(b);
+    return bench::median(times);
+}
+
+bool measure(E& ex, index d) {
+    const double exact = difference<double>(ex, d), single = difference<float>(ex, d);
+    const index n = 65536;
+    auto x = random<float>(ex, n, d);
+    tensor<E, float, 2> y(ex, {n, d}), spectrum(ex, {n, 2 * (d / 2 + 1)});
+    tensor<E, float> w(ex, {d}), mean(ex, {n}), rstd(ex, {n});
+    ex.fill_bytes(w.data(), 0, static_cast<std::size_t>(d) * sizeof(float));
+    double cufft = 0;
+    {
+        transforms<float> plan(ex, n, d);
+        auto* sums = reinterpret_cast<cufftComplex*>(spectrum.data());
+        cufft = time_ms(ex, [&] { plan.there(x.data(), sums), plan.back(sums, y.data()); });
+    }
+    const double mix = time_ms(ex, [&] {
+        spectral_mix_forward<E, float>(ex, x.view(), selection::all(n), w.view(), dct_norm::ortho, w.view(), w.view(),
+                                       1e-5, y.view(), {mean.view(), rstd.view()});
+    });
+    const double copied = time_ms(ex, [&] { copy<E, float>(ex, x.view(), y.view()); });
+    // a transform's rounding grows with the logarithm of its length: 20 eps holds it for every width here
+    const bool good = exact < 20 * 2.3e-16 && single < 20 * 1.2e-7;
+    std::printf("%s d %5d: double %.1e  float %.1e   copy %.3f  cufft %.3f  mix %.3f ms\n", good ? "ok " : "BAD",
+                int(d), exact, single, copied, cufft, mix);
+    return good;
+}
+
+}  // namespace
+}  // namespace spectral
+
+int main(int count, char** values) try {
+    spectral::E ex;
+    int version = 0;
+    cufftGetVersion(&version);
+    std::printf("%s, cuFFT %d\n", ex.device_name().c_str(), version);
+    std::vector<spectral::index> widths;
+    for (int i = 1; i < count; ++i) widths.push_back(std::atoi(values[i]));
+    if (widths.empty()) widths = {60, 97, 256, 384, 768, 896, 1000, 1024, 1536, 2048, 3584, 4096, 6000, 8192};
+    bool good = true;
+    for (auto d : widths) good = spectral::measure(ex, d) && good;
+    return good ? 0 : 1;
+} catch (const std::exception& e) {
+    return std::fprintf(stderr, "cufft_cuda: %s\n", e.what()), 1;
+}
