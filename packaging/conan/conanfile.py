@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # packaging/conan/conanfile.py: this tree as a Conan 2 package
-#   conan create packaging/conan -o "spectral/*:fftw=False"
+#   conan create packaging/conan -o "spectral/*:fftw=True"     then test_package builds examples/consumer against it
 import os
 import re
 
@@ -32,13 +32,13 @@ class Spectral(ConanFile):
             copy(self, pattern, self.root, self.export_sources_folder)
 
     def requirements(self):
-        self.requires("eigen/3.4.0", transitive_headers=True)
-        self.requires("nlohmann_json/3.11.3", transitive_headers=True)
+        self.requires("eigen/[>=3.4 <4]", transitive_headers=True)
+        self.requires("nlohmann_json/[>=3.11 <4]", transitive_headers=True)
         if self.options.fftw:
-            self.requires("fftw/3.3.10", transitive_headers=True)
+            self.requires("fftw/[>=3.3.10 <4]", transitive_headers=True)
         if self.options.text:
-            self.requires("pcre2/10.42", transitive_headers=True)
-            self.requires("utf8proc/2.9.0", transitive_headers=True)
+            self.requires("pcre2/[>=10.40 <11]", transitive_headers=True)
+            self.requires("utf8proc/[>=2.5 <3]", transitive_headers=True)
 
     def validate(self):
         check_min_cppstd(self, 20)

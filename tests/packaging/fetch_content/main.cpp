@@ -2,7 +2,6 @@
 // tests/packaging/fetch_content/main.cpp: a matrix product on the CPU, and the version
 #include <spectral/core/tensor.hpp>
 #include <spectral/cpu.hpp>
-#include <spectral/io/safetensors.hpp>
 #include <spectral/version.hpp>
 
 int main() {
