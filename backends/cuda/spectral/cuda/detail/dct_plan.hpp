@@ -3,8 +3,8 @@
 //
 // Even width N: Makhoul's order v (even samples forwards, odd ones backwards) makes the DCT a real transform of length
 // N, which is a complex one of M = N/2 on z[m] = v[2m] + i v[2m+1]. Odd N: a complex transform of length M = N on v.
-// Transforms are Stockham's, radix 8, 4, 2, 3, 5, 7 in registers and larger primes by their definition, between two
-// buffers.
+// Transforms are Stockham's, radix 8, 4, 2, 3, 5, 7 in registers, between two buffers. Widths up to 4096 that these
+// divide; the others are cuFFT's (cufft_rows.hpp).
 //
 //   V[k] = DFT_N(v)[k],   (C x)[k] = c_k Re(e^{-iπk/2N} V[k]),   (C x)[N-k] = -c_k Im(e^{-iπk/2N} V[k])
 // with c_0 = √(1/N), c_k = √(2/N); and back: e^{-iπk/2N} V[k] = (X[k] − i X[N-k]) / c_k.
@@ -15,7 +15,7 @@
 
 namespace spectral::cuda::detail {
 
-inline constexpr int most_radices = 14;  // 2^14 > any width that fits shared memory
+inline constexpr int most_radices = 8;  // 7 · 3^7 > 4096, and powers of 2 go by 8
 
 // What a kernel needs to know of a width; passed by value.
 template <class A>
@@ -42,15 +42,12 @@ struct dct_plan : kept {
     std::size_t bytes = 0;
 
     dct_plan(executor& ex_, index width) : ex(ex_) {
-        check(width < (1 << 15), "dct", "widths up to ", (1 << 15) - 1, " are supported on cuda, found ", width);
         const int N = static_cast<int>(width);
         shape.N = N;
         shape.M = N % 2 == 0 ? N / 2 : N;
         int left = shape.M;
         for (int radix : {8, 4, 2, 7, 5, 3})
             while (left % radix == 0) shape.radix[shape.stages++] = radix, left /= radix;
-        for (int p = 11; left > 1; p += 2)
-            while (left % p == 0) shape.radix[shape.stages++] = p, left /= p;
         std::vector<complex<A>> host;
         const auto angle = [&](double part, double of) {  // e^{-2πi part/of}
             const double a = -2 * 3.14159265358979323846 * part / of;
@@ -109,22 +106,6 @@ __device__ inline void fft_stage(const dct_shape<A>& p, int done, const complex<
     }
 }
 
-// a radix that no register form exists for: every output by its definition
-template <int Sign, class A>
-__device__ inline void fft_stage_prime(const dct_shape<A>& p, int R, int done, const complex<A>* from, complex<A>* to) {
-    const int groups = p.M / R, step = p.M / (done * R), turn = p.M / R;
-    for (int o = threadIdx.x; o < p.M; o += blockDim.x) {
-        const int g = o % groups, k = o / groups, inside = g % done;
-        complex<A> sum{0, 0};
-        for (int r = 0; r < R; ++r) {
-            auto w = p.root[static_cast<int>(
-                (static_cast<long long>(r) * inside * step + static_cast<long long>(r) * k % R * turn) % p.M)];
-            sum = sum + from[g + r * groups] * (Sign < 0 ? w : conjugate(w));
-        }
-        to[(g / done) * done * R + inside + k * done] = sum;
-    }
-}
-
 // m.a becomes its transform of length M; m.b is scratch and the two change places as often as there are stages.
 template <int Sign, class A>
 __device__ inline void fft(const dct_shape<A>& p, dct_memory<A>& m) {
@@ -138,8 +119,7 @@ __device__ inline void fft(const dct_shape<A>& p, dct_memory<A>& m) {
             case 4: fft_stage<4, Sign>(p, done, m.a, m.b); break;
             case 5: fft_stage<5, Sign>(p, done, m.a, m.b); break;
             case 7: fft_stage<7, Sign>(p, done, m.a, m.b); break;
-            case 8: fft_stage<8, Sign>(p, done, m.a, m.b); break;
-            default: fft_stage_prime<Sign>(p, R, done, m.a, m.b);
+            default: fft_stage<8, Sign>(p, done, m.a, m.b);
         }
         const auto swap = m.a;
         m.a = m.b;

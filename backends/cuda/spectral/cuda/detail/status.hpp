@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// backends/cuda/spectral/cuda/detail/status.hpp: every status of CUDA and cuBLASLt is looked at here, by name
+// backends/cuda/spectral/cuda/detail/status.hpp: every status of CUDA, cuBLASLt and cuFFT is looked at here, by name
 //
 //   detail::checked(cudaMalloc(&p, bytes), "cudaMalloc");     throws spectral::error{"cuda", "cudaMalloc failed: ..."}
 //   detail::noted(cudaFree(p), "cudaFree");                   the same in a destructor: written to stderr
@@ -8,6 +8,7 @@
 
 #include <cublasLt.h>
 #include <cuda_runtime.h>
+#include <cufft.h>
 
 #include <cstdio>
 
@@ -18,8 +19,20 @@ inline std::string text(cudaError_t status) {
 }
 inline std::string text(cublasStatus_t status) { return cublasLtGetStatusName(status); }
 
+inline std::string text(cufftResult status) {
+    switch (status) {
+        case CUFFT_ALLOC_FAILED: return "CUFFT_ALLOC_FAILED (no memory)";
+        case CUFFT_INVALID_SIZE: return "CUFFT_INVALID_SIZE";
+        case CUFFT_INTERNAL_ERROR: return "CUFFT_INTERNAL_ERROR";
+        case CUFFT_EXEC_FAILED: return "CUFFT_EXEC_FAILED";
+        case CUFFT_SETUP_FAILED: return "CUFFT_SETUP_FAILED";
+        default: return spectral::detail::join("cufftResult ", static_cast<int>(status));
+    }
+}
+
 inline bool good(cudaError_t status) { return status == cudaSuccess; }
 inline bool good(cublasStatus_t status) { return status == CUBLAS_STATUS_SUCCESS; }
+inline bool good(cufftResult status) { return status == CUFFT_SUCCESS; }
 
 template <class Status>
 void checked(Status status, const char* call) {

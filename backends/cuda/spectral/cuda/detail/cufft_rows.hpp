@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+// backends/cuda/spectral/cuda/detail/cufft_rows.hpp: the DCT of rows by cuFFT, for widths that are no block's work
+//
+// Makhoul's order makes the DCT a real transform of length N, which is cuFFT's; the rotation after it (before it, on the
+// way back) is dct_plan.hpp's, and so are the factors. Everything lies in device memory: four passes over it for a
+// transform there and back, against none in dct_plan.hpp. Rows go in chunks of some MB, as many at a time as a power of
+// two, so that few plans serve all counts.
+#pragma once
+#include <spectral/cuda/detail/small_dft.hpp>
+
+#include <cmath>
+
+namespace spectral::cuda::detail {
+
+// What dct_plan.hpp leaves to cuFFT: rows of more than 4096 values, and widths with prime factors above 7.
+inline bool by_cufft(index width) {
+    if (width > 4096) return true;
+    index left = width;
+    for (index p : {2, 3, 5, 7})
+        while (left > 1 && left % p == 0) left /= p;
+    return left > 1;
+}
+
+template <class A>
+struct cufft_plan : kept {
+    static constexpr bool is_double = std::is_same_v<A, double>;
+    executor& ex;
+    cufftHandle forward = 0, inverse = 0;
+    void* work = nullptr;
+    std::size_t work_bytes = 0, table_bytes = 0;
+    complex<A>* quarter = nullptr;  // e^{-iπk/2N}, k ≤ N/2
+
+    cufft_plan(executor& ex_, index width, index batch) : ex(ex_) {
+        int N = static_cast<int>(width);
+        std::size_t asked[2] = {};
+        cufftHandle* plan[2] = {&forward, &inverse};
+        const cufftType type[2] = {is_double ? CUFFT_D2Z : CUFFT_R2C, is_double ? CUFFT_Z2D : CUFFT_C2R};
+        for (int i = 0; i < 2; ++i) {
+            checked(cufftCreate(plan[i]), "cufftCreate");
+            checked(cufftSetAutoAllocation(*plan[i], 0), "cufftSetAutoAllocation");
+            checked(cufftMakePlanMany(*plan[i], 1, &N, nullptr, 1, N, nullptr, 1, N, type[i], static_cast<int>(batch),
+                                      &asked[i]),
+                    "cufftMakePlanMany");
+            checked(cufftSetStream(*plan[i], ex.stream()), "cufftSetStream");
+        }
+        work_bytes = std::max(asked[0], asked[1]);
+        work = ex.allocate(work_bytes);
+        for (auto* p : plan) checked(cufftSetWorkArea(*p, work), "cufftSetWorkArea");
+        std::vector<complex<A>> host;
+        for (index k = 0; k <= width / 2; ++k) {
+            const double angle = -1.57079632679489661923 * static_cast<double>(k) / static_cast<double>(width);
+            host.push_back({static_cast<A>(std::cos(angle)), static_cast<A>(std::sin(angle))});
+        }
+        table_bytes = host.size() * sizeof host[0];
+        quarter = static_cast<complex<A>*>(ex.allocate(table_bytes));
+        ex.copy_from_host(quarter, host.data(), table_bytes);
+    }
+    ~cufft_plan() override {
+        for (cufftHandle p : {forward, inverse})
+            if (p) noted(cufftDestroy(p), "cufftDestroy");
+        ex.deallocate(work, work_bytes);
+        ex.deallocate(quarter, table_bytes);
+    }
+    void transform(A* from, complex<A>* to) const {
+        if constexpr (is_double)
+            checked(cufftExecD2Z(forward, from, reinterpret_cast<cufftDoubleComplex*>(to)), "cufftExecD2Z");
+        else
+            checked(cufftExecR2C(forward, from, reinterpret_cast<cufftComplex*>(to)), "cufftExecR2C");
+    }
+    void transform_back(complex<A>* from, A* to) const {
+        if constexpr (is_double)
+            checked(cufftExecZ2D(inverse, reinterpret_cast<cufftDoubleComplex*>(from), to), "cufftExecZ2D");
+        else
+            checked(cufftExecC2R(inverse, reinterpret_cast<cufftComplex*>(from), to), "cufftExecC2R");
+    }
+};
+
+// Where sample c of a row of N lies in Makhoul's order
+__device__ inline index sample_place(index N, index c) { return c % 2 == 0 ? c / 2 : N - 1 - c / 2; }
+
+// Rows in chunks:   for (cufft_rows<A> s(ex, what, rows, N); s.next();) …rows s.first … s.first + s.count − 1…
+// Memory comes from the arena and is the caller's scope's.
+template <class A>
+struct cufft_rows {
+    executor& ex;
+    const char* what;
+    index rows, N, most, first = 0, count = 0;
+    complex<A>* bins = nullptr;  // (count, N/2 + 1)
+
+    cufft_rows(executor& ex_, const char* what_, index rows_, index N_)
+        : ex(ex_), what(what_), rows(rows_), N(N_), most(1) {
+        check(N < (1 << 24), what, "widths below ", 1 << 24, " are supported on cuda, found ", N);
+        while (2 * most * N <= (index{1} << 23) && most < rows) most *= 2;
+        bins = ex.memory().template vector<complex<A>>(most * (N / 2 + 1)).data;
+    }
+    bool next() {
+        first += count;
+        count = std::min(most, rows - first);
+        return count > 0;
+    }
+    // Room for a chunk: of (count, N)
+    A* buffer() { return ex.memory().template vector<A>(most * N).data; }
+
+    // X = C x for x = load(i, c), i < count
+    template <class Load>
+    void dct(A* X, Load load) {
+        const index N = this->N, half = N / 2 + 1;
+        const complex<A>* V = bins;
+        const auto& p = plan();
+        const complex<A>* quarter = p.quarter;
+        const A zero = static_cast<A>(std::sqrt(1.0 / static_cast<double>(N))),
+                rest = static_cast<A>(std::sqrt(2.0 / static_cast<double>(N)));
+        for_each_element(ex, what, count, N,
+                         [=] __device__(index i, index c) { X[i * N + sample_place(N, c)] = load(i, c); });
+        ex.queue(what, [&] { p.transform(X, bins); });
+        for_each_element(ex, what, count, half, [=] __device__(index i, index k) {
+            const auto y = quarter[k] * V[i * half + k];
+            A* to = X + i * N;
+            to[k] = (k == 0 ? zero : rest) * y.re;
+            if (k > 0 && k < N - k) to[N - k] = -rest * y.im;
+        });
+    }
+    // x = Cᵀ X for X = coefficient(i, k), i < count; sample c of row i is x[i * N + sample_place(N, c)]
+    template <class Coefficient>
+    void idct(A* x, Coefficient coefficient) {
+        const index N = this->N, half = N / 2 + 1;
+        complex<A>* V = bins;
+        const auto& p = plan();
+        const complex<A>* quarter = p.quarter;
+        const A zero = static_cast<A>(std::sqrt(1.0 / static_cast<double>(N))),
+                rest = static_cast<A>(std::sqrt(0.5 / static_cast<double>(N)));
+        for_each_element(ex, what, count, half, [=] __device__(index i, index k) {  // V[k] / N
+            if (k == 0)
+                V[i * half] = {zero * coefficient(i, 0), A(0)};
+            else
+                V[i * half + k] =
+                    conjugate(quarter[k]) * complex<A>{rest * coefficient(i, k), -rest * coefficient(i, N - k)};
+        });
+        ex.queue(what, [&] { p.transform_back(V, x); });
+    }
+
+private:
+    // of as many rows as the least power of two that holds this chunk
+    const cufft_plan<A>& plan() {
+        index batch = 1, log = 0;
+        while (batch < count) batch *= 2, ++log;
+        return ex.keep<cufft_plan<A>>(N * 64 + log, N, batch);
+    }
+};
+
+}  // namespace spectral::cuda::detail
