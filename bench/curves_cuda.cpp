@@ -104,7 +104,7 @@ struct factory {
 template <class Config>
 training start(const char* name, std::unique_ptr<runner> (*make)(const Config&, int, bool), const Config& c,
                const options& o) {
-    training t{name, make(c, o.threads, true)};
+    training t{name, make(c, {.threads = o.threads}, true)};
     t.model->initialize(seed);
     if (auto* route = t.model->layer_route()) route->set_objective(skip_budget{{{"", 0.25}}}.objective());
     return t;

@@ -7,7 +7,9 @@
 
 namespace spectral::cli {
 
-// The first device; CUDA_VISIBLE_DEVICES says which that is.
-inline std::unique_ptr<cuda::executor> make_cuda_executor() { return std::make_unique<cuda::executor>(); }
+// On the first device; CUDA_VISIBLE_DEVICES says which that is.
+inline std::unique_ptr<cuda::executor> make_cuda_executor(const machine_options& machine) {
+    return std::make_unique<cuda::executor>(cuda::executor_options{.tune = machine.time_products});
+}
 
 }  // namespace spectral::cli

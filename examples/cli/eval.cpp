@@ -106,7 +106,7 @@ void run_eval(eval_options& o, CLI::App& command) {
         if (json.is_object() && json.contains("options")) {
             auto saved = json["options"];
             for (const char* own : {"train", "out", "resume", "tokenizer", "train-tokenizer", "train-tsv",
-                                    "eval-batches", "executor", "dtype", "threads"})
+                                    "eval-batches", "executor", "dtype", "threads", "time-products", "plans"})
                 saved.erase(own);
             if (command.get_option("--task")->count()) saved.erase("valid"), saved.erase("valid-tsv");
             std::vector<std::string> all;

@@ -18,9 +18,9 @@ void add_run_options(CLI::App& app, loop_options& o);
 void add_loop_options(CLI::App& app, loop_options& o);
 
 // Options that may change between a run and its continuation.
-inline const std::vector<std::string> free_options{"out",          "resume",     "quiet",       "threads",
-                                                   "eval-every",   "save-every", "log-every",   "keep",
-                                                   "eval-batches", "plain",      "tensorboard", "recompute"};
+inline const std::vector<std::string> free_options{
+    "out",  "resume",       "quiet", "threads",     "eval-every", "save-every",    "log-every",
+    "keep", "eval-batches", "plain", "tensorboard", "recompute",  "time-products", "plans"};
 
 // Steps of the whole run: given, or so many epochs of data that ends (`per_epoch` batches; 0: it does not).
 index total_steps(const loop_options& o, double per_epoch);

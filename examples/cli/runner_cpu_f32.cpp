@@ -9,11 +9,11 @@
 
 namespace spectral::cli {
 
-std::unique_ptr<runner> make_cpu_f32(const chiar_config& c, int threads, bool for_training) {
-    return make_runner<cpu::executor, float>(std::make_unique<cpu::executor>(threads), c, for_training);
+std::unique_ptr<runner> make_cpu_f32(const chiar_config& c, const machine_options& machine, bool for_training) {
+    return make_runner<cpu::executor, float>(std::make_unique<cpu::executor>(machine.threads), c, for_training);
 }
-std::unique_ptr<runner> make_cpu_f32(const layer_route_model& m, int threads, bool for_training) {
-    return make_runner<cpu::executor, float>(std::make_unique<cpu::executor>(threads), m, for_training);
+std::unique_ptr<runner> make_cpu_f32(const layer_route_model& m, const machine_options& machine, bool for_training) {
+    return make_runner<cpu::executor, float>(std::make_unique<cpu::executor>(machine.threads), m, for_training);
 }
 
 }  // namespace spectral::cli

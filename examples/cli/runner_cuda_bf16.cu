@@ -7,11 +7,11 @@
 
 namespace spectral::cli {
 
-std::unique_ptr<runner> make_cuda_bf16(const chiar_config& c, int, bool for_training) {
-    return make_runner<cuda::executor, bfloat16>(make_cuda_executor(), c, for_training);
+std::unique_ptr<runner> make_cuda_bf16(const chiar_config& c, const machine_options& machine, bool for_training) {
+    return make_runner<cuda::executor, bfloat16>(make_cuda_executor(machine), c, for_training);
 }
-std::unique_ptr<runner> make_cuda_bf16(const layer_route_model& m, int, bool for_training) {
-    return make_runner<cuda::executor, bfloat16>(make_cuda_executor(), m, for_training);
+std::unique_ptr<runner> make_cuda_bf16(const layer_route_model& m, const machine_options& machine, bool for_training) {
+    return make_runner<cuda::executor, bfloat16>(make_cuda_executor(machine), m, for_training);
 }
 
 }  // namespace spectral::cli

@@ -9,10 +9,10 @@
 
 namespace spectral::cli {
 
-std::unique_ptr<runner> make_reference_f64(const chiar_config& c, int, bool for_training) {
+std::unique_ptr<runner> make_reference_f64(const chiar_config& c, const machine_options&, bool for_training) {
     return make_runner<reference::executor, double>(std::make_unique<reference::executor>(), c, for_training);
 }
-std::unique_ptr<runner> make_reference_f64(const layer_route_model& m, int, bool for_training) {
+std::unique_ptr<runner> make_reference_f64(const layer_route_model& m, const machine_options&, bool for_training) {
     return make_runner<reference::executor, double>(std::make_unique<reference::executor>(), m, for_training);
 }
 

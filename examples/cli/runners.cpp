@@ -46,11 +46,29 @@ weight_storage runner_choice::backbone_storage() const {
           ": expected bf16 or the same");
     return weight_storage::as_computed;
 }
+machine_options runner_choice::checked_machine() const {
+    check(executor == "cuda" || plans.empty(), "--plans", "expected --executor cuda, found ", executor);
+    machine_options m = machine;
+    if (m.threads <= 0) m.threads = omp_get_max_threads();
+    return m;
+}
+void runner_choice::use_plans(runner& r) const {
+    if (plans.empty()) return;
+    const auto checkpoint = find_checkpoint(plans);
+    const executor_plans chosen = read_plans(checkpoint);
+    check(!chosen.products.empty(), checkpoint.string(), "--plans: expected a plans.json, found none");
+    check(r.use_plans(chosen), (checkpoint / "plans.json").string(), "made_by: expected ", r.plans().made_by,
+          ", found ", chosen.made_by);
+}
 std::unique_ptr<runner> runner_choice::make(const chiar_config& c, bool for_training) const {
-    return entry_of(*this).make_chiar(c, threads > 0 ? threads : omp_get_max_threads(), for_training);
+    auto r = entry_of(*this).make_chiar(c, checked_machine(), for_training);
+    use_plans(*r);
+    return r;
 }
 std::unique_ptr<runner> runner_choice::make(const layer_route_model& m, bool for_training) const {
-    return entry_of(*this).make_qwen2(m, threads > 0 ? threads : omp_get_max_threads(), for_training);
+    auto r = entry_of(*this).make_qwen2(m, checked_machine(), for_training);
+    use_plans(*r);
+    return r;
 }
 
 void add_runner_options(CLI::App& app, runner_choice& choice_) {
@@ -58,9 +76,14 @@ void add_runner_options(CLI::App& app, runner_choice& choice_) {
     choice(app, "--dtype", choice_.dtype, {"f32", "f64", "bf16"},
            "scalar of weights and activations; bf16 (cuda) trains float masters")
         ->group("Machine");
-    option(app, "--threads", choice_.threads, "N", "threads of the cpu executor; 0: all")
+    option(app, "--threads", choice_.machine.threads, "N", "threads of the cpu executor; 0: all")
         ->group("Machine")
         ->check(CLI::Range(0, 4096).description(""));
+    app.add_flag("--time-products", choice_.machine.time_products,
+                 "cuda: choose every matrix product by timing; a run keeps what was chosen in plans.json")
+        ->group("Machine");
+    option(app, "--plans", choice_.plans, "RUN", "cuda: take the matrix products that this run chose: the same bits")
+        ->group("Machine");
 }
 void add_route_options(CLI::App& app, route_files& files) {
     option(app, "--adapter", files.adapter, "DIR", "low-rank adapter, as PEFT writes it, or a run")
@@ -112,7 +135,7 @@ index model_directory::vocabulary() const { return is_qwen2() ? qwen2().vocab_si
 index model_directory::longest() const { return is_qwen2() ? qwen2().max_position_embeddings : chiar().max_seq_len; }
 
 std::filesystem::path model_directory::tokenizer() const {
-    const auto file = path / "tokenizer.json";
+    auto file = path / "tokenizer.json";
     check(std::filesystem::exists(file), file.string(), "the model has no tokenizer; this command needs one");
     return file;
 }

@@ -9,9 +9,15 @@
 
 namespace spectral::cli {
 
+// What executors are made with; each takes what concerns it.
+struct machine_options {
+    int threads = 0;  // cpu
+    bool time_products = false;  // cuda
+};
+
 // A translation unit per executor and scalar instantiates the models, and makes one of a configuration.
 template <class Config>
-using make_function = std::unique_ptr<runner>(const Config&, int threads, bool for_training);
+using make_function = std::unique_ptr<runner>(const Config&, const machine_options&, bool for_training);
 make_function<chiar_config> make_reference_f32, make_reference_f64, make_cpu_f32, make_cpu_f64;
 make_function<layer_route_model> make_reference_f32, make_reference_f64, make_cpu_f32, make_cpu_f64;
 #if SPECTRAL_PROGRAM_CUDA  // built with -DSPECTRAL_CUDA=ON
@@ -37,11 +43,16 @@ inline constexpr runner_entry runner_table[] = {
 struct runner_choice {
     std::string executor = "cpu", dtype = "f32";
     std::string storage;  // of a Qwen2 backbone; empty: as computed
-    int threads = 0;
+    std::string plans;  // a run or checkpoint whose choices of matrix products are taken
+    machine_options machine;
 
     weight_storage backbone_storage() const;
     std::unique_ptr<runner> make(const chiar_config& c, bool for_training) const;
     std::unique_ptr<runner> make(const layer_route_model& m, bool for_training) const;
+
+private:
+    machine_options checked_machine() const;
+    void use_plans(runner& r) const;
 };
 void add_runner_options(CLI::App& app, runner_choice& choice);
 

@@ -200,12 +200,11 @@ bool gemm(executor& ex, const char* what, factor<T> a, factor<T> b, double alpha
         aligned(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, a.matrix.data);
         aligned(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, c.data);
         aligned(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, c.data);
-        const std::size_t bytes = static_cast<std::size_t>(m * stride(c)) * sizeof(U);
-        void* scratch = timed ? ex.allocate(bytes) : nullptr;
+        arena_scope scope(ex);
+        void* scratch = timed ? ex.memory().template vector<U>(m * stride(c)).data : nullptr;
         products.choose(plan, timed, [&](const cublasLtMatmulAlgo_t& algorithm) {
             return products.run(plan, algorithm, &alpha_value, b.matrix.data, a.matrix.data, &beta_value, scratch);
         });
-        if (timed) ex.deallocate(scratch, bytes);
     };
     if (fresh) {
         if (const auto known = products.given.find(key); known != products.given.end())
