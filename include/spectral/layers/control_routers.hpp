@@ -6,7 +6,8 @@
 
 namespace spectral {
 
-// The last operator by lot at a given share: the same rows in every batch and on every executor.
+// The last operator by lot at a given share: the same rows in every batch and on every executor. Throws error for other
+// than two operators.
 template <executor Exec, class T>
 struct random_share {
     operator_config<Exec, T> config;

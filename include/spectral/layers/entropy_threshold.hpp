@@ -8,7 +8,8 @@
 
 namespace spectral {
 
-// op = number of thresholds below the row's spectral entropy H (N); no gradient, no parameters.
+// op = number of thresholds below the row's spectral entropy H (N); no gradient, no parameters. Throws error for other
+// than one threshold less than operators.
 template <executor Exec, class T>
 struct entropy_threshold {
     operator_config<Exec, T> config;

@@ -59,7 +59,7 @@ struct linear {
         if (adapter && adapter_on) adapter->backward(p, first, dL_dy, x, dL_dx);
     }
 
-    // folds the adapter into the weight and drops it
+    // folds the adapter into the weight and drops it; throws error for a weight that is kept as bfloat16 or trained
     void merge(Exec& ex) {
         check(!(adapter && weight.narrow), "linear::merge",
               "a weight kept as bfloat16 takes no adapter in: load it wide");

@@ -2,6 +2,7 @@
 // include/spectral/layers/lora.hpp: low-rank adapter of a linear map
 //   y += scale · B A dropout(x),   A (r, I), B (O, r),   scale = α/r, or α/√r (rsLoRA)      (Hu et al.,
 //   arXiv:2106.09685)
+// Throws error for a rank below 1, a scale that is not finite and a dropout outside [0, 1).
 // A starts uniform in ±1/√I (Kaiming with a = √5), B at 0, so that a new adapter changes nothing.
 #pragma once
 #include <spectral/layers/pass.hpp>

@@ -2,7 +2,7 @@
 // include/spectral/layers/rbf_mixer.hpp: random-Fourier kernel mixing of v1
 //   φ = [cos p, sin p], p = x ω/√R;  A = softmax(φ φᵀ) over the sequence;  y = LN(x + FFN(W_o (A φ) + b_o))
 // That is attention with q = k = v = φ and scale 1. The reference masks nothing; causal is the default here, because
-// a language model must not see the future.
+// a language model must not see the future. Throws error where one that is not causal decodes.
 #pragma once
 #include <spectral/layers/feed_forward.hpp>
 #include <spectral/layers/layer_norm.hpp>

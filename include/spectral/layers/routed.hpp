@@ -4,6 +4,7 @@
 // y[n] = operator_{route(n)}(x)[n]: each operator runs on the rows sent to it and on nothing else. Where the router
 // weights its operators (soft, straight-through training) every operator runs (`combine`).
 // Operators are numbered as listed, cheapest first; a further operator is one more template argument.
+// Throws error where the router's options count other operators, and on a selection that is not all rows.
 #pragma once
 #include <spectral/layers/router.hpp>
 #include <spectral/ops/decision.hpp>

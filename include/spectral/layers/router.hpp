@@ -67,7 +67,8 @@ concept token_router = requires(Router& r, pass<Exec, T>& p, const_matrix<T> x, 
     r.visit_parameters(visitor, std::string{});
 };
 
-// A recorded choice in place of the router's own, where the pass replays a trace (true).
+// A recorded choice in place of the router's own, where the pass replays a trace (true). Throws error where the trace
+// lacks the layer or has another number of rows.
 template <executor Exec, class T>
 bool replay_choice(pass<Exec, T>& p, index layer, vector_view<row_index> op) {
     if (!p.trace || p.trace->how != route_trace::mode::replay) return false;

@@ -4,6 +4,7 @@
 // Queries and the output projection run on the selected rows only. Keys and values come from every row
 // (kv_scope::all, as the reference: a token that was routed elsewhere still informs later ones) or from the selected
 // rows. So the work that a share s of the rows leaves is s·(q, out, scores) + (k, v).
+// Throws error for a width that is no multiple of the heads.
 #pragma once
 #include <spectral/layers/layer_norm.hpp>
 #include <spectral/layers/linear.hpp>

@@ -35,7 +35,8 @@ struct skip_gate_options {
     double bias = 1;  // at the start
 };
 
-// The rows each gate reads: a row map whose ranges are the pooled rows of each sequence.
+// The rows each gate reads: a row map whose ranges are the pooled rows of each sequence. Throws error for a prompt that
+// is longer than its sequence.
 template <executor Exec>
 row_map gate_rows(Exec& ex, const row_map& map, std::span<const index> prompt_lengths, const skip_gate_options& o) {
     if (o.pool == gate_pool::sequence) return map;

@@ -3,6 +3,7 @@
 //   gelu(x) = x Φ(x) = x/2 (1 + erf(x/√2));        silu_gate(g, u) = g σ(g) u
 // (Hendrycks and Gimpel, arXiv:1606.08415; Shazeer, arXiv:2002.05202)
 // Shapes: all (N, C). gelu may run in place, its backward too.
+// Throws error for other shapes.
 #pragma once
 #include <spectral/ops/embedding.hpp>
 

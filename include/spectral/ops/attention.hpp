@@ -6,6 +6,7 @@
 // all rows, a subset, or a cache. Positions ascend inside a sequence. A query that sees no key yields 0.
 // A is never stored (Dao et al., arXiv:2205.14135); Hkv < H shares keys (Ainslie et al., arXiv:2305.13245).
 // Shapes: q, out (Nq, H·D); k, v (Nk, Hkv·D), H a multiple of Hkv; lse (Nq, H) = log Σ_m exp(score), for backward.
+// Throws error for other shapes, a width that is no multiple of H, H that is none of Hkv, row maps that do not fit.
 #pragma once
 #include <spectral/core/random.hpp>
 #include <spectral/core/rows.hpp>

@@ -4,6 +4,7 @@
 // The fused form works through blocks of rows: no more than one block of logits exists at a time. Given gradient
 // views it computes them in the same pass, with weight dL_dloss on every counted row.
 // Shapes: logits (N, V) or x (N, C), W (V, C), which may be kept as bfloat16; target (N); loss (N).
+// Throws error for other shapes. Targets must be below V: checked where text enters (models), not per call.
 #pragma once
 #include <spectral/ops/embedding.hpp>
 

@@ -5,6 +5,7 @@
 //   reference:  dct(x) = S C x, S = diag(2√2, 2, 2, …);  idct(X) = Cᵀ diag(1/√2, 1, 1, …) X;  idct(dct(x)) = 2 x
 // `reference` is what the authors' published CHIAR-Former checkpoints were trained with (arXiv:2606.08327).
 // Shapes: x, y (N, d), any d ≥ 1. May run in place.
+// Throws error where y has another shape than x.
 #pragma once
 #include <spectral/core/executor.hpp>
 

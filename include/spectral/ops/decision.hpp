@@ -3,6 +3,7 @@
 //   argmax_rows: the largest of s[n,·];   threshold_rows: how many thresholds a value exceeds;   random_rows: a coin by
 //   position; pick_columns: s[n, op[n]] and its gradient;   one_hot_rows
 // Shapes: s (N, K); values, op (N), op in [0, K); one-hot rows (N, K).
+// Throws error for other shapes, a share outside [0, 1], and no or more than three thresholds.
 #pragma once
 #include <spectral/core/random.hpp>
 #include <spectral/core/view.hpp>

@@ -3,6 +3,7 @@
 //   y[n,c] = keep(n,c) x[n,c] / (1 − p),   keep(n,c) = draw.bits(n C + c) ≥ 2³² p
 // Linear in x with a mask that is a function of the draw: the backward pass is the same call on the gradient.
 // (Srivastava et al. 2014, scaled while training) Shapes: x, y (N, C); may run in place.
+// Throws error for p outside [0, 1) and where y has another shape than x.
 #pragma once
 #include <spectral/core/executor.hpp>
 #include <spectral/core/random.hpp>

@@ -2,6 +2,7 @@
 // include/spectral/ops/elementwise.hpp: sums and copies of equal shapes
 //   add: y += a x;   copy: y = x;   add_constant: y += a;   permute_columns: features in another order
 // Shapes: x, y (N, C); order (C).
+// Throws error for other shapes.
 #pragma once
 #include <spectral/core/executor.hpp>
 

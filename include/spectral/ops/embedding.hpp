@@ -2,6 +2,7 @@
 // include/spectral/ops/embedding.hpp: rows of a table by id
 //   y[n] = table[ids[n]]        (or y[n] += table[ids[n]])
 // Shapes: ids (N), table (V, C), y (N, C). Ids must lie in [0, V): checked where text enters (models), not per call.
+// Throws error for other shapes.
 #pragma once
 #include <spectral/core/executor.hpp>
 #include <spectral/core/weight_view.hpp>

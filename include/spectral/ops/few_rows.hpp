@@ -8,6 +8,7 @@
 // may fuse a half into few kernels that read weights ahead. Each function answers whether it did the work: false means
 // that the backend has no such kernel, or none for these shapes, and the caller composes smaller operators.
 // Parameters are read ahead of the work queued before: a kernel queued directly before must not be writing them.
+// Throws error where y or the logits have another shape, and where a row attends that appends no key.
 #pragma once
 #include <spectral/core/rows.hpp>
 #include <spectral/ops/kv_cache.hpp>

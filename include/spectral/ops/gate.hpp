@@ -4,6 +4,7 @@
 //   token_gate:   s = softmax(W [x; H] + b)                 x (N, d), H (N), W (K, d+1), b (K), s (N, K)
 //   sigmoid_gate: g = σ(p u + b)                            p (G, d), u (1, d), b (1), g (G)
 //   blend:        y = g a + (1 − g) x                       one gate per group of rows: batch, sequence or row
+// Throws error for other shapes and for more than max_gate_operators operators.
 #pragma once
 #include <spectral/ops/embedding.hpp>
 #include <spectral/ops/pool.hpp>

@@ -4,6 +4,7 @@
 // Sequence s owns the rows [s·capacity, (s+1)·capacity) of k and v; map.end[s] says how far it is filled. A layer whose
 // attention keeps keys of routed rows only appends those: sequences then fill at their own pace, each row with its
 // position.
+// Throws error for keys of another width than the cache's and for another number of sequences.
 #pragma once
 #include <spectral/core/rows.hpp>
 

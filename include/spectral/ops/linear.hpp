@@ -2,6 +2,7 @@
 // include/spectral/ops/linear.hpp: affine map of every row
 //   y = x Wᵀ + b
 // Shapes: x (N, I), W (O, I), b (O) or empty, y (N, O). W may be kept as bfloat16.
+// Throws error for other shapes.
 #pragma once
 #include <spectral/ops/embedding.hpp>
 

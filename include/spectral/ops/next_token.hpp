@@ -3,6 +3,7 @@
 //   id = argmax_v logits[sequence[n], v], v < known (the first of equals);  ids[n] = id;  chosen[n, position[n]] = id
 // If a logit is NaN, chosen gets -1 (the host says so when it looks) and ids 0.
 // Shapes: logits (S, V); sequence, position, ids (N); chosen (N, positions).
+// Throws error for other shapes and for `known` outside [1, V].
 #pragma once
 #include <spectral/core/executor.hpp>
 

@@ -4,6 +4,7 @@
 //   RMSNorm:   y = s · rstd · γ,                  rstd = 1/√(mean(s²) + eps)
 // (Ba et al., arXiv:1607.06450; Zhang and Sennrich, arXiv:1910.07467)
 // Shapes: s, y (N, C), γ, β (C); mean, rstd (N) are kept for backward. γ and β gradients accumulate.
+// Throws error for other shapes.
 #pragma once
 #include <spectral/ops/embedding.hpp>
 

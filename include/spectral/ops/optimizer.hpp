@@ -5,6 +5,7 @@
 // with m̂ = m/(1−β₁ᵗ), v̂ = v/(1−β₂ᵗ), c the clip factor   (Loshchilov and Hutter, arXiv:1711.05101).
 // Everything is kept in `statistic<T>` of the model's scalar: a bfloat16 model's weights are `rounded` copies of float
 // ones.
+// Throws error for blocks of different lengths and for a step below 1.
 #pragma once
 #include <spectral/core/executor.hpp>
 #include <spectral/core/random.hpp>

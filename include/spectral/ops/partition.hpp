@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // include/spectral/ops/partition.hpp: rows by operator (stable), gather and scatter of selected rows, sub-maps
 // Shapes: op (N) with values in [0, K); a selection's rows ascend. packed (n, C) holds the selected rows in order.
+// Throws error for other shapes, no operators, and selections of another capacity than N.
 #pragma once
 #include <spectral/core/rows.hpp>
 #include <spectral/ops/embedding.hpp>

@@ -3,6 +3,7 @@
 //   batch:    p[0] = mean of all rows;   sequence: p[s] = mean of the rows of sequence s (0 if it has none)
 //   causal:   p[n] = mean of the rows of n's sequence up to and including n
 // Shapes: x (N, C); p (G, C) with G = pooled_rows(): 1, S or N. Rows are real tokens: packed rows need no mask.
+// Throws error for other shapes.
 #pragma once
 #include <spectral/core/rows.hpp>
 

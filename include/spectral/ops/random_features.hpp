@@ -2,6 +2,7 @@
 // include/spectral/ops/random_features.hpp: random Fourier features of a radial basis kernel
 //   p = x ω / √R;  φ = [cos p, sin p]           (Rahimi and Recht 2007; ω fixed, entries of variance 2γ)
 // Shapes: x (N, d), ω (d, R), φ (N, 2R). RBF mixing is attention with q = k = v = φ and scale 1.
+// Throws error for other shapes.
 #pragma once
 #include <spectral/ops/embedding.hpp>
 

@@ -4,6 +4,7 @@
 //   (x_i, x_{i+D/2}) ← (x_i cos θ − x_{i+D/2} sin θ, x_{i+D/2} cos θ + x_i sin θ)      (Su et al., arXiv:2104.09864)
 // Shapes: x (N, H·D) with D even; position (N); table (max positions, D): cos θ_i in columns 0..D/2, sin θ_i after.
 // A rotation: the backward pass is the inverse rotation of the gradient.
+// Throws error for odd D, another number of positions, and a width that is no multiple of the table's.
 #pragma once
 #include <spectral/core/executor.hpp>
 

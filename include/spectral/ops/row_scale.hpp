@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // include/spectral/ops/row_scale.hpp: y = c[n] x[n] (or y += …), and the gradient of c: d[n] = a[n]·b[n]
 // Shapes: x, y, a, b (N, C); c, d (N).
+// Throws error for other shapes.
 #pragma once
 #include <spectral/ops/embedding.hpp>
 

@@ -2,6 +2,7 @@
 // include/spectral/ops/spectral_entropy.hpp: normalised entropy of a row's power spectrum, in [0, 1]
 //   X = dct(x);  P_k = X_k² / (Σ_j X_j² + ε);  H = − Σ_k P_k ln(P_k + ε) / (ln d + ε),   ε = 1e-8
 // (CHIAR-Former, arXiv:2606.08327) Shapes: x (N, d), H (N). In the reference convention coefficient 0 counts double.
+// Throws error for other shapes.
 #pragma once
 #include <spectral/ops/dct.hpp>
 

@@ -3,6 +3,7 @@
 //   filter(x) = idct(w ⊙ dct(x)) = g Cᵀ (w ⊙ C x),   g = 1 (ortho) or 2 (reference)
 //   mix(x)    = LayerNorm(x + filter(x))              the DCT mixing operator of CHIAR-Former (arXiv:2606.08327)
 // Shapes: x, y (N, d); w, γ, β (d); mean, rstd (N). The mix reads and writes the selected rows only.
+// Throws error for other shapes and for a selection of another capacity than N.
 #pragma once
 #include <spectral/core/rows.hpp>
 #include <spectral/ops/dct.hpp>

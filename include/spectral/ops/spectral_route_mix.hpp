@@ -7,6 +7,7 @@
 // decision.hpp, partition.hpp and spectral_filter.hpp. A backend may provide a kernel that reads x once for all of it;
 // the kernel returns false for widths or memory that it does not take, which are composed all the same.
 // Shapes: x, y (N, d); w, γ, β (d); H, op, mean, rstd (N).
+// Throws error for other shapes and for thresholds that are neither none nor one fewer than operators.
 #pragma once
 #include <spectral/ops/decision.hpp>
 #include <spectral/ops/partition.hpp>
