@@ -3,6 +3,7 @@
 #pragma once
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -15,7 +16,9 @@ enum cufftResult {
     CUFFT_SETUP_FAILED = 7,
     CUFFT_INVALID_SIZE = 8
 };
-enum cufftType { CUFFT_R2C, CUFFT_C2R, CUFFT_D2Z, CUFFT_Z2D };
+enum cufftType { CUFFT_R2C, CUFFT_C2R, CUFFT_C2C, CUFFT_D2Z, CUFFT_Z2D, CUFFT_Z2Z };
+#define CUFFT_FORWARD -1
+#define CUFFT_INVERSE 1
 struct cufftComplex {
     float x, y;
 };
@@ -86,3 +89,23 @@ inline cufftResult cufftExecR2C(cufftHandle h, float* in, cufftComplex* out) { r
 inline cufftResult cufftExecD2Z(cufftHandle h, double* in, cufftDoubleComplex* out) { return host_forward(h, in, out); }
 inline cufftResult cufftExecC2R(cufftHandle h, cufftComplex* in, float* out) { return host_inverse(h, in, out); }
 inline cufftResult cufftExecZ2D(cufftHandle h, cufftDoubleComplex* in, double* out) { return host_inverse(h, in, out); }
+template <class Complex>
+cufftResult host_in_place(cufftHandle h, const Complex* in, Complex* out, int sign) {
+    const auto [n, batch] = host_transforms()[static_cast<std::size_t>(h)];
+    const auto roots = host_roots(n);
+    std::vector<Complex> row(static_cast<std::size_t>(n));
+    for (int b = 0; b < batch; ++b, in += n, out += n) {
+        for (int k = 0; k < n; ++k) {
+            double re = 0, im = 0;
+            for (long long j = 0, at = 0; j < n; ++j, at = (at + k) % n) {
+                const double x = roots[at].x, y = sign < 0 ? roots[at].y : -roots[at].y;
+                re += in[j].x * x - in[j].y * y, im += in[j].x * y + in[j].y * x;
+            }
+            row[static_cast<std::size_t>(k)] = {static_cast<decltype(in->x)>(re), static_cast<decltype(in->x)>(im)};
+        }
+        std::copy(row.begin(), row.end(), out);
+    }
+    return CUFFT_SUCCESS;
+}
+inline cufftResult cufftExecC2C(cufftHandle h, cufftComplex* in, cufftComplex* out, int sign) { return host_in_place(h, in, out, sign); }
+inline cufftResult cufftExecZ2Z(cufftHandle h, cufftDoubleComplex* in, cufftDoubleComplex* out, int sign) { return host_in_place(h, in, out, sign); }

@@ -172,6 +172,11 @@ void check_attention_case(const attention_problem& p, bool gradients = true) {
 
 const std::vector<std::pair<index, index>> all_heads{{4, 4}, {4, 2}, {4, 1}, {3, 3}};
 
+// The name of a section, so that one can be run by itself: under racecheck a whole case takes hours.
+std::string heads_text(index heads, index kv_heads, index d) {
+    return std::to_string(heads) + " heads over " + std::to_string(kv_heads) + ", width " + std::to_string(d);
+}
+
 }  // namespace
 
 TEMPLATE_LIST_TEST_CASE("attention: heads, widths, masks", "[ops][attention]", targets) {
@@ -180,8 +185,10 @@ TEMPLATE_LIST_TEST_CASE("attention: heads, widths, masks", "[ops][attention]", t
             // the reference is slow: of wide heads one grouping, and what a kernel of the GPU treats apart
             if (d >= 64 && kv_heads != 2 && !on_cuda(TestType::instance())) continue;
             if (d == 128 && heads == kv_heads) continue;
-            check_attention_case<TestType>(attention_problem(heads, kv_heads, d).rows(1, 1));
-            check_attention_case<TestType>(attention_problem(heads, kv_heads, d, false).rows(0.3, 1));
+            DYNAMIC_SECTION(heads_text(heads, kv_heads, d)) {
+                check_attention_case<TestType>(attention_problem(heads, kv_heads, d).rows(1, 1));
+                check_attention_case<TestType>(attention_problem(heads, kv_heads, d, false).rows(0.3, 1));
+            }
         }
 }
 
@@ -189,9 +196,11 @@ TEMPLATE_LIST_TEST_CASE("attention: subsets of queries and keys, caches", "[ops]
     for (auto [heads, kv_heads] : all_heads)
         for (bool causal : {true, false})
             for (double queries : {0.0, 0.05, 0.5})
-                for (double keys : {0.0, 0.3, 1.0})
-                    check_attention_case<TestType>(
-                        attention_problem(heads, kv_heads, 16, causal).rows(queries, keys, true));
+                DYNAMIC_SECTION(heads_text(heads, kv_heads, 16) << (causal ? ", causal, " : ", full, ") << queries) {
+                    for (double keys : {0.0, 0.3, 1.0})
+                        check_attention_case<TestType>(
+                            attention_problem(heads, kv_heads, 16, causal).rows(queries, keys, true));
+                }
 }
 
 TEMPLATE_LIST_TEST_CASE("attention: query rows of no sequence", "[ops][attention]", targets) {
@@ -203,20 +212,35 @@ TEMPLATE_LIST_TEST_CASE("attention: query rows of no sequence", "[ops][attention
 
 TEMPLATE_LIST_TEST_CASE("attention: dropout", "[ops][attention]", targets) {
     for (auto [heads, kv_heads] : all_heads)
-        for (double queries : {0.05, 1.0}) {
-            attention_problem p(heads, kv_heads, 33);
-            p.options.dropout = 0.25;
-            check_attention_case<TestType>(p.rows(queries, 1, queries < 1));
-        }
+        for (double queries : {0.05, 1.0})
+            for (index d : {32, 33}) DYNAMIC_SECTION(heads_text(heads, kv_heads, d) << ", " << queries) {
+                    attention_problem p(heads, kv_heads, d);
+                    p.options.dropout = 0.25;
+                    check_attention_case<TestType>(p.rows(queries, 1, queries < 1));
+                }
 }
 
 TEMPLATE_LIST_TEST_CASE("attention: gradients of rotated queries and keys", "[ops][attention][rotary]", targets) {
     for (index d : {6, 32, 40, 64, 96, 128}) {
         if (d > 64 && !on_cuda(TestType::instance())) continue;
-        attention_problem p(4, 2, d);
-        p.rotated = true;
-        check_attention_case<TestType>(p.rows(0.6, 1));
+        DYNAMIC_SECTION(heads_text(4, 2, d)) {
+            attention_problem p(4, 2, d);
+            p.rotated = true;
+            check_attention_case<TestType>(p.rows(0.6, 1));
+        }
     }
+}
+
+TEMPLATE_LIST_TEST_CASE("attention: tiles of long sequences", "[ops][attention]", targets) {
+    if (!on_cuda(TestType::instance())) return;  // which has other tiles for them
+    for (index d : {32, 64})
+        for (double dropout : {0.0, 0.25}) DYNAMIC_SECTION(heads_text(2, 1, d) << ", dropout " << dropout) {
+                attention_problem p(2, 1, d);
+                p.lengths = {1100, 1300};
+                p.options.dropout = dropout;
+                p.rotated = dropout == 0;
+                check_attention_case<TestType>(p.rows(0.95, 1));
+            }
 }
 
 TEMPLATE_LIST_TEST_CASE("attention: one row a sequence against a long cache", "[ops][attention]", targets) {

@@ -21,31 +21,24 @@ inline bool by_cufft(index width) {
     return left > 1;
 }
 
+// Even widths: real transforms. Odd ones: complex transforms, because cuFFT pairs the rows of odd real transforms, and a row
+// must not reach its neighbour.
 template <class A>
 struct cufft_plan : kept {
     static constexpr bool is_double = std::is_same_v<A, double>;
     executor& ex;
-    cufftHandle forward = 0, inverse = 0;
+    cufftHandle forward = 0, inverse = 0;  // odd: one plan for both
     void* work = nullptr;
     std::size_t work_bytes = 0, table_bytes = 0;
     complex<A>* quarter = nullptr;  // e^{-iπk/2N}, k ≤ N/2
 
     cufft_plan(executor& ex_, index width, index batch) : ex(ex_) {
-        int N = static_cast<int>(width);
-        std::size_t asked[2] = {};
-        cufftHandle* plan[2] = {&forward, &inverse};
-        const cufftType type[2] = {is_double ? CUFFT_D2Z : CUFFT_R2C, is_double ? CUFFT_Z2D : CUFFT_C2R};
-        for (int i = 0; i < 2; ++i) {
-            checked(cufftCreate(plan[i]), "cufftCreate");
-            checked(cufftSetAutoAllocation(*plan[i], 0), "cufftSetAutoAllocation");
-            checked(cufftMakePlanMany(*plan[i], 1, &N, nullptr, 1, N, nullptr, 1, N, type[i], static_cast<int>(batch),
-                                      &asked[i]),
-                    "cufftMakePlanMany");
-            checked(cufftSetStream(*plan[i], ex.stream()), "cufftSetStream");
-        }
-        work_bytes = std::max(asked[0], asked[1]);
+        const bool odd = width % 2;
+        make(forward, odd ? is_double ? CUFFT_Z2Z : CUFFT_C2C : is_double ? CUFFT_D2Z : CUFFT_R2C, width, batch);
+        if (!odd) make(inverse, is_double ? CUFFT_Z2D : CUFFT_C2R, width, batch);
         work = ex.allocate(work_bytes);
-        for (auto* p : plan) checked(cufftSetWorkArea(*p, work), "cufftSetWorkArea");
+        for (cufftHandle p : {forward, inverse})
+            if (p) checked(cufftSetWorkArea(p, work), "cufftSetWorkArea");
         std::vector<complex<A>> host;
         for (index k = 0; k <= width / 2; ++k) {
             const double angle = -1.57079632679489661923 * static_cast<double>(k) / static_cast<double>(width);
@@ -61,17 +54,38 @@ struct cufft_plan : kept {
         ex.deallocate(work, work_bytes);
         ex.deallocate(quarter, table_bytes);
     }
-    void transform(A* from, complex<A>* to) const {
+    void real(A* from, complex<A>* to) const {
         if constexpr (is_double)
             checked(cufftExecD2Z(forward, from, reinterpret_cast<cufftDoubleComplex*>(to)), "cufftExecD2Z");
         else
             checked(cufftExecR2C(forward, from, reinterpret_cast<cufftComplex*>(to)), "cufftExecR2C");
     }
-    void transform_back(complex<A>* from, A* to) const {
+    void real_back(complex<A>* from, A* to) const {
         if constexpr (is_double)
             checked(cufftExecZ2D(inverse, reinterpret_cast<cufftDoubleComplex*>(from), to), "cufftExecZ2D");
         else
             checked(cufftExecC2R(inverse, reinterpret_cast<cufftComplex*>(from), to), "cufftExecC2R");
+    }
+    void in_place(complex<A>* bins, int direction) const {
+        if constexpr (is_double) {
+            auto* p = reinterpret_cast<cufftDoubleComplex*>(bins);
+            checked(cufftExecZ2Z(forward, p, p, direction), "cufftExecZ2Z");
+        } else {
+            auto* p = reinterpret_cast<cufftComplex*>(bins);
+            checked(cufftExecC2C(forward, p, p, direction), "cufftExecC2C");
+        }
+    }
+
+private:
+    void make(cufftHandle& plan, cufftType type, index width, index batch) {
+        int N = static_cast<int>(width);
+        std::size_t asked = 0;
+        checked(cufftCreate(&plan), "cufftCreate");
+        checked(cufftSetAutoAllocation(plan, 0), "cufftSetAutoAllocation");
+        checked(cufftMakePlanMany(plan, 1, &N, nullptr, 1, N, nullptr, 1, N, type, static_cast<int>(batch), &asked),
+                "cufftMakePlanMany");
+        checked(cufftSetStream(plan, ex.stream()), "cufftSetStream");
+        work_bytes = std::max(work_bytes, asked);
     }
 };
 
@@ -79,19 +93,20 @@ struct cufft_plan : kept {
 __device__ inline index sample_place(index N, index c) { return c % 2 == 0 ? c / 2 : N - 1 - c / 2; }
 
 // Rows in chunks:   for (cufft_rows<A> s(ex, what, rows, N); s.next();) …rows s.first … s.first + s.count − 1…
-// Memory comes from the arena and is the caller's scope's.
+// Rows of samples are left in Makhoul's order. Memory comes from the arena and is the caller's scope's.
 template <class A>
 struct cufft_rows {
     executor& ex;
     const char* what;
     index rows, N, most, first = 0, count = 0;
-    complex<A>* bins = nullptr;  // (count, N/2 + 1)
+    index line;  // bins of a row: N/2 + 1, of odd widths N
+    complex<A>* bins = nullptr;  // (count, line)
 
     cufft_rows(executor& ex_, const char* what_, index rows_, index N_)
-        : ex(ex_), what(what_), rows(rows_), N(N_), most(1) {
+        : ex(ex_), what(what_), rows(rows_), N(N_), most(1), line(N % 2 ? N : N / 2 + 1) {
         check(N < (1 << 24), what, "widths below ", 1 << 24, " are supported on cuda, found ", N);
-        while (2 * most * N <= (index{1} << 23) && most < rows) most *= 2;
-        bins = ex.memory().template vector<complex<A>>(most * (N / 2 + 1)).data;
+        while (2 * most * N <= (index{1} << 22) && most < rows) most *= 2;  // what the second level cache holds
+        bins = ex.memory().template vector<complex<A>>(most * line).data;
     }
     bool next() {
         first += count;
@@ -104,42 +119,87 @@ struct cufft_rows {
     // X = C x for x = load(i, c), i < count
     template <class Load>
     void dct(A* X, Load load) {
-        const index N = this->N, half = N / 2 + 1;
-        const complex<A>* V = bins;
-        const auto& p = plan();
-        const complex<A>* quarter = p.quarter;
+        const index N = this->N, line = this->line;
+        const complex<A>*V = bins, *quarter = plan().quarter;
         const A zero = static_cast<A>(std::sqrt(1.0 / static_cast<double>(N))),
                 rest = static_cast<A>(std::sqrt(2.0 / static_cast<double>(N)));
-        for_each_element(ex, what, count, N,
-                         [=] __device__(index i, index c) { X[i * N + sample_place(N, c)] = load(i, c); });
-        ex.queue(what, [&] { p.transform(X, bins); });
-        for_each_element(ex, what, count, half, [=] __device__(index i, index k) {
-            const auto y = quarter[k] * V[i * half + k];
+        transform(X, load);
+        for_each_element(ex, what, count, N / 2 + 1, [=] __device__(index i, index k) {
+            const auto y = quarter[k] * V[i * line + k];
             A* to = X + i * N;
             to[k] = (k == 0 ? zero : rest) * y.re;
             if (k > 0 && k < N - k) to[N - k] = -rest * y.im;
         });
     }
-    // x = Cᵀ X for X = coefficient(i, k), i < count; sample c of row i is x[i * N + sample_place(N, c)]
+    // samples = Cᵀ X for X = coefficient(i, k), i < count
     template <class Coefficient>
-    void idct(A* x, Coefficient coefficient) {
-        const index N = this->N, half = N / 2 + 1;
+    void idct(A* samples, Coefficient coefficient) {
+        const index N = this->N, line = this->line, mirrored = N % 2 ? N : 0;
         complex<A>* V = bins;
-        const auto& p = plan();
-        const complex<A>* quarter = p.quarter;
+        const complex<A>* quarter = plan().quarter;
         const A zero = static_cast<A>(std::sqrt(1.0 / static_cast<double>(N))),
                 rest = static_cast<A>(std::sqrt(0.5 / static_cast<double>(N)));
-        for_each_element(ex, what, count, half, [=] __device__(index i, index k) {  // V[k] / N
-            if (k == 0)
-                V[i * half] = {zero * coefficient(i, 0), A(0)};
-            else
-                V[i * half + k] =
-                    conjugate(quarter[k]) * complex<A>{rest * coefficient(i, k), -rest * coefficient(i, N - k)};
+        for_each_element(ex, what, count, N / 2 + 1, [=] __device__(index i, index k) {  // V[k] / N
+            complex<A> bin{zero * coefficient(i, k), A(0)};
+            if (k > 0)
+                bin = conjugate(quarter[k]) * complex<A>{rest * coefficient(i, k), -rest * coefficient(i, N - k)};
+            put(V + i * line, k, bin, mirrored);
         });
-        ex.queue(what, [&] { p.transform_back(V, x); });
+        transform_back(samples);
+    }
+    // samples = Cᵀ (weight ⊙ C x) for x = load(i, c), weight(k): without a look at the coefficients
+    template <class Load, class Weight>
+    void filter(A* samples, Load load, Weight weight) {
+        const index N = this->N, line = this->line, mirrored = N % 2 ? N : 0;
+        complex<A>* V = bins;
+        const complex<A>* quarter = plan().quarter;
+        const A each = static_cast<A>(1 / static_cast<double>(N));
+        transform(samples, load);
+        for_each_element(ex, what, count, N / 2 + 1, [=] __device__(index i, index k) {
+            const auto y = quarter[k] * V[i * line + k];  // X[k] and −X[N−k], but for their factor
+            const complex<A> kept{each * weight(k) * y.re, k == 0 ? A(0) : each * weight(N - k) * y.im};
+            put(V + i * line, k, conjugate(quarter[k]) * kept, mirrored);
+        });
+        transform_back(samples);
+    }
+
+    // bin k of a row, and where the row has all N of them the one that mirrors it
+    static __device__ void put(complex<A>* row, index k, complex<A> bin, index mirrored) {
+        row[k] = bin;
+        if (mirrored && k > 0) row[mirrored - k] = conjugate(bin);
     }
 
 private:
+    template <class Load>
+    void transform(A* ordered, Load load) {
+        const index N = this->N;
+        complex<A>* V = bins;
+        const auto& p = plan();
+        if (N % 2 == 0) {
+            for_each_element(ex, what, count, N,
+                             [=] __device__(index i, index c) { ordered[i * N + sample_place(N, c)] = load(i, c); });
+            ex.queue(what, [&] { p.real(ordered, V); });
+        } else {
+            for_each_element(ex, what, count, N, [=] __device__(index i, index c) {
+                V[i * N + sample_place(N, c)] = {load(i, c), A(0)};
+            });
+            ex.queue(what, [&] { p.in_place(V, CUFFT_FORWARD); });
+        }
+    }
+    void transform_back(A* samples) {
+        const index N = this->N;
+        complex<A>* V = bins;
+        const auto& p = plan();
+        ex.queue(what, [&] {
+            if (N % 2 == 0)
+                p.real_back(V, samples);
+            else
+                p.in_place(V, CUFFT_INVERSE);
+        });
+        if (N % 2)
+            for_each_element(ex, what, count, N,
+                             [=] __device__(index i, index j) { samples[i * N + j] = V[i * N + j].re; });
+    }
     // of as many rows as the least power of two that holds this chunk
     const cufft_plan<A>& plan() {
         index batch = 1, log = 0;

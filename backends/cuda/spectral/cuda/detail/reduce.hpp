@@ -174,7 +174,7 @@ void matrix_column_sums(executor& ex, const char* what, view<const T, 2> x, Fini
     });
 }
 
-// d[n] = f's sum over the columns of row n, one warp a row: f(n, c), finish(n, sum) on one lane
+// f's sum over the columns of row n, a warp to a row, or a block where rows are wide: f(n, c), finish(n, sum) on one thread
 template <class A, class F, class Finish>
 __global__ void row_sum_kernel(index rows, index width, F f, Finish finish) {
     const index warps = index{gridDim.x} * (blockDim.x / 32), lane = threadIdx.x % 32;
@@ -185,10 +185,22 @@ __global__ void row_sum_kernel(index rows, index width, F f, Finish finish) {
         if (lane == 0) finish(n, sum);
     }
 }
+template <class A, class F, class Finish>
+__global__ void wide_row_sum_kernel(index rows, index width, F f, Finish finish) {
+    for (index n = blockIdx.x; n < rows; n += gridDim.x) {
+        A sum = 0;
+        for (index c = threadIdx.x; c < width; c += blockDim.x) sum += f(n, c);
+        sum = block_reduce(sum);
+        if (threadIdx.x == 0) finish(n, sum);
+    }
+}
 
 template <class A, class F, class Finish>
 void row_sums(executor& ex, const char* what, index rows, index width, F f, Finish finish) {
-    if (rows > 0)
+    if (rows == 0) return;
+    if (width >= 2048)
+        launch(ex, what, blocks_for(ex, rows), 256, 0, wide_row_sum_kernel<A, F, Finish>, rows, width, f, finish);
+    else
         launch(ex, what, blocks_for(ex, rows, 8), 256, 0, row_sum_kernel<A, F, Finish>, rows, width, f, finish);
 }
 

@@ -55,16 +55,42 @@ void filter_by_cufft(executor& ex, const char* what, const_matrix<T> x, const T*
     arena_scope scratch(ex);
     const index N = x.width();
     cufft_rows<A> s(ex, what, x.rows(), N);
-    A *X = s.buffer(), *samples = s.buffer();
+    A* samples = s.buffer();
     const auto in = rows_in(x);
     const auto to = rows_in(y);
     while (s.next()) {
         const index first = s.first;
-        s.dct(X, [=] __device__(index i, index c) { return widen(in(first + i)[c]); });
-        s.idct(samples, [=] __device__(index i, index k) { return X[i * N + k] * (gain * widen(w[k])); });
+        s.filter(
+            samples, [=] __device__(index i, index c) { return widen(in(first + i)[c]); },
+            [=] __device__(index k) { return gain * widen(w[k]); });
         for_each_element(ex, what, s.count, N, [=] __device__(index i, index c) {
             to(first + i)[c] = narrow<T>(samples[i * N + sample_place(N, c)]);
         });
+    }
+}
+
+// y = LN(x + filtered), a block to a row; `first`: number of the chunk's first row among the selected ones
+template <class T>
+__global__ void norm_of_mixed(index first, index count, selected rows, int N, rows_of<const T> x,
+                              const compute<T>* samples, const T* gamma, const T* beta, compute<T> eps, rows_of<T> y,
+                              compute<T>* mean, compute<T>* rstd) {
+    using A = compute<T>;
+    const index last = min(first + count, rows.size());
+    for (index i = first + blockIdx.x; i < last; i += gridDim.x) {
+        const index n = rows[i];
+        const A* mixed = samples + (i - first) * N;
+        const auto value = [&](int c) { return widen(x(n)[c]) + mixed[sample_place(N, c)]; };
+        A sum = 0, square = 0;
+        for (int c = threadIdx.x; c < N; c += blockDim.x) sum += value(c);
+        const A average = block_reduce(sum) / static_cast<A>(N);
+        for (int c = threadIdx.x; c < N; c += blockDim.x) {
+            const A off = value(c) - average;
+            square += off * off;
+        }
+        const A factor = 1 / sqrt(block_reduce(square) / static_cast<A>(N) + eps);
+        for (int c = threadIdx.x; c < N; c += blockDim.x)
+            y(n)[c] = narrow<T>((value(c) - average) * factor * widen(gamma[c]) + widen(beta[c]));
+        if (threadIdx.x == 0) mean[n] = average, rstd[n] = factor;
     }
 }
 
@@ -78,39 +104,16 @@ void mix_by_cufft(executor& ex, const char* what, const_matrix<T> x, const selec
     const index N = x.width();
     const selected rows(chosen);
     cufft_rows<A> s(ex, what, chosen.capacity, N);
-    A *X = s.buffer(), *samples = s.buffer();
+    A* samples = s.buffer();
     const auto in = rows_in(x);
-    const auto to = rows_in(y);
     while (s.next()) {
         const index first = s.first;
-        s.dct(X, [=] __device__(index i, index c) {
-            return first + i < rows.size() ? widen(in(rows[first + i])[c]) : A(0);
-        });
-        s.idct(samples, [=] __device__(index i, index k) { return X[i * N + k] * (gain * widen(w[k])); });
-        const auto sum = [=] __device__(index i, index c) {
-            return widen(in(rows[first + i])[c]) + samples[i * N + sample_place(N, c)];
-        };
-        row_sums<A>(
-            ex, what, s.count, N,
-            [=] __device__(index i, index c) { return first + i < rows.size() ? sum(i, c) : A(0); },
-            [=] __device__(index i, A total) {
-                if (first + i < rows.size()) mean[rows[first + i]] = total / static_cast<A>(N);
-            });
-        row_sums<A>(
-            ex, what, s.count, N,
-            [=] __device__(index i, index c) {
-                if (first + i >= rows.size()) return A(0);
-                const A off = sum(i, c) - mean[rows[first + i]];
-                return off * off;
-            },
-            [=] __device__(index i, A total) {
-                if (first + i < rows.size()) rstd[rows[first + i]] = 1 / sqrt(total / static_cast<A>(N) + eps);
-            });
-        for_each_element(ex, what, s.count, N, [=] __device__(index i, index c) {
-            if (first + i >= rows.size()) return;
-            const index n = rows[first + i];
-            to(n)[c] = narrow<T>((sum(i, c) - mean[n]) * rstd[n] * widen(gamma[c]) + widen(beta[c]));
-        });
+        s.filter(
+            samples,
+            [=] __device__(index i, index c) { return first + i < rows.size() ? widen(in(rows[first + i])[c]) : A(0); },
+            [=] __device__(index k) { return gain * widen(w[k]); });
+        launch(ex, what, blocks_for(ex, s.count), threads_for(N), 0, norm_of_mixed<T>, first, s.count, rows,
+               static_cast<int>(N), in, static_cast<const A*>(samples), gamma, beta, eps, rows_in(y), mean, rstd);
     }
 }
 
