@@ -19,7 +19,7 @@
 #define DEBUG macro_of_many
 #define ERROR macro_of_many
 #define N_ macro_of_gettext
-#define _(x) macro_of_gettext
+#define _(x) macro_of_gettext  // NOLINT(bugprone-reserved-identifier): gettext has it
 #define likely(x) macro_of_kernels
 #define unlikely(x) macro_of_kernels
 #define CHECK(x) macro_of_many

@@ -72,7 +72,7 @@ TEST_CASE("safetensors: what is written is read back") {
         INFO(name);
         CHECK(reinterpret_cast<std::uintptr_t>(tensor.data.data()) % std::max(1, dtype_bits(tensor.dtype) / 8) == 0);
     }
-    const safetensors_file copy = file;  // shares the mapping
+    const safetensors_file copy = file;  // shares the mapping. NOLINT(performance-unnecessary-copy-initialization)
     CHECK(copy.at("ids").data.data() == file.at("ids").data.data());
 }
 

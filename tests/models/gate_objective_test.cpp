@@ -71,7 +71,7 @@ double mean_of(const gate_values& g, const types& t, const std::string& type) {
 
 gate_objective supervised() { return supervised_objective(0.7, {{"plan", {1}}, {"tool", {0, 0.25, 1}}}); }
 gate_objective budget(const std::map<std::string, double>& targets, double multiplier) {
-    const gate_objective o = skip_budget{.targets = targets}.objective();
+    gate_objective o = skip_budget{.targets = targets}.objective();
     for (const auto& mu : o.state) *mu = multiplier;
     return o;
 }

@@ -292,6 +292,7 @@ TEMPLATE_LIST_TEST_CASE("layer_route: logits do not depend on batch mates or pad
             return std::pair{out, decisions.size()};
         };
         std::vector<std::vector<double>> alone;
+        alone.reserve(sequences.size());
         for (const auto& ids : sequences) alone.push_back(logits({ids}).first);
         for (const auto& batch : {without_padding(left, left_mask, 4), without_padding(right, right_mask, 4)}) {
             CHECK(batch == sequences);
@@ -452,7 +453,7 @@ TEMPLATE_LIST_TEST_CASE("layer_route: a generation stops at every end id", "[mod
     for (std::size_t s = 0; s < prompts.size(); ++s) {
         REQUIRE(free[s].size() == 12);
         for (row_index end : free[s])
-            for (std::vector<row_index> ends : {std::vector<row_index>{end}, {row_index{1000}, end}, {end, 1001}}) {
+            for (const auto& ends : {std::vector<row_index>{end}, {row_index{1000}, end}, {end, 1001}}) {
                 o.end_ids = ends;
                 const auto got = generate(m.model, prompts, o);
                 for (std::size_t q = 0; q < prompts.size(); ++q) {

@@ -43,6 +43,7 @@ TEST_CASE("sampling: temperature 0 takes the first of the largest; draws are a f
 TEST_CASE("sampling: top-k, top-p and min-p keep what they say") {
     const auto ids = [](const std::map<row_index, int>& m) {
         std::vector<row_index> out;
+        out.reserve(m.size());
         for (const auto& [id, n] : m) out.push_back(id);
         return out;
     };
