@@ -169,7 +169,7 @@ struct cufft_rows {
         if (mirrored && k > 0) row[mirrored - k] = conjugate(bin);
     }
 
-private:
+    // ---- their parts (nvcc wants functions that hold __device__ lambdas to be public) ----
     template <class Load>
     void transform(A* ordered, Load load) {
         const index N = this->N;
