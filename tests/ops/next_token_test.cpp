@@ -18,6 +18,7 @@ TEMPLATE_LIST_TEST_CASE("choose_tokens: the first of the largest", "[ops][next_t
         for (index known : {V, (V + 1) / 2}) {
             if (V > 1) z[static_cast<std::size_t>(3 * V + known - 1)] = bad;
             std::vector<T> narrow;
+            narrow.reserve(z.size());
             for (double v : z) narrow.push_back(static_cast<T>(v));
             tensor<Exec, T, 2> logits(ex, {S, V}, narrow);
             const std::vector<row_index> sequence{0, 2, 3}, position{1, 0, 4};
