@@ -4,6 +4,7 @@
 
 #include "support/catch.hpp"
 
+#include <numeric>
 #include <set>
 
 namespace flops_test {
@@ -83,8 +84,8 @@ TEST_CASE("a layer with every token on attention costs the dense layer", "[repor
     const spectral::chiar_widths c{.d = 64, .feed_forward = 256, .vocabulary = 100};
     layer_work routed;
     routed.rows = routed.attention_rows = routed.key_rows = 2 * 16;
-    std::vector<row_index> all;
-    for (row_index t = 0; t < 16; ++t) all.push_back(t);
+    std::vector<row_index> all(16);
+    std::iota(all.begin(), all.end(), row_index{0});
     routed.attention_pairs = 2 * spectral::causal_pairs(all);
     CHECK(spectral::layer_macs(c, routed) == spectral::layer_macs(c, layer_work::all_attention(2, 16)));
     const auto dense = spectral::layer_macs(c, layer_work::all_attention(2, 16));
