@@ -160,6 +160,7 @@ TEST_CASE("tokenizer: long words, many threads, a full cache") {
     CHECK(tok.decode(expected) == text);
     std::vector<std::thread> threads;
     std::array<bool, 4> same{};
+    threads.reserve(same.size());
     for (bool& s : same) threads.emplace_back([&] { s = tok.encode(text) == expected; });
     for (auto& t : threads) t.join();
     CHECK(same == std::array<bool, 4>{true, true, true, true});
