@@ -31,7 +31,7 @@ template <bool Inverse, class T>
 void transform_rows(executor& ex, const char* what, const_matrix<T> x, dct_scale scale, matrix_view<T> y) {
     using A = compute<T>;
     if (x.empty()) return;
-    if (by_cufft(x.width()))
+    if (by_cufft<A>(ex, x.width()))
         return Inverse ? idct_by_cufft<T>(ex, what, x, scale, y) : dct_by_cufft<T>(ex, what, x, scale, y);
     const auto& p = dct_shape_of<A>(ex, x.width());
     launch(ex, what, blocks_for(ex, x.rows()), p.threads(), p.shared_bytes(), dct_rows<Inverse, T>, x.rows(), p,

@@ -120,7 +120,7 @@ void filter_backward(executor& ex, const char* what, const_matrix<T> dL_dy, cons
                      matrix_view<T> dL_dx, compute<T>* dL_dw, compute<T>* dL_dgamma, compute<T>* dL_dbeta) {
     using A = compute<T>;
     if (x.empty()) return;
-    if (by_cufft(x.width()))
+    if (by_cufft<A>(ex, x.width()))
         return filter_backward_by_cufft<T>(ex, what, dL_dy, x, rows, w.data, static_cast<A>(gain), gamma, mean, rstd,
                                            dL_dx, dL_dw, dL_dgamma, dL_dbeta);
     const index N = x.width(), sums = Mix ? 3 * N : N;
@@ -161,7 +161,7 @@ void spectral_filter_forward_kernel(executor& ex, const_matrix<T> x, const_vecto
         all.take_filter(w, gain, y);
         if (detail::try_row_mix(ex, "spectral_filter_forward", all, x.width())) return;
     }
-    if (detail::by_cufft(x.width()))
+    if (detail::by_cufft<A>(ex, x.width()))
         return detail::filter_by_cufft<T>(ex, "spectral_filter_forward", x, w.data, static_cast<A>(gain), y);
     const auto& p = detail::dct_shape_of<A>(ex, x.width());
     detail::launch(ex, "spectral_filter_forward", detail::blocks_for(ex, x.rows()), p.threads(), p.shared_bytes(),
@@ -188,7 +188,7 @@ void spectral_mix_forward_kernel(executor& ex, const_matrix<T> x, const selectio
         chosen.take_norm(gamma, beta, eps, stats);
         if (detail::try_row_mix(ex, "spectral_mix_forward", chosen, x.width())) return;
     }
-    if (detail::by_cufft(x.width()))
+    if (detail::by_cufft<A>(ex, x.width()))
         return detail::mix_by_cufft<T>(ex, "spectral_mix_forward", x, rows, w.data, static_cast<A>(gain), gamma.data,
                                        beta.data, static_cast<A>(eps), y, stats.mean.data, stats.rstd.data);
     const auto& p = detail::dct_shape_of<A>(ex, x.width());

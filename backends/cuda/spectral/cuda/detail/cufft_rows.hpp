@@ -3,8 +3,8 @@
 //
 // Makhoul's order makes the DCT a real transform of length N, which is cuFFT's; the rotation after it (before it, on the
 // way back) is dct_plan.hpp's, and so are the factors. Everything lies in device memory: four passes over it for a
-// transform there and back, against none in dct_plan.hpp. Rows go in chunks of some MB, as many at a time as a power of
-// two, so that few plans serve all counts.
+// transform there and back, against none in dct_plan.hpp. Rows go in chunks, as many at a time as a power of two, so that
+// few plans serve all counts.
 #pragma once
 #include <spectral/cuda/detail/small_dft.hpp>
 
@@ -12,9 +12,11 @@
 
 namespace spectral::cuda::detail {
 
-// What dct_plan.hpp leaves to cuFFT: rows of more than 4096 values, and widths with prime factors above 7.
-inline bool by_cufft(index width) {
-    if (width > 4096) return true;
+// What dct_plan.hpp leaves to cuFFT: rows that shared memory does not hold (with the two more that backward keeps), and
+// widths with prime factors above 7.
+template <class A>
+bool by_cufft(const executor& ex, index width) {
+    if (7 * static_cast<std::size_t>(width) * sizeof(A) > ex.shared_limit()) return true;
     index left = width;
     for (index p : {2, 3, 5, 7})
         while (left > 1 && left % p == 0) left /= p;
@@ -105,7 +107,7 @@ struct cufft_rows {
     cufft_rows(executor& ex_, const char* what_, index rows_, index N_)
         : ex(ex_), what(what_), rows(rows_), N(N_), most(1), line(N % 2 ? N : N / 2 + 1) {
         check(N < (1 << 24), what, "widths below ", 1 << 24, " are supported on cuda, found ", N);
-        while (2 * most * N <= (index{1} << 22) && most < rows) most *= 2;  // what the second level cache holds
+        while (2 * most * N <= (index{1} << 24) && most < rows) most *= 2;
         bins = ex.memory().template vector<complex<A>>(most * line).data;
     }
     bool next() {

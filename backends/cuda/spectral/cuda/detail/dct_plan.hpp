@@ -3,8 +3,8 @@
 //
 // Even width N: Makhoul's order v (even samples forwards, odd ones backwards) makes the DCT a real transform of length
 // N, which is a complex one of M = N/2 on z[m] = v[2m] + i v[2m+1]. Odd N: a complex transform of length M = N on v.
-// Transforms are Stockham's, radix 8, 4, 2, 3, 5, 7 in registers, between two buffers. Widths up to 4096 that these
-// divide; the others are cuFFT's (cufft_rows.hpp).
+// Transforms are Stockham's, radix 8, 4, 2, 3, 5, 7 in registers, between two buffers. Widths that these divide and
+// shared memory holds; the others are cuFFT's (cufft_rows.hpp).
 //
 //   V[k] = DFT_N(v)[k],   (C x)[k] = c_k Re(e^{-iπk/2N} V[k]),   (C x)[N-k] = -c_k Im(e^{-iπk/2N} V[k])
 // with c_0 = √(1/N), c_k = √(2/N); and back: e^{-iπk/2N} V[k] = (X[k] − i X[N-k]) / c_k.
@@ -15,7 +15,7 @@
 
 namespace spectral::cuda::detail {
 
-inline constexpr int most_radices = 8;  // 7 · 3^7 > 4096, and powers of 2 go by 8
+inline constexpr int most_radices = 9;  // 3^9 > any width that shared memory holds, and powers of 2 go by 8
 
 // What a kernel needs to know of a width; passed by value.
 template <class A>
