@@ -2,7 +2,7 @@
 // bench/cuda_spectral.cu: the spectral operators on a GPU: checked against double, then timed beside a copy and a
 // product
 //   nvcc -std=c++20 -O3 -arch=sm_90 --expt-relaxed-constexpr --extended-lambda -Iinclude -Ibackends/cuda
-//   bench/cuda_spectral.cu -lcublasLt cuda_spectral [WIDTH...]
+//   bench/cuda_spectral.cu -lcublasLt -lcufft cuda_spectral [WIDTH...]
 // 65536 and 8192 rows of bfloat16, medians of event times in ms. `copy` moves the bytes of x and y once; `product` is x
 // times one folded d x d matrix (no entropy, no norm). Errors are the largest differences, over the largest value, from
 // the same operators in double on the same numbers; `flips` is the share of routes that differ, at a threshold that

@@ -6,7 +6,7 @@
 // One JSON line: median milliseconds and tokens/s, memory, and the matrix operations that the step asks for: the frozen
 // backbone takes two products a weight (forward, and gradients of inputs): at the rate of a bare product, the floor.
 //   nvcc -std=c++20 -O3 -gencode arch=compute_90a,code=sm_90a --expt-relaxed-constexpr --extended-lambda \
-//       -Iinclude -Ibackends/cuda bench/finetune_cuda.cu -lcublasLt
+//       -Iinclude -Ibackends/cuda bench/finetune_cuda.cu -lcublasLt -lcufft
 #include <spectral/cuda.hpp>
 #include <spectral/models/qwen2.hpp>
 #include <spectral/train/adamw.hpp>
