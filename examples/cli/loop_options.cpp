@@ -3,6 +3,8 @@
 #include "loop_options.hpp"
 #include "saved_options.hpp"
 
+#include <spectral/train/checkpoint.hpp>
+
 #include <fcntl.h>
 #include <sys/file.h>
 
@@ -85,7 +87,7 @@ bool open_run(loop_options& o, CLI::App& command, const std::vector<std::string>
     const fs::path run = o.out, settings = run / "run.json";
     if (!o.loop.resume) fs::create_directories(run);
     lock_run(run);
-    const bool begun = fs::exists(run / "last");
+    const bool begun = has_checkpoint(run);
     check(o.loop.resume || !begun, o.out, "the directory holds a run already: resume it (--resume) or choose another");
     if (o.loop.resume) {
         check(fs::exists(settings), settings.string(), "expected the options of a run to resume, found no such file");

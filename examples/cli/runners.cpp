@@ -47,6 +47,8 @@ weight_storage runner_choice::backbone_storage() const {
     return weight_storage::as_computed;
 }
 machine_options runner_choice::checked_machine() const {
+    check(executor == "cuda" || !machine.time_products, "--time-products", "expected --executor cuda, found ",
+          executor);
     check(executor == "cuda" || plans.empty(), "--plans", "expected --executor cuda, found ", executor);
     machine_options m = machine;
     if (m.threads <= 0) m.threads = omp_get_max_threads();

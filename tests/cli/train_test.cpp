@@ -311,6 +311,7 @@ TEST_CASE("adapters on a CHIAR model: trained over a run, resumed, used", "[cli]
     check_refused(tune("--lora-alpha 4"), {"--lora-alpha", "expected --lora-rank"});
     check_refused(tune("--lora-rank 2 --d-model 32"), {"--lora-rank", "expected no options of a new one"});
     check_refused(tune("--lora-rank 2 --lora-targets qvk"), {"unknown module \"qvk\"", "did you mean"});
+    check_refused(tune("--lora-rank 2 --time-products"), {"--time-products", "expected --executor cuda, found cpu"});
     check_refused(tune("--lora-rank 2 --plans " + base), {"--plans", "expected --executor cuda, found cpu"});
     std::filesystem::remove_all(t.dir / "tuned");
     const auto tuned = tune("--lora-rank 2 --lora-alpha 4");

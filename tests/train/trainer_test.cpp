@@ -220,6 +220,55 @@ TEST_CASE("train: keep 0 keeps every checkpoint", "[train][trainer]") {
     CHECK(!fs::exists(o.run / "best"));  // nothing was evaluated
 }
 
+TEST_CASE("train: checkpoints without `last` are not trained over, and a step that was written is not pruned",
+          "[train][trainer]") {
+    temporary_dir dir;
+    auto o = options_in(dir / "run", 6);
+    o.save_every = 1;
+    o.keep = 2;
+    tiny_run r;
+    trained(r, o);
+    CHECK(checkpoints(o.run) == std::set<std::string>{"step-5", "step-6"});
+    const std::string metrics = read_text_file(o.run / "metrics.jsonl");
+    for (bool dangling : {false, true}) {
+        fs::remove(o.run / "last");
+        if (dangling) fs::create_symlink("step-7", o.run / "last");
+        for (bool resume : {false, true}) {
+            o.resume = resume;
+            tiny_run again;
+            CHECK_SENTENCE(trained(again, o), std::string("expected a link to a checkpoint, found ") +
+                                                  (dangling ? "one to step-7, which is not there" : "none") +
+                                                  ": make it a link to step-6");
+        }
+    }
+    CHECK(read_text_file(o.run / "metrics.jsonl") == metrics);
+    // back to the older one: what it writes stays, though newer ones are there
+    fs::remove(o.run / "last");
+    fs::create_symlink("step-5", o.run / "last");
+    fs::rename(o.run / "step-6", o.run / "step-9");
+    o.resume = true;
+    tiny_run back;
+    CHECK(trained(back, o) == training_end::done);
+    CHECK(target_of(o.run / "last") == "step-6");
+    CHECK(checkpoints(o.run) == std::set<std::string>{"step-5", "step-6", "step-9"});
+}
+
+TEST_CASE("train: a run that was copied with its links followed goes on", "[train][trainer]") {
+    temporary_dir dir;
+    auto o = options_in(dir / "run", 4);
+    tiny_run r;
+    trained(r, o, [](index number) {
+        if (number == 1) std::raise(SIGTERM);
+        return batch_of(number);
+    });
+    fs::remove(o.run / "last");
+    fs::copy(o.run / "step-2", o.run / "last");
+    o.resume = true;
+    tiny_run resumed;
+    CHECK(trained(resumed, o) == training_end::done);
+    CHECK(target_of(o.run / "last") == "step-4");
+}
+
 TEST_CASE("train: a signal saves and stops; resumed, the run ends as if nothing had happened", "[train][trainer]") {
     temporary_dir dir;
     tiny_run whole;

@@ -38,6 +38,9 @@ inline void point_link(const std::filesystem::path& link, const std::filesystem:
     const std::filesystem::path next = link.string() + ".tmp";
     std::error_code ignored;
     std::filesystem::remove(next, ignored);
+    // a run that was copied with its links followed has a checkpoint's copy here, which a link cannot be renamed over
+    if (std::filesystem::is_directory(std::filesystem::symlink_status(link)))
+        std::filesystem::rename(link, link.string() + ".copy");
     std::filesystem::create_symlink(target, next);
     std::filesystem::rename(next, link);
 }
@@ -48,7 +51,30 @@ inline index step_of(const std::filesystem::path& directory) {  // step-300 -> 3
         return -1;
     return std::stoll(name.substr(5));
 }
+inline std::vector<index> steps_in(const std::filesystem::path& run) {  // of its checkpoints, newest first
+    std::vector<index> steps;
+    if (std::filesystem::is_directory(run))
+        for (const auto& entry : std::filesystem::directory_iterator(run))
+            if (entry.is_directory() && !entry.is_symlink())
+                if (const index step = step_of(entry.path()); step >= 0) steps.push_back(step);
+    std::sort(steps.rbegin(), steps.rend());
+    return steps;
+}
 }  // namespace detail
+
+// Whether a run has a checkpoint to go on from. Throws error where there are checkpoints that `last` does not lead to: a
+// training that began anew would delete them.
+inline bool has_checkpoint(const std::filesystem::path& run) {
+    namespace fs = std::filesystem;
+    const fs::path last = run / "last";
+    if (fs::exists(last)) return true;
+    const std::vector<index> steps = detail::steps_in(run);
+    if (steps.empty()) return false;
+    fail(last.string(), "expected a link to a checkpoint, found ",
+         fs::is_symlink(fs::symlink_status(last)) ? "one to " + fs::read_symlink(last).string() + ", which is not there"
+                                                  : std::string("none"),
+         ": make it a link to step-", steps.front(), ", the newest there is, or to an older one");
+}
 
 // Writes run/step-N and points `last` (and `best`) at it; removes older checkpoints but the `keep` newest and the best.
 inline void save_checkpoint(const std::filesystem::path& run, runner& r, const trainer_state& state,
@@ -87,13 +113,10 @@ inline void save_checkpoint(const std::filesystem::path& run, runner& r, const t
         fs::remove_all(unfinished, ignored);
         fail(finished.string(), "the checkpoint cannot be written: ", problem.what(), "; what was there is untouched");
     }
-    std::vector<index> steps;
-    for (const auto& entry : fs::directory_iterator(run))
-        if (entry.is_directory() && !entry.is_symlink()) steps.push_back(detail::step_of(entry.path()));
-    std::sort(steps.rbegin(), steps.rend());
-    for (std::size_t i = static_cast<std::size_t>(keep); keep > 0 && i < steps.size(); ++i)
-        if (steps[i] >= 0 && steps[i] != state.best_step)
-            fs::remove_all(run / ("step-" + std::to_string(steps[i])), ignored);
+    index kept = 0;  // of this step and earlier ones: what is newer was left by a training that went further
+    for (const index step : detail::steps_in(run))
+        if (keep > 0 && step <= state.step && ++kept > keep && step != state.best_step)
+            fs::remove_all(run / ("step-" + std::to_string(step)), ignored);
 }
 
 // A checkpoint directory: step-N itself, or a run directory, which means its `last`.

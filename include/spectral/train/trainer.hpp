@@ -69,6 +69,7 @@ private:
     // weights and moments of the start or of the last checkpoint, and where that stands
     trainer_state begin() {
         trainer_state state{.options = o_.identity()};
+        const bool begun = has_checkpoint(o_.run);
         if (o_.resume) {
             const auto last = find_checkpoint(o_.run);
             const nlohmann::json identity = state.options;
@@ -80,8 +81,7 @@ private:
                       " as in the run so far, found ", value.dump());
             }
         } else {
-            check(!std::filesystem::exists(o_.run / "last"), o_.run.string(),
-                  "the directory holds a run already: resume it (--resume) or choose another");
+            check(!begun, o_.run.string(), "the directory holds a run already: resume it (--resume) or choose another");
             o_.keep_frozen ? r_.initialize_trainable(o_.seed) : r_.initialize(o_.seed);
             if (!o_.start_weights.empty()) r_.load_weights(weight_files::of_file(o_.start_weights));
         }
@@ -200,7 +200,9 @@ private:
     }
     std::string last_good() const {
         const auto link = o_.run / "last";
-        return std::filesystem::exists(link) ? (o_.run / std::filesystem::read_symlink(link)).string() : "none";
+        if (!std::filesystem::exists(link)) return "none";
+        return std::filesystem::is_symlink(link) ? (o_.run / std::filesystem::read_symlink(link)).string()
+                                                 : link.string();
     }
     static double now() {
         return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();

@@ -74,27 +74,26 @@ void attention_backward_kernel(executor& ex, const_matrix<T> dL_dout, const_matr
     const auto gradient = detail::rows_in(dL_dout), value = detail::rows_in(out);
     const auto lse_rows = detail::rows_in(lse);
     const auto dq = detail::rows_in(dL_dq), dk = detail::rows_in(dL_dk), dv = detail::rows_in(dL_dv);
-    bool turned = !rotary.data;
-    const auto turn = [&] {
-        if (turned) return;
-        rotary_kernel<T>(ex, dL_dq, q_rows.position, rotary, rotation::inverse);
-        rotary_kernel<T>(ex, dL_dk, k_rows.position, rotary, rotation::inverse);
-    };
-    if constexpr (std::is_same_v<T, bfloat16>)
-        if (D % 8 == 0 && D <= 128 && detail::on_tensor_cores<T>(ex, o, q, k, v, out, dL_dout, dL_dq, dL_dk, dL_dv)) {
+    // on tensor cores a lane holds both halves of a head, where no column of it is padding
+    const bool tensor_cores = std::is_same_v<T, bfloat16> && D % 8 == 0 && D <= 128 &&
+                              detail::on_tensor_cores<T>(ex, o, q, k, v, out, dL_dout, dL_dq, dL_dk, dL_dv);
+    const bool turned = tensor_cores && (D == 32 || D == 64 || D == 96 || D == 128) && rotary.row_stride % 2 == 0 &&
+                        reinterpret_cast<std::uintptr_t>(rotary.data) % 8 == 0;
+    if (tensor_cores) {
+        if constexpr (std::is_same_v<T, bfloat16>)
             detail::with_head_width<32, 64, 96, 128>(what, D, [&](auto width) {
-                const bool here = width() == D && rotary.row_stride % 2 == 0;  // a lane holds both halves of a head
                 detail::attention_backward_products<width()>(ex, problem, gradient, value, lse_rows,
-                                                             here ? detail::rows_in(rotary) : decltype(lse_rows){}, dq,
-                                                             dk, dv);
-                turned = turned || here;
+                                                             turned ? detail::rows_in(rotary) : decltype(lse_rows){},
+                                                             dq, dk, dv);
             });
-            return turn();
-        }
-    detail::with_head_width<32, 64, 128, 256>(what, D, [&](auto width) {
-        detail::attention_backward_plain<width(), T>(ex, problem, N, gradient, value, lse_rows, dq, dk, dv);
-    });
-    turn();
+    } else {
+        detail::with_head_width<32, 64, 128, 256>(what, D, [&](auto width) {
+            detail::attention_backward_plain<width(), T>(ex, problem, N, gradient, value, lse_rows, dq, dk, dv);
+        });
+    }
+    if (!rotary.data || turned) return;
+    rotary_kernel<T>(ex, dL_dq, q_rows.position, rotary, rotation::inverse);
+    rotary_kernel<T>(ex, dL_dk, k_rows.position, rotary, rotation::inverse);
 }
 
 }  // namespace spectral::cuda

@@ -120,9 +120,6 @@ void filter_backward(executor& ex, const char* what, const_matrix<T> dL_dy, cons
                      matrix_view<T> dL_dx, compute<T>* dL_dw, compute<T>* dL_dgamma, compute<T>* dL_dbeta) {
     using A = compute<T>;
     if (x.empty()) return;
-    if (by_cufft<A>(ex, x.width()))
-        return filter_backward_by_cufft<T>(ex, what, dL_dy, x, rows, w.data, static_cast<A>(gain), gamma, mean, rstd,
-                                           dL_dx, dL_dw, dL_dgamma, dL_dbeta);
     const index N = x.width(), sums = Mix ? 3 * N : N;
     arena_scope scratch(ex);
     unsigned blocks = 0;
@@ -134,6 +131,9 @@ void filter_backward(executor& ex, const char* what, const_matrix<T> dL_dy, cons
         part = fast.parts;
     }
     if (blocks == 0) {
+        if (by_cufft<A>(ex, x.width()))
+            return filter_backward_by_cufft<T>(ex, what, dL_dy, x, rows, w.data, static_cast<A>(gain), gamma, mean,
+                                               rstd, dL_dx, dL_dw, dL_dgamma, dL_dbeta);
         const auto& p = dct_shape_of<A>(ex, N);
         blocks = static_cast<unsigned>(std::min<index>(x.rows(), index{8} * ex.multiprocessors()));
         auto parts = ex.memory().template vector<A>(blocks * sums);

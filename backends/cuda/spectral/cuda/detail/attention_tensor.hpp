@@ -39,11 +39,11 @@ __global__ void __launch_bounds__(128 * (Groups + 1), Blocks)
     attention_forward_tensor(attention_problem<bfloat16> a, rows_of<bfloat16> out, rows_of<float> lse) {
     if constexpr (Products::built) {
         constexpr int rows = 64 * Groups, tile_bytes = tile_layout<Keys, D>::bytes;
-        const index number = gridDim.y - 1 - blockIdx.y;
+        const int h = blockIdx.x % a.heads, group = warpgroup_number();
+        const index blocks = gridDim.x / a.heads, number = blocks - 1 - blockIdx.x / a.heads;
         const sequence_tile tile = find_tile(a.q_rows, rows, number);
-        const int h = blockIdx.x, group = warpgroup_number();
         if (tile.sequence < 0)
-            return clear_outside(a.q_rows, a.query_rows, tile.first, number, gridDim.y, [&](index n) {
+            return clear_outside(a.q_rows, a.query_rows, tile.first, number, blocks, [&](index n) {
                 clear_columns(out(n) + index{h} * a.width, a.width);
                 if (threadIdx.x % 32 == 0) lse(n)[h] = -INFINITY;
             });
@@ -186,11 +186,11 @@ __global__ void __launch_bounds__(128 * (Groups + 1), Blocks)
                                       rows_of<bfloat16> dL_dq, int* limits) {
     if constexpr (Products::built) {
         constexpr int rows = 64 * Groups, tile_bytes = tile_layout<Keys, D>::bytes;
-        const index number = gridDim.y - 1 - blockIdx.y, q_count = a.query_rows;
+        const int h = blockIdx.x % a.heads, group = warpgroup_number();
+        const index blocks = gridDim.x / a.heads, number = blocks - 1 - blockIdx.x / a.heads, q_count = a.query_rows;
         const sequence_tile tile = find_tile(a.q_rows, rows, number);
-        const int h = blockIdx.x, group = warpgroup_number();
         if (tile.sequence < 0)
-            return clear_outside(a.q_rows, q_count, tile.first, number, gridDim.y,
+            return clear_outside(a.q_rows, q_count, tile.first, number, blocks,
                                  [&](index n) { clear_columns(dL_dq(n) + index{h} * a.width, a.width); });
         unsigned char *Q = tile_memory(), *dO = Q + tile_layout<rows, D>::bytes, *KV = dO + tile_layout<rows, D>::bytes;
         auto* ring = reinterpret_cast<tile_ring<Stages>*>(KV + 2 * Stages * tile_bytes);
@@ -311,10 +311,11 @@ __global__ void __launch_bounds__(128 * (Groups + 1), Blocks)
                                    rows_of<bfloat16> dL_dk, rows_of<bfloat16> dL_dv) {
     if constexpr (Products::built) {
         constexpr int rows = 64 * Groups, tile_bytes = tile_layout<Queries, D>::bytes;
-        const sequence_tile tile = find_tile(a.k_rows, rows, blockIdx.y);
-        const int kv_head = blockIdx.x, group = warpgroup_number();
+        const int kv_heads = a.heads / a.group, kv_head = blockIdx.x % kv_heads, group = warpgroup_number();
+        const index number = blockIdx.x / kv_heads;
+        const sequence_tile tile = find_tile(a.k_rows, rows, number);
         if (tile.sequence < 0)
-            return clear_outside(a.k_rows, a.key_rows, tile.first, blockIdx.y, gridDim.y, [&](index m) {
+            return clear_outside(a.k_rows, a.key_rows, tile.first, number, gridDim.x / kv_heads, [&](index m) {
                 for (const auto& to : {dL_dk, dL_dv}) clear_columns(to(m) + index{kv_head} * a.width, a.width);
             });
         unsigned char *K = tile_memory(), *V = K + tile_layout<rows, D>::bytes, *Q_dO = V + tile_layout<rows, D>::bytes;
@@ -524,7 +525,7 @@ void attention_forward_products(executor& ex, const attention_problem<bfloat16>&
                 using size = attention_sizes<P, D, is_short()>;
                 constexpr int groups = size::forward_groups, keys = size::forward_keys;
                 launch(ex, "attention_forward",
-                       dim3(static_cast<unsigned>(a.heads), sequence_tiles(rows, sequences, 64 * groups)),
+                       static_cast<unsigned>(a.heads) * sequence_tiles(rows, sequences, 64 * groups),
                        128 * (groups + 1), attention_forward_shared<D, groups, keys>(),
                        attention_forward_tensor<P, D, groups, keys, size::forward_blocks, dropout()>, a, out, lse);
             });
@@ -552,16 +553,15 @@ void attention_backward_products(executor& ex, const attention_problem<bfloat16>
                 constexpr int groups = size::backward_groups, keys = size::keys, queries = size::queries,
                               stages = size::stages, blocks = size::backward_blocks;
                 launch(ex, "attention_backward",
-                       dim3(static_cast<unsigned>(a.heads), sequence_tiles(rows, sequences, 64 * groups)),
+                       static_cast<unsigned>(a.heads) * sequence_tiles(rows, sequences, 64 * groups),
                        128 * (groups + 1), attention_backward_queries_shared<D, groups, keys, stages>(),
                        attention_backward_queries_tensor<P, D, groups, keys, stages, blocks, dropout()>, a, dL_dout,
                        known, rotary, dL_dq, limits);
-                launch(
-                    ex, "attention_backward",
-                    dim3(static_cast<unsigned>(a.heads / a.group), sequence_tiles(a.key_rows, sequences, 64 * groups)),
-                    128 * (groups + 1), attention_backward_keys_shared<D, groups, queries, stages>(),
-                    attention_backward_keys_tensor<P, D, groups, queries, stages, blocks, dropout()>, a, dL_dout, known,
-                    limits, rotary, dL_dk, dL_dv);
+                launch(ex, "attention_backward",
+                       static_cast<unsigned>(a.heads / a.group) * sequence_tiles(a.key_rows, sequences, 64 * groups),
+                       128 * (groups + 1), attention_backward_keys_shared<D, groups, queries, stages>(),
+                       attention_backward_keys_tensor<P, D, groups, queries, stages, blocks, dropout()>, a, dL_dout,
+                       known, limits, rotary, dL_dk, dL_dv);
             });
         });
     });

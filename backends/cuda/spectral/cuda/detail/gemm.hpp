@@ -239,15 +239,18 @@ bool gemm(executor& ex, const char* what, factor<T> a, factor<T> b, double alpha
 // The algorithm of every class of products so far, as text: to be kept beside a checkpoint.
 inline std::map<std::string, std::string> products_chosen(executor& ex) {
     std::map<std::string, std::string> out;
-    for (const auto& [key, plan] : ex.keep<detail::matrix_products>(0).plans) {
-        if (!plan.usable) continue;
+    const auto add = [&](const detail::product_class& key, const cublasLtMatmulAlgo_t& algorithm) {
         std::ostringstream name, bytes;
         for (index v : key.value) name << (name.tellp() > 0 ? " " : "") << v;
-        const auto* b = reinterpret_cast<const unsigned char*>(&plan.algorithm);
-        for (std::size_t i = 0; i < sizeof plan.algorithm; ++i)
+        const auto* b = reinterpret_cast<const unsigned char*>(&algorithm);
+        for (std::size_t i = 0; i < sizeof algorithm; ++i)
             bytes << "0123456789abcdef"[b[i] / 16] << "0123456789abcdef"[b[i] % 16];
         out[name.str()] = bytes.str();
-    }
+    };
+    const auto& products = ex.keep<detail::matrix_products>(0);
+    for (const auto& [key, algorithm] : products.given) add(key, algorithm);  // also those not met again so far
+    for (const auto& [key, plan] : products.plans)
+        if (plan.usable) add(key, plan.algorithm);
     return out;
 }
 
