@@ -4,6 +4,10 @@
 
 #include "support/golden.hpp"
 
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 using namespace spectral;
 
 TEST_CASE("json: good text is parsed") {
@@ -47,6 +51,36 @@ TEST_CASE("json: files are read and replaced whole") {
     }
     CHECK(read_text_file(dir / "c.json") == "{\"a\": 2}");
     CHECK(dir.files() == 2);
+}
+
+TEST_CASE("atomic files: a link is followed, a device and a pipe are written as they stand") {
+    namespace fs = std::filesystem;
+    const test::temporary_dir dir;
+    fs::create_directory(dir / "there");
+    fs::create_symlink("there/file", dir / "link");
+    fs::create_symlink("link", dir / "link_to_link");
+    for (const char* text : {"new", "newer"}) {  // first of all it leads nowhere
+        write_file_atomically(dir / "link_to_link", text);
+        CHECK(read_text_file(dir / "there/file") == text);
+    }
+    CHECK(fs::is_symlink(dir / "link"));
+    CHECK(fs::is_symlink(dir / "link_to_link"));
+    CHECK(std::distance(fs::directory_iterator(dir / "there"), {}) == 1);
+    fs::create_symlink("/dev/full", dir / "full");
+    CHECK_SENTENCE(write_file_atomically(dir / "full", "x"),
+                   "full: the file cannot be written: No space left on device");
+    write_file_atomically("/dev/null", "x");
+    CHECK(fs::is_character_file("/dev/null"));
+
+    REQUIRE(::mkfifo((dir / "pipe").c_str(), 0600) == 0);
+    const int reader = ::open((dir / "pipe").c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    REQUIRE(reader >= 0);
+    write_file_atomically(dir / "pipe", "through");
+    char got[16] = {};
+    CHECK(::read(reader, got, sizeof got) == 7);
+    CHECK(std::string_view(got) == "through");
+    ::close(reader);
+    CHECK(fs::is_fifo(dir / "pipe"));
 }
 
 TEST_CASE("names: the nearest known name is suggested, or none") {
