@@ -5,7 +5,11 @@
 #include "support/catch.hpp"
 #include "support/golden.hpp"
 
+#include <sys/resource.h>
+
+#include <csignal>
 #include <map>
+#include <sstream>
 #include <variant>
 
 namespace tensorboard_test {
@@ -157,6 +161,29 @@ TEST_CASE("a run that continues writes a file of its own and cuts what came afte
     CHECK(one<std::uint64_t>(fields(one<std::string>(fields(r[1]), 7)), 1) == 1);  // SessionLog.START
     const tensorboard_writer none(std::filesystem::path{});
     CHECK(none.path().empty());
+}
+
+TEST_CASE("a full disk ends the events, not the training; a directory that cannot be made is an error", "[report]") {
+    temporary_dir dir;
+    tensorboard_writer events(dir / "logs");
+    const auto before_size = std::filesystem::file_size(events.path());
+    struct ::rlimit before {};
+    REQUIRE(::getrlimit(RLIMIT_FSIZE, &before) == 0);
+    struct ::rlimit low = before;
+    low.rlim_cur = before_size;
+    const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+    std::ostringstream said;
+    auto* const stderr_buffer = std::cerr.rdbuf(said.rdbuf());
+    REQUIRE(::setrlimit(RLIMIT_FSIZE, &low) == 0);
+    for (int step : {1, 2}) events.write({{"step", step}, {"loss", 5.25}});
+    ::setrlimit(RLIMIT_FSIZE, &before);
+    events.write({{"step", 3}, {"loss", 5.25}});  // nor later: what follows a torn record is not read
+    std::cerr.rdbuf(stderr_buffer);
+    std::signal(SIGXFSZ, handler);
+    CHECK(said.str() == events.path() + ": the file cannot be written: File too large; training goes on without it\n");
+    CHECK(std::filesystem::file_size(events.path()) == before_size);
+
+    CHECK_SENTENCE(tensorboard_writer(std::filesystem::path(events.path()) / "logs"), "--tensorboard " + events.path());
 }
 
 }  // namespace tensorboard_test

@@ -17,6 +17,7 @@
 #include <bit>
 #include <chrono>
 #include <filesystem>
+#include <iostream>
 #include <utility>
 
 namespace spectral {
@@ -89,6 +90,7 @@ inline std::string event_record(std::string_view data) {
 
 // Writes each line of metrics (report/metrics.hpp) as one event: its numbers as scalars named "loss/train" or
 // "attention_share/1/valid", its histograms of entropies as histograms.
+// A file that can no longer be written ends the events, not the training: one sentence on stderr.
 //   tensorboard_writer events("logs/a", 0);   events.write({{"step", 10}, {"loss", 5.2}});
 class tensorboard_writer {
 public:
@@ -96,7 +98,10 @@ public:
     // earlier file says of later ones.
     explicit tensorboard_writer(const std::filesystem::path& directory, std::int64_t last_step = 0) {
         if (directory.empty()) return;
-        std::filesystem::create_directories(directory);
+        const std::string option = "--tensorboard " + directory.string();
+        std::error_code problem;
+        std::filesystem::create_directories(directory, problem);
+        check(!problem, option, "the directory cannot be created: ", problem.message());
         char host[256] = "host";
         ::gethostname(host, sizeof host - 1);
         const std::string stem = "events.out.tfevents." + std::to_string(static_cast<std::int64_t>(now())) + "." +
@@ -104,7 +109,7 @@ public:
         for (int n = 0; file_ < 0; ++n) {  // never into a file that is there
             where_ = (directory / (stem + "." + std::to_string(n))).string();
             file_ = ::open(where_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0666);
-            check(file_ >= 0 || errno == EEXIST, where_, "the file cannot be opened: ", std::strerror(errno));
+            check(file_ >= 0 || errno == EEXIST, option, where_, ": the file cannot be opened: ", std::strerror(errno));
         }
         append(protobuf_message().real(1, now()).text(3, "brain.Event:2"));
         if (last_step > 0)
@@ -165,11 +170,18 @@ private:
             .reals(7, count);
     }
     void append(const protobuf_message& event) {
+        if (file_ < 0) return;
         const std::string record = event_record(event.bytes());
         for (std::size_t done = 0; done < record.size();) {
             const ::ssize_t n = ::write(file_, record.data() + done, record.size() - done);
             if (n < 0 && errno == EINTR) continue;
-            check(n >= 0, where_, "the file cannot be written: ", std::strerror(errno));
+            if (n < 0) {
+                const std::string why = std::strerror(errno);
+                if (::isatty(STDERR_FILENO)) std::cerr << "\r\x1b[K";  // a line of progress may stand there
+                std::cerr << where_ << ": the file cannot be written: " << why << "; training goes on without it\n";
+                ::close(std::exchange(file_, -1));
+                return;
+            }
             done += static_cast<std::size_t>(n);
         }
     }
