@@ -21,6 +21,8 @@ struct convert_options {
 
 void convert_files(const convert_options& o) {
     check(!o.files.empty(), "convert", "expected files to convert, found none");
+    check_is_no_input(o.out, o.files);
+    check_is_no_input(o.out, {o.schema});
     conversion_options options{.limit = o.limit, .most_results = o.most_results};
     if (!o.schema.empty()) {
         options.schema = read_text_file(o.schema);
@@ -52,6 +54,7 @@ std::string quartiles(const std::vector<index>& lengths) {
 
 void match_files(const convert_options& o) {
     check(!o.tokenizer.empty(), "convert --match", "expected --tokenizer, which counts the tokens, found none");
+    check_is_no_input(o.out, {o.match[0], o.match[1], o.tokenizer});
     check(o.held_out >= 0 && o.held_out <= 1, "convert --held-out", "expected a share from 0 to 1, found ", o.held_out);
     const auto tok = tokenizer::from_file(o.tokenizer);
     const auto set =

@@ -188,6 +188,8 @@ prepared_data prepare_data(const data_options& o, const std::filesystem::path& r
     prepared_data out;
     const auto mix = o.task == "mixed" ? parse_mix(o.mix) : std::vector<std::pair<std::string, double>>{{o.task, 1}};
     check(o.tokenizer.empty() || o.train_tokenizer == 0, "--train-tokenizer", "expected no --tokenizer beside it");
+    check(o.train_tokenizer == 0 || (o.train_tokenizer >= 257 && o.train_tokenizer <= index{1} << 24),
+          "--train-tokenizer", "expected 0, or from 257 (bytes and <|endoftext|>) to 2^24, found ", o.train_tokenizer);
     std::string tok = o.tokenizer;
     if (!run.empty()) {  // the run keeps its tokenizer
         const auto kept = run / "tokenizer.json";

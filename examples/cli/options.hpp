@@ -7,6 +7,7 @@
 
 #include <charconv>
 #include <cstdint>
+#include <filesystem>
 #include <optional>
 #include <sstream>
 #include <string>
@@ -52,6 +53,15 @@ CLI::Option* choice(CLI::App& app, const std::string& names, T& value, const std
     std::string type;
     for (const auto& w : words) type += (type.empty() ? "" : "|") + w;
     return option(app, names, value, type, help)->check(CLI::IsMember(words).description(""));
+}
+
+// Writing over a file that was read would lose it.
+inline void check_is_no_input(const std::string& out, const std::vector<std::string>& inputs) {
+    std::error_code none;  // the same file only where both exist
+    if (!std::filesystem::is_regular_file(out, none)) return;
+    for (const auto& in : inputs)
+        check(!std::filesystem::equivalent(out, in, none), out, "expected an output that is no input, found the file ",
+              in);
 }
 
 // Ends the program with this exit code; nothing is printed.

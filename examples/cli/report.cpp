@@ -18,17 +18,21 @@ struct report_options {
 
 // The routing of a text by every run that has a model which routes.
 void add_routes(std::vector<report::run_record>& runs, const report_options& o) {
-    const bool is_file = std::filesystem::is_regular_file(o.text);
+    std::error_code not_a_name;  // a text may be longer than any
+    const bool is_file = std::filesystem::is_regular_file(o.text, not_a_name);
     const std::string text = is_file ? read_text_file(o.text) : o.text;
     check_utf8(text, is_file ? o.text : "--text");
     check(!text.empty(), is_file ? o.text : "--text", "expected a text, found none");
     bool any = false;
     for (auto& r : runs) {
-        if (r.directory.empty() || !std::filesystem::exists(r.directory / "last")) continue;
+        // adapters or gates alone are of a model elsewhere
+        if (r.directory.empty() || !std::filesystem::exists(r.directory / "last/config.json")) continue;
         const model_directory model(r.directory);
         if (model.is_qwen2() || model.chiar().baseline()) continue;
         const auto tok = tokenizer::from_file(model.tokenizer());
-        r.route = to_json(route(*model.load(o.runner), tok, text), model.chiar());
+        const routed_text routed = route(*model.load(o.runner), tok, text);
+        if (routed.layers.empty()) continue;  // two layers: no token has a choice
+        r.route = to_json(routed, model.chiar());
         any = true;
     }
     check(any, "--text", "expected a run with a model that routes tokens, found none");
@@ -37,6 +41,8 @@ void add_routes(std::vector<report::run_record>& runs, const report_options& o) 
 void run_report(const report_options& o) {
     report::sources read;
     for (const auto& source : o.sources) read.add(source);
+    check_is_no_input(o.out, read.files());
+    check_is_no_input(o.out, {o.text});
     auto runs = read.finish();
     if (!o.text.empty()) add_routes(runs, o);
     const report::page page = report::make_report(o.title, runs);

@@ -45,6 +45,7 @@ void encode(const coding_options& o) {
     check(!text.empty(), name, "the file is empty");
     check_utf8(text, name);
     const auto ids = tok.encode(text);
+    check_is_no_input(o.out, {o.input, o.tokenizer});
     if (!o.out.empty()) return write_token_file(o.out, ids, size_of(text));
     for (std::size_t i = 0; i < ids.size(); ++i) std::cout << (i ? " " : "") << ids[i];
     std::cout << '\n';
@@ -113,6 +114,7 @@ void add_tokenizer(CLI::App& app) {
             options.pattern = std::string(qwen2_pattern);
             options.nfc = true;
         }
+        check_is_no_input(o->out, o->train);
         const index size = train_tokenizer(o->train, options, o->out);
         std::cerr << o->out << ": " << size << " tokens\n";
     });

@@ -183,7 +183,23 @@ TEST_CASE("a report is written from files, with CSV, and refuses what is none", 
     check_refused(run("report " + quoted(dir / "none") + " -o " + quoted(dir / "x.html")), {"none", "no such file"});
     check_refused(run("report" + files + " --text hello -o " + quoted(dir / "x.html")),
                   {"--text", "expected a run with a model that routes tokens"});
+    check_refused(run("report" + files + " --text " + std::string(5000, 'x') + " -o " + quoted(dir / "x.html")),
+                  {"--text", "expected a run with a model that routes tokens"});
     CHECK(!std::filesystem::exists(dir / "x.html"));
+}
+
+TEST_CASE("a report is not written over what it reads", "[cli]") {
+    temporary_dir dir;
+    const std::string line = "{\"step\": 1, \"loss\": 2.5}\n{\"step\": 2, \"loss\": 2.25}\n";
+    std::filesystem::create_directories(dir / "run");
+    write_text(dir / "run/metrics.jsonl", line);
+    std::filesystem::create_symlink("run/metrics.jsonl", dir / "link");
+    for (const char* out : {"run/metrics.jsonl", "link"})
+        check_refused(run("report " + quoted(dir / "run") + " -o " + quoted(dir / out)),
+                      {out, "expected an output that is no input, found the file", "metrics.jsonl"});
+    CHECK(read_text_file(dir / "run/metrics.jsonl") == line);
+    const auto piped = run("report " + quoted(dir / "run") + " -o /dev/stdout | cat");
+    CHECK(piped.out.find("</html>") != piped.out.npos);
 }
 
 TEST_CASE("in a browser, light, dark, narrow and on paper: every figure is drawn, nothing is asked for, covered or cut",

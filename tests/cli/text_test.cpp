@@ -53,6 +53,17 @@ TEST_CASE("a tokenizer is trained, and encodes what it was trained on", "[cli]")
           read_text_file(dir / "text.txt"));
 }
 
+TEST_CASE("no command writes over what it reads", "[cli]") {
+    temporary_dir dir;
+    const std::string text = quoted(dir / "text.txt"), want = std::string(2000, 'x');
+    write_text(dir / "text.txt", want);
+    for (const std::string& command :
+         {"tokenizer train --vocab 300 --train " + text, "convert --from sgd " + text,
+          "tokenizer encode --input " + text + " --tokenizer " + quoted(texts / "gpt2_subset.tokenizer.json")})
+        check_refused(run(command + " --out " + text), {"text.txt", "expected an output that is no input"});
+    CHECK(read_text_file(dir / "text.txt") == want);
+}
+
 TEST_CASE("bad texts and tokenizers are refused with one sentence", "[cli]") {
     temporary_dir dir;
     const std::string gpt2 = quoted(texts / "gpt2_subset.tokenizer.json"), text = quoted(dir / "text.txt"),
@@ -95,6 +106,7 @@ TEST_CASE("bad texts and tokenizers are refused with one sentence", "[cli]") {
                   {"n_layer", "did you mean"});
     write_text(dir / "text.txt", "bad \xc3");
     check_refused(run(train + " --train-tokenizer 300"), {"text.txt", "UTF-8"});
+    check_refused(run(train + " --train-tokenizer 1"), {"--train-tokenizer", "from 257", "found 1"});
     write_text(dir / "text.txt", "");
     check_refused(run(train + " --train-tokenizer 300"), {"text.txt", "empty"});
 

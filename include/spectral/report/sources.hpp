@@ -75,6 +75,7 @@ public:
               "expected a run: metrics.jsonl, eval.json, route.json or steps.json, found none of them");
         of(name).directory = path;
     }
+    const std::vector<std::string>& files() const { return files_; }  // that were read
     // What the evaluation during training found last stands in where eval did not run.
     std::vector<run_record> finish() {
         for (auto& r : runs_)
@@ -99,6 +100,7 @@ private:
         return runs_.back();
     }
     void add_file(const std::filesystem::path& path, const std::string& name) {
+        files_.push_back(path.string());
         if (path.extension() == ".jsonl") return add_metrics(path, of(name));
         const json j = read_json_file<json>(path);
         check(j.is_object(), path.string(), "expected a JSON object, found ", j.type_name());
@@ -138,6 +140,7 @@ private:
     }
 
     std::vector<run_record> runs_;
+    std::vector<std::string> files_;
 };
 
 }  // namespace spectral::report
