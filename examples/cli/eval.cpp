@@ -138,6 +138,10 @@ void run_eval(eval_options& o, CLI::App& command) {
     for (const auto& name : names) {
         const bool own_ids =
             name.starts_with("list_ops") && o.data.task != "mixed" && model.vocabulary() == list_ops_vocabulary;
+        const bool of_ids = name.starts_with("list_ops") ||
+                            (name == "language" && (o.data.valid.empty() || is_token_file(o.data.valid.front())));
+        check(of_ids || !tokenizer_file.empty(), (model.path / "tokenizer.json").string(),
+              "the model has no tokenizer, which task ", name, " needs: --tokenizer FILE");
         const task_data task = make_task(o.data, name, own_ids ? "" : tokenizer_file, {}, nullptr, nullptr);
         check(task.evaluations > 0, "spectral eval", "no data for task ", name, ": --data FILE");
         const evaluation m = evaluate(*r, {task.name, task.evaluations, task.evaluation_at});

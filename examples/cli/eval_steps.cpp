@@ -311,6 +311,11 @@ void evaluate_steps(step_evaluation o) {
         route_files files;
         if (std::filesystem::exists(path / "adapter_config.json")) files.adapter = path.string();
         if (std::filesystem::exists(path / "router_config.json")) files.router = path.string();
+        check(!files.adapter.empty() || !files.router.empty(), run,
+              "--runs: expected a run with adapters or gates, found neither");
+        for (const auto& [name, other] : routes)  // would count as two seeds
+            check(!std::filesystem::equivalent(path, other.adapter.empty() ? other.router : other.adapter), run,
+                  "--runs: expected each run once, found ", name, " too");
         routes.emplace_back(run, files);
     }
     if (routes.empty()) routes.emplace_back(o.route.router.empty() ? o.route.adapter : o.route.router, o.route);

@@ -163,6 +163,9 @@ TEST_CASE("bad models and ids are refused with one sentence", "[cli]") {
         check_refused(run(arguments + " --dtype f16"), {"--dtype", "f16"});
         check_refused(run("logits --model " + quoted(dir / "nowhere") + " --ids x --out y"),
                       {"nowhere", "no such directory"});
+        write_text(dir / "text.txt", "some text");
+        check_refused(run("eval --model " + quoted(model.dir) + " --data " + quoted(dir / "text.txt")),
+                      {"model/tokenizer.json", "no tokenizer", "--tokenizer FILE"});
     }
 }
 

@@ -119,6 +119,27 @@ TEST_CASE("LayerRoute from a backbone to its evaluation", "[cli]") {
     INFO(few.err);
     REQUIRE(few.code == 0);
     CHECK(few.out.find("samples of 10 conversations, side all") != std::string::npos);
+
+    const std::string by_step = "eval --by step_type --side all" + t.model + " --data " + quoted(t.dir / "data.jsonl") +
+                                " --runs " + quoted(t.dir / "run0") + " ";
+    check_refused(run(by_step + quoted(t.dir / "run0/last")), {"run0/last", "--runs: expected each run once"});
+    check_refused(run(by_step + quoted(t.dir / "backbone")), {"backbone", "expected a run with adapters or gates"});
+
+    // a run of adapters and gates, or of two layers, beside one that routes tokens: the text is of that one alone
+    for (const char* layers : {"2", "3"}) {
+        const auto trained =
+            run("train --quiet --d-model 16 --heads 2 --batch 2 --time 16 --steps 3 --threads 1 --layers " +
+                std::string(layers) + " --train " + quoted(t.dir / "text.txt") + " --tokenizer " +
+                quoted(t.dir / "tokenizer.json") + " --out " + quoted(t.dir / layers));
+        INFO(trained.err);
+        REQUIRE(trained.code == 0);
+    }
+    const std::string sources = "report " + quoted(t.dir / "run0") + " " + quoted(t.dir / "2") + " ",
+                      text = " --text hi -o " + quoted(t.dir / "report.html");
+    check_refused(run(sources + text), {"--text", "expected a run with a model that routes tokens"});
+    const auto report = run(sources + quoted(t.dir / "3") + text);
+    INFO(report.err);
+    CHECK(report.code == 0);
 }
 
 TEST_CASE("what trains, by flag", "[cli]") {
