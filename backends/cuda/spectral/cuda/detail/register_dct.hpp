@@ -27,12 +27,16 @@ constexpr int register_radix(index width) {
         case 64:
         case 128:
         case 256: return 16;
-        case 512: return 32;
-        case 768: return 48;
-        case 896: return 56;
+        case 512:
         case 1024: return 32;
-        case 2048: return 64;
+        case 2048:
         case 4096: return 64;
+        case 384:
+        case 768:
+        case 1536:
+        case 3072: return 48;
+        case 896:
+        case 3584: return 56;
     }
     return 0;
 }
@@ -71,9 +75,11 @@ auto with_register_width(index width, F f) {
         return result;
     };
     return at(std::integral_constant<int, 64>{}, std::integral_constant<int, 128>{}, std::integral_constant<int, 256>{},
-              std::integral_constant<int, 512>{}, std::integral_constant<int, 768>{},
-              std::integral_constant<int, 896>{}, std::integral_constant<int, 1024>{},
-              std::integral_constant<int, 2048>{}, std::integral_constant<int, 4096>{});
+              std::integral_constant<int, 384>{}, std::integral_constant<int, 512>{},
+              std::integral_constant<int, 768>{}, std::integral_constant<int, 896>{},
+              std::integral_constant<int, 1024>{}, std::integral_constant<int, 1536>{},
+              std::integral_constant<int, 2048>{}, std::integral_constant<int, 3072>{},
+              std::integral_constant<int, 3584>{}, std::integral_constant<int, 4096>{});
 }
 
 template <class A>
