@@ -2,9 +2,9 @@
 // include/spectral/report/page.hpp: one self-contained page of figures: drawings, what they show in words, numbers in
 // tables
 //
-// No scripts, no network. Light and dark by the reader's setting, one column on a telephone, tables opened on paper.
-// The page is well-formed XML after its first line. Every table is also a CSV file (write_csv); on paper the large ones
-// are left out.
+// No scripts, no network. Light and dark by the reader's setting, one column on a telephone. The page is well-formed
+// XML after its first line. Every table is also a CSV file (write_csv); on paper small ones are opened and large ones
+// left out.
 #pragma once
 #include <spectral/io/atomic_file.hpp>
 #include <spectral/report/svg.hpp>

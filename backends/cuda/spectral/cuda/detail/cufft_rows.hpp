@@ -2,9 +2,9 @@
 // backends/cuda/spectral/cuda/detail/cufft_rows.hpp: the DCT of rows by cuFFT, for widths that are no block's work
 //
 // Makhoul's order makes the DCT a real transform of length N, which is cuFFT's; the rotation after it (before it, on the
-// way back) is dct_plan.hpp's, and so are the factors. Everything lies in device memory: order, cuFFT, rotation,
-// cuFFT and order again are a pass over it each, against none in dct_plan.hpp. Rows go in chunks, as many at a time as a power of two, so that
-// few plans serve all counts.
+// way back) is dct_plan.hpp's, and so are the factors. Everything lies in device memory: order, cuFFT, rotation, cuFFT
+// and order again are a pass over it each, against none in dct_plan.hpp. Rows go in chunks, as many at a time as a power
+// of two, so that few plans serve all counts.
 #pragma once
 #include <spectral/core/tensor.hpp>
 #include <spectral/cuda/detail/small_dft.hpp>
