@@ -11,6 +11,8 @@
 #include <cstdio>
 #include <cstring>
 
+#include "event_timing.hpp"
+
 namespace spectral {
 namespace {
 
@@ -160,23 +162,6 @@ bool check_all(E& ex) {
     return good;
 }
 
-template <class F>
-double time_ms(E& ex, F f, int repeats) {
-    cudaEvent_t a, b;
-    cudaEventCreate(&a), cudaEventCreate(&b);
-    f(), f();
-    std::vector<float> t(static_cast<std::size_t>(repeats));
-    for (float& ms : t) {
-        cudaEventRecord(a, ex.stream());
-        f();
-        cudaEventRecord(b, ex.stream());
-        cudaEventSynchronize(b);
-        cudaEventElapsedTime(&ms, a, b);
-    }
-    std::sort(t.begin(), t.end());
-    return t[t.size() / 2];
-}
-
 void time_all(E& ex) {
     std::printf("%-34s %9s %9s %9s  TFLOP/s: forward backward both\n", "causal, 16384 rows, heads x D = 1024",
                 "forward", "backward", "both ms");
@@ -186,9 +171,9 @@ void time_all(E& ex) {
                 run<bfloat16> r(ex, {std::vector<index>(static_cast<std::size_t>(16384 / time), time), 1024 / d,
                                      1024 / d, d, share});
                 const double pairs = r.pairs(ex), flop = 4 * pairs * static_cast<double>(d);
-                const double f = time_ms(
+                const double f = bench::event_ms(
                                  ex, [&] { r.forward(ex); }, 15),
-                             b = time_ms(
+                             b = bench::event_ms(
                                  ex, [&] { r.backward(ex); }, 9);
                 std::printf("D %3d, T %5d, %3.0f %% of the queries    %9.4f %9.4f %9.4f  %8.1f %8.1f %8.1f\n", int(d),
                             int(time), 100 * share, f, b, f + b, flop / f / 1e9, 2.5 * flop / b / 1e9,

@@ -12,31 +12,13 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "event_timing.hpp"
+
 namespace spectral {
 
 using E = cuda::executor;
 namespace D = cuda::detail;
 constexpr dct_norm ortho = dct_norm::ortho;
-
-template <class F>
-double time_ms(E& ex, F f, int repeats = 15) {
-    cudaEvent_t a, b;
-    cudaEventCreate(&a);
-    cudaEventCreate(&b);
-    for (int i = 0; i < 3; ++i) f();
-    std::vector<float> t;
-    for (int i = 0; i < repeats; ++i) {
-        cudaEventRecord(a, ex.stream());
-        f();
-        cudaEventRecord(b, ex.stream());
-        cudaEventSynchronize(b);
-        float ms;
-        cudaEventElapsedTime(&ms, a, b);
-        t.push_back(ms);
-    }
-    std::sort(t.begin(), t.end());
-    return t[t.size() / 2];
-}
 
 // All that one call of the operators reads and writes
 template <class T>
@@ -165,12 +147,16 @@ void time_width(E& ex, index d, index n) {
     const double half = entropy[static_cast<std::size_t>(n / 2)];
     tensor<E, T, 2> folded(ex, {d, d});
     workload<T>::fill(ex, folded.view().matrix(), 9, 0, 0.03);
-    const double copied = time_ms(ex, [&] { copy<E, T>(ex, w.x.view(), w.y.view()); });
-    const double product = time_ms(ex, [&] { linear_forward<E, T>(ex, w.x.view(), folded.view(), {}, w.y.view()); });
-    const double all = time_ms(ex, [&] { w.route(ex, {2}); }), some = time_ms(ex, [&] { w.route(ex, {half}); }),
-                 none = time_ms(ex, [&] { w.route(ex, {-1}); });
-    const double entropies = time_ms(ex, [&] { w.only_entropy(ex); }), mix = time_ms(ex, [&] { w.mix(ex); });
-    const double back = time_ms(ex, [&] { w.backward(ex); }), filter_back = time_ms(ex, [&] { w.filter_backward(ex); });
+    const double copied = bench::event_ms(ex, [&] { copy<E, T>(ex, w.x.view(), w.y.view()); });
+    const double product =
+        bench::event_ms(ex, [&] { linear_forward<E, T>(ex, w.x.view(), folded.view(), {}, w.y.view()); });
+    const double all = bench::event_ms(ex, [&] { w.route(ex, {2}); }),
+                 some = bench::event_ms(ex, [&] { w.route(ex, {half}); }),
+                 none = bench::event_ms(ex, [&] { w.route(ex, {-1}); });
+    const double entropies = bench::event_ms(ex, [&] { w.only_entropy(ex); }),
+                 mix = bench::event_ms(ex, [&] { w.mix(ex); });
+    const double back = bench::event_ms(ex, [&] { w.backward(ex); }),
+                 filter_back = bench::event_ms(ex, [&] { w.filter_backward(ex); });
     std::printf(
         "%5d x %4d  copy %.3f  product %.3f | route+mix: share 1 %.3f  1/2 %.3f  0 %.3f | entropy %.3f  mix %.3f | backward: mix %.3f"
         "  filter %.3f\n",

@@ -12,7 +12,7 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "timing.hpp"
+#include "event_timing.hpp"
 
 namespace spectral {
 namespace {
@@ -142,25 +142,6 @@ double chunks_difference(E& ex, index d, index n) {
     return worst;
 }
 
-template <class F>
-double time_ms(E& ex, F f) {
-    cudaEvent_t a, b;
-    cudaEventCreate(&a), cudaEventCreate(&b);
-    for (int i = 0; i < 3; ++i) f();
-    std::vector<double> times;
-    for (int i = 0; i < 15; ++i) {
-        cudaEventRecord(a, ex.stream());
-        f();
-        cudaEventRecord(b, ex.stream());
-        cudaEventSynchronize(b);
-        float ms = 0;
-        cudaEventElapsedTime(&ms, a, b);
-        times.push_back(ms);
-    }
-    cudaEventDestroy(a), cudaEventDestroy(b);
-    return bench::median(times);
-}
-
 bool measure(E& ex, index d) {
     const double exact = difference<double>(ex, d), single = difference<float>(ex, d);
     const index n = 65536;
@@ -172,13 +153,13 @@ bool measure(E& ex, index d) {
     {
         transforms<float> plan(ex, n, d);
         auto* sums = reinterpret_cast<cufftComplex*>(spectrum.data());
-        cufft = time_ms(ex, [&] { plan.there(x.data(), sums), plan.back(sums, y.data()); });
+        cufft = bench::event_ms(ex, [&] { plan.there(x.data(), sums), plan.back(sums, y.data()); });
     }
-    const double mix = time_ms(ex, [&] {
+    const double mix = bench::event_ms(ex, [&] {
         spectral_mix_forward<E, float>(ex, x.view(), selection::all(n), w.view(), dct_norm::ortho, w.view(), w.view(),
                                        1e-5, y.view(), {mean.view(), rstd.view()});
     });
-    const double copied = time_ms(ex, [&] { copy<E, float>(ex, x.view(), y.view()); });
+    const double copied = bench::event_ms(ex, [&] { copy<E, float>(ex, x.view(), y.view()); });
     // a transform's rounding grows with the logarithm of its length: 20 eps holds it for every width here
     const bool good = exact < 20 * 2.3e-16 && single < 20 * 1.2e-7;
     const auto by = [&](bool cufft) { return cufft ? "cuFFT" : "own"; };

@@ -15,7 +15,7 @@
 #include <cstdlib>
 #include <span>
 
-#include "timing.hpp"
+#include "event_timing.hpp"
 
 namespace spectral {
 namespace {
@@ -148,25 +148,6 @@ cudaGraphExec_t bucket_graph(E& ex, const row_index* count, index rows, Before b
 
 // ---- measuring ------------------------------------------------------------------------------------------------------
 
-template <class F>
-double time_us(E& ex, F f) {
-    cudaEvent_t a, b;
-    cudaEventCreate(&a), cudaEventCreate(&b);
-    for (int i = 0; i < 3; ++i) f();
-    std::vector<double> times;
-    for (int i = 0; i < 25; ++i) {
-        cudaEventRecord(a, ex.stream());
-        f();
-        cudaEventRecord(b, ex.stream());
-        cudaEventSynchronize(b);
-        float ms = 0;
-        cudaEventElapsedTime(&ms, a, b);
-        times.push_back(1000 * ms);
-    }
-    cudaEventDestroy(a), cudaEventDestroy(b);
-    return bench::median(times);
-}
-
 tensor<E, bfloat16, 2> random(E& ex, index n, index width, std::uint64_t seed) {
     tensor<E, bfloat16, 2> t(ex, {n, width});
     bfloat16* p = t.data();
@@ -196,11 +177,13 @@ void measure(E& ex, index rows, index width, index outputs, double share) {
     const auto gather = [&] { gather_rows<E, T>(ex, x.view(), some, first(packed, n)); };
     const auto scatter = [&] { scatter_rows<E, T>(ex, first(result, n), some, y.view(), write::overwrite); };
     for (int i = 1; i <= 8; ++i) product(rows * i / 8);  // plans are made outside of graphs
-    const double dense = time_us(ex, [&] { linear_forward<E, T>(ex, x.view(), w.view(), {}, other.view()); });
-    const double gathered = time_us(ex, [&] { gather(), product(n), scatter(); });
-    const double exact = time_us(ex, [&] { product(n); });
+    const double dense =
+        1000 * bench::event_ms(ex, [&] { linear_forward<E, T>(ex, x.view(), w.view(), {}, other.view()); });
+    const double gathered = 1000 * bench::event_ms(ex, [&] { gather(), product(n), scatter(); });
+    const double exact = 1000 * bench::event_ms(ex, [&] { product(n); });
     cudaGraphExec_t graph = bucket_graph(ex, some.count, rows, gather, product, scatter);
-    const double buckets = time_us(ex, [&] { require(cudaGraphLaunch(graph, ex.stream()), "cudaGraphLaunch"); });
+    const double buckets =
+        1000 * bench::event_ms(ex, [&] { require(cudaGraphLaunch(graph, ex.stream()), "cudaGraphLaunch"); });
     require(cudaGraphExecDestroy(graph), "cudaGraphExecDestroy");
     const auto own = [&] {
         D::launch(ex, "own_product",
@@ -209,7 +192,7 @@ void measure(E& ex, index rows, index width, index outputs, double share) {
                   D::rows_in(view<const T, 2>(x.view())), D::rows_in(view<const T, 2>(w.view())),
                   D::rows_in(other.view()));
     };
-    const double ours = time_us(ex, own);
+    const double ours = 1000 * bench::event_ms(ex, own);
     gather(), product(n), scatter(), own();
     double worst = 0;
     const auto a = y.to_host(), b = other.to_host();

@@ -25,8 +25,6 @@ bool by_cufft(const executor& ex, index width) {
     return left > 1;
 }
 
-// Even widths: real transforms. Odd ones: complex transforms, because cuFFT pairs the rows of odd real transforms, and a row
-// must not reach its neighbour.
 struct cufft_handle {
     cufftHandle plan = 0;
     cufft_handle() = default;
@@ -47,6 +45,8 @@ struct cufft_handle {
     }
 };
 
+// Even widths: real transforms. Odd ones: complex transforms, because cuFFT pairs the rows of odd real transforms, and
+// a row must not reach its neighbour.
 template <class A>
 struct cufft_plan : kept {
     static constexpr bool is_double = std::is_same_v<A, double>;
