@@ -236,10 +236,29 @@ TEMPLATE_LIST_TEST_CASE("attention: tiles of long sequences", "[ops][attention]"
     for (index d : {32, 64})
         for (double dropout : {0.0, 0.25}) DYNAMIC_SECTION(heads_text(2, 1, d) << ", dropout " << dropout) {
                 attention_problem p(2, 1, d);
-                p.lengths = {1100, 1300};
+                p.lengths = {1100, 1300};  // more than forward's short tiles are for
                 p.options.dropout = dropout;
                 p.rotated = dropout == 0;
                 check_attention_case<TestType>(p.rows(0.95, 1));
+            }
+}
+
+TEMPLATE_LIST_TEST_CASE("attention: keys of long sequences add to the gradients of queries in turn", "[ops][attention]",
+                        targets) {
+    if (!on_cuda(TestType::instance())) return;
+    for (bool causal : {true, false})
+        for (index d : {32, 64}) DYNAMIC_SECTION(heads_text(4, 2, d) << (causal ? ", causal" : ", full")) {
+                if (d == 32 && !causal) continue;
+                attention_problem p(4, 2, d, causal);
+                p.lengths = {500, 0, 900, 450};
+                p.rotated = causal;
+                p.q_rows = choose_rows(p.lengths, 0.9, true, 8);
+                p.k_rows = choose_rows(p.lengths, 0.4, true, 9);
+                for (row_index m = p.k_rows.begin[3]; m < p.k_rows.end[3]; ++m)  // queries of a sequence without keys
+                    p.k_rows.sequence[static_cast<std::size_t>(m)] = p.k_rows.position[static_cast<std::size_t>(m)] =
+                        -1;
+                p.k_rows.end[3] = p.k_rows.begin[3];
+                check_attention_case<TestType>(p.fill());
             }
 }
 

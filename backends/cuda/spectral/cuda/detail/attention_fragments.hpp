@@ -33,14 +33,13 @@ __device__ inline unsigned char* tile_memory() {
     return shared_bytes + (0u - shared_address(shared_bytes)) % tile_alignment;
 }
 
-// Asks for rows first.. of the columns of a head; zeros after row `last` and beyond `width`. For 128 threads, t =
-// 0..127.
-template <int Rows, int D>
+// Asks for rows first.. of the columns of a head; zeros after row `last` and beyond `width`. By Threads threads, t = 0..
+template <int Rows, int D, int Threads = 128>
 __device__ inline void load_rows(unsigned char* tile, rows_of<const bfloat16> from, index first, index last,
                                  index column, int width, int t) {
     using layout = tile_layout<Rows, D>;
-    constexpr int chunks = D / 8, step = 128 / chunks;
-    if constexpr (128 % chunks == 0 &&
+    constexpr int chunks = D / 8, step = Threads / chunks;
+    if constexpr (Threads % chunks == 0 &&
                   step % 8 == 0) {  // a thread keeps its chunk, and what rows of eight exchange it for
         const int r = t / chunks, c = t % chunks, rows = 8 * c < width ? static_cast<int>(last - first) - r : 0;
         const bfloat16* source = from(first + r) + column + 8 * c;
@@ -50,7 +49,7 @@ __device__ inline void load_rows(unsigned char* tile, rows_of<const bfloat16> fr
             copy_async(to + i * layout::line, source, i < rows);
     } else {
 #pragma unroll
-        for (int i = t; i < Rows * chunks; i += 128) {
+        for (int i = t; i < Rows * chunks; i += Threads) {
             const int r = i / chunks, c = i % chunks;
             const bool valid = first + r < last && 8 * c < width;
             copy_async(tile + layout::offset(r, c), valid ? from(first + r) + column + 8 * c : from.data, valid);
@@ -63,8 +62,8 @@ template <int Stages>
 struct tile_ring {
     shared_barrier full[Stages], empty[Stages];
 
-    __device__ void init(unsigned announcements, unsigned computing_warps) {
-        for (int s = 0; s < Stages; ++s) full[s].init(announcements), empty[s].init(computing_warps);
+    __device__ void init(unsigned announcements, unsigned readers) {  // readers: warps, or lanes with lane_done()
+        for (int s = 0; s < Stages; ++s) full[s].init(announcements), empty[s].init(readers);
     }
     __device__ void wait_empty(int i) { empty[i % Stages].wait(i / Stages % 2 ^ 1); }  // a fresh ring is empty
     __device__ void announce(int i) { copy_async_arrive(full[i % Stages]); }  // by every loading thread
@@ -76,6 +75,12 @@ struct tile_ring {
         __syncwarp();
         if (threadIdx.x % 32 == 0) empty[i % Stages].arrive();
     }
+    // For tiles that lanes write and read themselves: by every lane
+    __device__ void written(int i) {
+        products_see_shared();
+        full[i % Stages].arrive();
+    }
+    __device__ void lane_done(int i) { empty[i % Stages].arrive(); }
 };
 
 // Which four warps of the block this is, the same in all lanes as far as the compiler can see.
@@ -164,6 +169,38 @@ struct warpgroup_products {  // by wgmma: between commit() and wait() its regist
                     r + panel * (B::columns / 8), p[k],
                     matrix_descriptor<B::line>(right + panel * B::panel + k * 16 * B::line), 1);
     }
+    // R (64 × D) = Pᵀ B for tile P (K × 64) and tile B (K × D)
+    template <int D, int K, int Columns>
+    static __device__ __forceinline__ void columns(float (&r)[D / 8][4], const unsigned char* p,
+                                                   const unsigned char* b) {
+        using A = tile_layout<K, Columns>;
+        using B = tile_layout<K, D>;
+        static_assert(Columns == 64 && D / B::columns == 1);
+        const unsigned left = shared_address(p), right = shared_address(b);
+#pragma unroll
+        for (int k = 0; k < K / 16; ++k)
+            warpgroup_multiply<B::columns, 1>(r, matrix_descriptor<A::line>(left + k * 16 * A::line),
+                                              matrix_descriptor<B::line>(right + k * 16 * B::line), k > 0);
+    }
+};
+
+// A multiprocessor's 65536 registers, of Blocks blocks: fewer for the 128 threads that load and the 128 that add to sums
+// in memory, if there are such, more for the 128 Groups that compute.
+template <class Products, int Groups, int Blocks, bool Adding = false>
+struct register_shares {
+    static constexpr bool uneven = std::is_same_v<Products, warpgroup_products>;
+    static constexpr int all = 65536 / (128 * (Groups + 1 + Adding) * Blocks) / 8 * 8 * (Groups + 1 + Adding),
+                         loading = all > 504 || all < 256 ? 32 : 40, adding = Adding ? 96 : 0,
+                         computing = (all - loading - adding) / Groups / 8 * 8;
+    static __device__ void load() {
+        if constexpr (uneven) give_registers<loading>();
+    }
+    static __device__ void add() {
+        if constexpr (uneven) give_registers<adding>();
+    }
+    static __device__ void compute() {
+        if constexpr (uneven) take_registers<computing>();
+    }
 };
 
 // ---- softmax --------------------------------------------------------------------------------------------------------
@@ -237,6 +274,17 @@ __device__ __forceinline__ void round_values(unsigned (&p)[N / 2][4], F value) {
 template <int N>
 __device__ inline void round_sums(unsigned (&p)[N / 2][4], const float (&s)[N][4]) {
     round_values<N>(p, [&](int j, int i) { return s[j][i]; });
+}
+
+// A left operand to shared memory, as the columns of a tile: this lane's row `row` and the one 8 later
+template <int Rows, int K>
+__device__ inline void store_operand(unsigned char* tile, const unsigned (&p)[K / 16][4], int row) {
+    tile += 4 * (threadIdx.x % 4);
+#pragma unroll
+    for (int k = 0; k < K / 16; ++k)
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+            *reinterpret_cast<unsigned*>(tile + tile_layout<Rows, K>::offset(row + i % 2 * 8, 2 * k + i / 2)) = p[k][i];
 }
 
 // Rows of sums times `by` to global memory: this lane's row from `row` on and the one 8 later, below `last`.

@@ -70,7 +70,7 @@ __device__ inline sequence_tile find_tile(const attention_rows& rows, int size, 
 // other. By all blocks that found no tile: block `number` of `blocks`, `past` of which lie past the last tile before it.
 template <class Clear>
 __device__ inline void clear_outside(const attention_rows& map, index rows, index past, index number, index blocks,
-                                     Clear clear) {
+                                     Clear clear, const attention_rows* keys = nullptr) {
     const int lane = threadIdx.x % 32, warps = blockDim.x / 32;
     const index mine = past * warps + threadIdx.x / 32, all = (blocks - (number - past)) * warps;
     for (index base = 0; base <= map.sequences; base += 32) {
@@ -78,7 +78,9 @@ __device__ inline void clear_outside(const attention_rows& map, index rows, inde
         int first = 0, last = 0;
         if (s <= map.sequences) {
             first = s == 0 ? 0 : map.end[s - 1];
-            last = s == map.sequences ? static_cast<int>(rows) : map.begin[s];
+            last = s == map.sequences                       ? static_cast<int>(rows)
+                   : keys && keys->begin[s] == keys->end[s] ? map.end[s]
+                                                            : map.begin[s];
         }
         for (unsigned gaps = __ballot_sync(full_warp, first < last); gaps; gaps &= gaps - 1) {
             const int gap = __ffs(gaps) - 1, end = __shfl_sync(full_warp, last, gap);

@@ -58,12 +58,15 @@ void host_multiply(float (*d)[4], int add, Left left, Right right) {
         }
 }
 
-template <int N>
+template <int N, int Along = 0>
 void warpgroup_multiply(float (*d)[4], std::uint64_t a, std::uint64_t b, int add) {
     const int first = threadIdx.x / 32 % 4 * 16;
+    const auto value = [](std::uint64_t m, int line, int k) {
+        return Along ? host_value(m, k, line) : host_value(m, line, k);
+    };
     host_multiply<N>(
-        d, add, [&](int row, int k) { return host_value(a, first + row, k); },
-        [&](int column, int k) { return host_value(b, column, k); });
+        d, add, [&](int row, int k) { return value(a, first + row, k); },
+        [&](int column, int k) { return value(b, column, k); });
 }
 template <int N, int Along>
 void warpgroup_multiply(float (*d)[4], const unsigned (&a)[4], std::uint64_t b, int add) {
