@@ -251,7 +251,6 @@ TEMPLATE_LIST_TEST_CASE("attention: keys of long sequences add to the gradients 
                 if (d == 32 && !causal) continue;
                 attention_problem p(4, 2, d, causal);
                 p.lengths = {500, 0, 900, 450};
-                p.rotated = causal;
                 p.q_rows = choose_rows(p.lengths, 0.9, true, 8);
                 p.k_rows = choose_rows(p.lengths, 0.4, true, 9);
                 for (row_index m = p.k_rows.begin[3]; m < p.k_rows.end[3]; ++m)  // queries of a sequence without keys
