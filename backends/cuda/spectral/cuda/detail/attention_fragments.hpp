@@ -169,6 +169,19 @@ struct warpgroup_products {  // by wgmma: between commit() and wait() its regist
                     r + panel * (B::columns / 8), p[k],
                     matrix_descriptor<B::line>(right + panel * B::panel + k * 16 * B::line), 1);
     }
+    // R (64 × D) += 64 rows, from a_row on, of tile A (ARows × K) times tile B (K × D)
+    template <int D, int ARows, int K>
+    static __device__ __forceinline__ void add_rows(float (&r)[D / 8][4], const unsigned char* a, int a_row,
+                                                    const unsigned char* b) {
+        using A = tile_layout<ARows, K>;
+        using B = tile_layout<K, D>;
+        static_assert(K == 64 && D / B::columns == 1);
+        const unsigned left = shared_address(a) + a_row * A::line, right = shared_address(b);
+#pragma unroll
+        for (int k = 0; k < K / 16; ++k)
+            warpgroup_multiply<B::columns, 0, 1>(r, matrix_descriptor<A::line>(left + k * 32),
+                                                 matrix_descriptor<B::line>(right + k * 16 * B::line), 1);
+    }
     // R (64 × D) = Pᵀ B for tile P (K × 64) and tile B (K × D)
     template <int D, int K, int Columns>
     static __device__ __forceinline__ void columns(float (&r)[D / 8][4], const unsigned char* p,

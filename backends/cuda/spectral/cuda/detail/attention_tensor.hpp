@@ -5,7 +5,7 @@
 // arXiv:2407.08608); barriers in shared memory are all they share, so that one multiplies while another exponentiates.
 // The same kernels run by mma.sync and by wgmma (Products). Blocks with most to do start first.
 #pragma once
-#include <spectral/cuda/detail/attention_backward_tensor.hpp>
+#include <spectral/cuda/detail/attention_one_pass.hpp>
 
 namespace spectral::cuda::detail {
 
@@ -150,10 +150,7 @@ inline bool has_warpgroup_products(const executor& ex) {
 // (bench/results/cuda/attention_short_h100.txt).
 template <class Products, int D>
 inline constexpr bool has_short = std::is_same_v<Products, warpgroup_products>&& D <= 64;
-inline constexpr index most_short_rows = 1024, most_short_rows_backward = 384;
-// Blocks that run at the same time walk through queries, their gradients and sums, 8 bytes a column, of so many
-// heads that these stay in the second level cache.
-inline constexpr index near_bytes = index{32} << 20;
+inline constexpr index most_short_rows = 1024;
 
 // Tile sizes by products and width: chosen by timing for wgmma; for mma.sync, to fit in the 99 KB of sm_86. Blocks: of
 // one multiprocessor at a time. In short sequences a block has few tiles to walk through and mostly waits for its
@@ -170,12 +167,8 @@ struct attention_sizes {
                                         : wide     ? 128
                                                    : 64,
                          forward_blocks = small ? 3 : 1;
-    static constexpr int backward_groups = small             ? 1
-                                           : wide || D <= 64 ? 2
-                                                             : 1,
-                         backward_blocks = small ? 2 : 1, stages = wide && !small ? 3 : 2;
-    static constexpr int keys = wide && D <= 64 && !small ? 128 : 64, queries = wide && D <= 96 ? 64 : 32;
-    static constexpr bool once = wide && D <= 64 && !small;  // gradients of queries by the blocks of keys
+    static constexpr int backward_groups = wide || D <= 64 ? 2 : 1, stages = wide ? 3 : 2,
+                         keys = wide && D <= 64 ? 128 : 64, queries = wide && D <= 96 ? 64 : 32;
 };
 
 // f(Products{}) with the device's
@@ -196,9 +189,9 @@ void with_dropout(bool dropout, F&& f) {
 
 // f(true_type) where sequences of `rows` rows together are short and have tiles of their own
 template <class Products, int D, class F>
-void with_length(index rows, index sequences, index most, F&& f) {
+void with_length(index rows, index sequences, F&& f) {
     if constexpr (has_short<Products, D>)
-        if (rows <= most * sequences) return f(std::true_type{});
+        if (rows <= most_short_rows * sequences) return f(std::true_type{});
     f(std::false_type{});
 }
 
@@ -208,7 +201,7 @@ void attention_forward_products(executor& ex, const attention_problem<bfloat16>&
     const index rows = a.query_rows, sequences = a.q_rows.sequences;
     with_products(ex, [&](auto products) {
         using P = decltype(products);
-        with_length<P, D>(rows, sequences, most_short_rows, [&](auto is_short) {
+        with_length<P, D>(rows, sequences, [&](auto is_short) {
             with_dropout(a.drop_below > 0, [&](auto dropout) {
                 using size = attention_sizes<P, D, is_short()>;
                 constexpr int groups = size::forward_groups, keys = size::forward_keys;
@@ -226,45 +219,34 @@ template <int D>
 void attention_backward_products(executor& ex, const attention_problem<bfloat16>& a, rows_of<const bfloat16> dL_dout,
                                  rows_of<const bfloat16> out, rows_of<const float> lse, rows_of<const float> rotary,
                                  rows_of<bfloat16> dL_dq, rows_of<bfloat16> dL_dk, rows_of<bfloat16> dL_dv) {
-    const index rows = a.query_rows, sequences = a.q_rows.sequences;
     arena_scope scratch(ex);
-    query_statistics* statistics = ex.memory().template vector<query_statistics>(rows * a.heads).data;
-    const query_statistics* known = statistics;
     with_products(ex, [&](auto products) {
         using P = decltype(products);
-        with_length<P, D>(rows, sequences, most_short_rows_backward, [&](auto is_short) {
-            using size = attention_sizes<P, D, is_short()>;
-            constexpr int groups = size::backward_groups, keys = size::keys, queries = size::queries,
-                          stages = size::stages, blocks = size::backward_blocks;
-            constexpr bool once = size::once;
-            query_turns turns{};
-            if (once) {
-                turns.tiles = sequence_tiles(rows, sequences, queries);
-                turns.heads_together = static_cast<int>(
-                    std::clamp<index>(near_bytes / (divide_up(rows, sequences) * D * 8), 1, a.heads / a.group));
-                turns.blocks = ex.memory().template vector<int>(turns.tiles).data;
-                turns.turn = ex.memory().template vector<int>(turns.tiles * a.heads).data;
-                turns.sums = ex.memory().template vector<float>(turns.tiles * a.heads * queries * D).data;
-            }
-            const auto statistics_blocks = static_cast<unsigned>(divide_up(rows * a.heads, 32));
-            launch(ex, "attention_backward", statistics_blocks + (once ? static_cast<unsigned>(sequences) : 0), 256, 0,
-                   attention_statistics<queries, 64 * groups>, a, dL_dout, out, lse, statistics, turns,
-                   statistics_blocks);
+        if constexpr (std::is_same_v<P, warpgroup_products> && D <= 64) {
+            attention_backward_one_pass<D>(ex, a, dL_dout, out, lse, rotary, dL_dq, dL_dk, dL_dv);
+            return;
+        } else {
+            const index rows = a.query_rows, sequences = a.q_rows.sequences;
+            query_statistics* statistics = ex.memory().template vector<query_statistics>(rows * a.heads).data;
+            const query_statistics* known = statistics;
+            launch(ex, "attention_backward", statistics_blocks(a), statistics_threads, 0, attention_statistics<0>, a,
+                   dL_dout, out, lse, statistics);
             with_dropout(a.drop_below > 0, [&](auto dropout) {
-                if constexpr (!once)
-                    launch(ex, "attention_backward",
-                           static_cast<unsigned>(a.heads) * sequence_tiles(rows, sequences, 64 * groups),
-                           128 * (groups + 1), attention_backward_queries_shared<D, groups, keys, stages>(),
-                           attention_backward_queries_tensor<P, D, groups, keys, stages, blocks, dropout()>, a, dL_dout,
-                           known, rotary, dL_dq);
+                using size = attention_sizes<P, D, false>;
+                constexpr int groups = size::backward_groups, keys = size::keys, queries = size::queries,
+                              stages = size::stages;
+                launch(ex, "attention_backward",
+                       static_cast<unsigned>(a.heads) * sequence_tiles(rows, sequences, 64 * groups),
+                       128 * (groups + 1), attention_backward_queries_shared<D, groups, keys, stages>(),
+                       attention_backward_queries_tensor<P, D, groups, keys, stages, 1, dropout()>, a, dL_dout, known,
+                       rotary, dL_dq);
                 launch(ex, "attention_backward",
                        static_cast<unsigned>(a.heads / a.group) * sequence_tiles(a.key_rows, sequences, 64 * groups),
-                       attention_backward_keys_threads<groups, once>,
-                       attention_backward_keys_shared<D, groups, queries, stages, once>(),
-                       attention_backward_keys_tensor<P, D, groups, queries, stages, blocks, dropout(), once>, a,
-                       dL_dout, known, rotary, turns, dL_dq, dL_dk, dL_dv);
+                       128 * (groups + 1), attention_backward_keys_shared<D, groups, queries, stages>(),
+                       attention_backward_keys_tensor<P, D, groups, queries, stages, 1, dropout()>, a, dL_dout, known,
+                       rotary, dL_dk, dL_dv);
             });
-        });
+        }
     });
 }
 

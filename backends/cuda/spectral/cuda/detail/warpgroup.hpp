@@ -51,9 +51,9 @@ __device__ inline void give_registers() {
 
 #define SPECTRAL_ROW(j) "+f"(d[j][0]), "+f"(d[j][1]), "+f"(d[j][2]), "+f"(d[j][3])
 
-// d (64 × N) = A B (+ d if add), both in shared memory. Along 0: a line of A is a row of the product, of B a column; 1:
-// lines, 16 of each, are the summed direction.
-template <int N, int Along = 0>
+// d (64 × N) = A B (+ d if add), both in shared memory. Left (Right) 0: a line of A (B) is a row (column) of the product;
+// 1: lines, 16 of them, are the summed direction.
+template <int N, int Left = 0, int Right = Left>
 __device__ __forceinline__ void warpgroup_multiply(float (*d)[4], std::uint64_t a, std::uint64_t b, int add) {
     static_assert(N == 32 || N == 64 || N == 128);
     if constexpr (N == 32)
@@ -61,19 +61,19 @@ __device__ __forceinline__ void warpgroup_multiply(float (*d)[4], std::uint64_t 
             "{\n.reg .pred add;\nsetp.ne.b32 add, %18, 0;\n"
             "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {"
             "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
-            "}, %16, %17, add, 1, 1, %19, %19;\n}\n"
+            "}, %16, %17, add, 1, 1, %19, %20;\n}\n"
             : SPECTRAL_ROW(0), SPECTRAL_ROW(1), SPECTRAL_ROW(2), SPECTRAL_ROW(3)
-            : "l"(a), "l"(b), "r"(add), "n"(Along));
+            : "l"(a), "l"(b), "r"(add), "n"(Left), "n"(Right));
     else if constexpr (N == 64)
         asm volatile(
             "{\n.reg .pred add;\nsetp.ne.b32 add, %34, 0;\n"
             "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
             "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, "
             "%19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-            "}, %32, %33, add, 1, 1, %35, %35;\n}\n"
+            "}, %32, %33, add, 1, 1, %35, %36;\n}\n"
             : SPECTRAL_ROW(0), SPECTRAL_ROW(1), SPECTRAL_ROW(2), SPECTRAL_ROW(3), SPECTRAL_ROW(4), SPECTRAL_ROW(5),
               SPECTRAL_ROW(6), SPECTRAL_ROW(7)
-            : "l"(a), "l"(b), "r"(add), "n"(Along));
+            : "l"(a), "l"(b), "r"(add), "n"(Left), "n"(Right));
     else if constexpr (N == 128)
         asm volatile(
             "{\n.reg .pred add;\nsetp.ne.b32 add, %66, 0;\n"
@@ -82,11 +82,11 @@ __device__ __forceinline__ void warpgroup_multiply(float (*d)[4], std::uint64_t 
             "%19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, "
             "%36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, "
             "%53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-            "}, %64, %65, add, 1, 1, %67, %67;\n}\n"
+            "}, %64, %65, add, 1, 1, %67, %68;\n}\n"
             : SPECTRAL_ROW(0), SPECTRAL_ROW(1), SPECTRAL_ROW(2), SPECTRAL_ROW(3), SPECTRAL_ROW(4), SPECTRAL_ROW(5),
               SPECTRAL_ROW(6), SPECTRAL_ROW(7), SPECTRAL_ROW(8), SPECTRAL_ROW(9), SPECTRAL_ROW(10), SPECTRAL_ROW(11),
               SPECTRAL_ROW(12), SPECTRAL_ROW(13), SPECTRAL_ROW(14), SPECTRAL_ROW(15)
-            : "l"(a), "l"(b), "r"(add), "n"(Along));
+            : "l"(a), "l"(b), "r"(add), "n"(Left), "n"(Right));
 }
 
 // The same with A in registers

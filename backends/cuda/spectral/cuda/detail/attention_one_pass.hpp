@@ -1,0 +1,438 @@
+// SPDX-License-Identifier: Apache-2.0
+// backends/cuda/spectral/cuda/detail/attention_one_pass.hpp: gradients of attention with scores made once, by wgmma
+//
+// Every multiprocessor runs one block, which takes pieces of work (128 keys of one head and all queries that see them)
+// until there are none. Two warpgroups make scores and their gradients and add up those of keys and values, as in
+// detail/attention_backward_tensor.hpp; a third multiplies what the two wrote to shared memory with the keys and adds
+// that to the gradients of queries in memory, piece after piece in a given order, so that sums have the same bits in
+// every run. Of the fourth, two warps load, one waits for turns and one ends them. The next piece's keys and queries
+// are on their way before a piece ends, so short sequences run like long ones.
+#pragma once
+#include <spectral/cuda/detail/attention_backward_tensor.hpp>
+#include <spectral/cuda/detail/turns.hpp>
+
+namespace spectral::cuda::detail {
+
+// ---- the list of work -----------------------------------------------------------------------------------------------
+
+// Keys first.. below last, number `block` of their sequence (of `blocks`), and the queries q_first.. below q_last that
+// see them. Their first tile is number `tile` of those that keep sums.
+struct key_work {
+    int first, last, block, blocks, q_first, q_last, tile, unused;
+};
+
+// Tiles of queries that see keys of more than one piece keep sums, head by head. Those of the last keys, which the
+// fewest queries see, add first: so all of them can start at once, each at its first tile, and follow each other.
+struct one_pass_plan {
+    key_work* work;
+    int *pieces, *taken;  // how many pieces a head has; how many of all heads' have been taken
+    int *adding, *added;  // of a tile: how many pieces add to it; of a head and tile: how many have
+    float* sums;  // of heads × tiles, in the order of lanes
+    index tiles;  // of queries that there can be
+    int heads_together;  // heads whose pieces run at the same time
+};
+
+#ifndef SLOPES
+#define SLOPES 4
+#endif
+inline constexpr int one_pass_keys = 128, one_pass_queries = 64;
+
+// By one block for each sequence: its part of the plan
+__device__ inline void plan_sequence(const attention_problem<bfloat16>& a, const one_pass_plan& plan, index sequence) {
+    constexpr int Keys = one_pass_keys, Queries = one_pass_queries;
+    const auto pieces = [&](index s) { return (a.k_rows.end[s] - a.k_rows.begin[s] + Keys - 1) / Keys; };
+    const auto tiles = [&](index s) {
+        return pieces(s) > 1 ? (a.q_rows.end[s] - a.q_rows.begin[s] + Queries - 1) / Queries : 0;
+    };
+    pair_of<int> before{0, 0};
+    if (a.q_rows.sequences == 0) {
+        if (threadIdx.x == 0) *plan.pieces = *plan.taken = 0;
+        return;
+    }
+    for (index s = threadIdx.x; s < sequence; s += blockDim.x) before = before + pair_of<int>{pieces(s), tiles(s)};
+    before = block_reduce(before);
+    const int blocks = pieces(sequence), adding_tiles = tiles(sequence);
+    const index q_begin = a.q_rows.begin[sequence], q_end = a.q_rows.end[sequence], k_begin = a.k_rows.begin[sequence],
+                k_end = a.k_rows.end[sequence];
+    if (threadIdx.x == 0 && sequence == a.q_rows.sequences - 1) *plan.pieces = before.a + blocks, *plan.taken = 0;
+    const row_index* position = a.q_rows.position;
+    for (int block = threadIdx.x; block < blocks; block += blockDim.x) {
+        const index first = k_begin + index{block} * Keys;
+        index unseen = 0;  // queries that see none of these keys; the first piece comes to every tile
+        if (a.causal && block > 0)
+            unseen = lower_bound(position + q_begin, q_end - q_begin, a.k_rows.position[first]);
+        if (q_begin + unseen < q_end) unseen -= unseen % Queries;
+        plan.work[before.a + blocks - 1 - block] = {static_cast<int>(first),
+                                                    static_cast<int>(min(first + Keys, k_end)),
+                                                    block,
+                                                    blocks,
+                                                    static_cast<int>(q_begin + unseen),
+                                                    static_cast<int>(q_end),
+                                                    before.b + static_cast<int>(unseen / Queries),
+                                                    0};
+    }
+    if (adding_tiles == 0) return;
+    const visible_keys visible(a, sequence);
+    for (int b = threadIdx.x; b < adding_tiles; b += blockDim.x) {
+        const int keys = visible(position[min(q_begin + (b + index{1}) * Queries, q_end) - 1]);
+        plan.adding[before.b + b] = max((keys + Keys - 1) / Keys, 1);
+        for (int h = 0; h < a.heads; ++h) plan.added[h * plan.tiles + before.b + b] = 0;
+    }
+}
+
+// Blocks of `statistics` make those, the others the plan; rows of no sequence, and queries of one without keys, get
+// zeros.
+template <int>
+__global__ void __launch_bounds__(statistics_threads)
+    attention_one_pass_plan(attention_problem<bfloat16> a, rows_of<const bfloat16> dL_dout, rows_of<const bfloat16> out,
+                            rows_of<const float> lse, query_statistics* to, unsigned planning, unsigned clearing,
+                            one_pass_plan plan, rows_of<bfloat16> dL_dq, rows_of<bfloat16> dL_dk,
+                            rows_of<bfloat16> dL_dv) {
+    const index block = blockIdx.x;
+    if (block < planning) return plan_sequence(a, plan, block);
+    if (block >= planning + clearing)
+        return make_statistics(a, dL_dout, out, lse, to, block - planning - clearing);
+    const index number = block - planning;
+    const int kv_width = a.heads / a.group * a.width;
+    clear_outside(a.k_rows, a.key_rows, number, number, clearing, [&](index m) {
+        for (const auto& rows : {dL_dk, dL_dv}) clear_columns(rows(m), kv_width);
+    });
+    clear_outside(
+        a.q_rows, a.query_rows, number, number, clearing,
+        [&](index n) { clear_columns(dL_dq(n), a.heads * a.width); }, &a.k_rows);
+}
+
+// ---- one block ------------------------------------------------------------------------------------------------------
+
+struct piece : key_work {
+    int kv_head;  // < 0: there are no more
+
+    __device__ bool none() const { return kv_head < 0; }
+    __device__ bool alone() const { return blocks == 1; }  // no other adds to its queries
+    __device__ int tiles() const { return (q_last - q_first + one_pass_queries - 1) / one_pass_queries; }
+    // visit(first query, head, number of the tile) for every tile, head by head
+    template <class Visit>
+    __device__ __forceinline__ void walk(int group, Visit visit) const {
+        for (int h = kv_head * group; h < (kv_head + 1) * group; ++h)
+            for (int n = q_first, b = tile; n < q_last; n += one_pass_queries, ++b) visit(n, h, b);
+    }
+};
+
+// The piece that has a number in the order in which they are taken
+__device__ inline piece numbered_piece(const one_pass_plan& plan, int kv_heads, int pieces, int number) {
+    piece out{};
+    out.kv_head = -1;
+    if (number >= pieces * kv_heads) return out;
+    const int heads_before = number / (pieces * plan.heads_together) * plan.heads_together,
+              heads = min(plan.heads_together, kv_heads - heads_before), within = number - heads_before * pieces;
+    static_cast<key_work&>(out) = plan.work[within / heads];
+    out.kv_head = heads_before + within % heads;
+    return out;
+}
+
+template <int D, int Stages>
+struct one_pass_memory {
+    static constexpr int slope_tiles = SLOPES, Keys = one_pass_keys, Queries = one_pass_queries, keys_bytes = tile_layout<Keys, D>::bytes,
+                         query_bytes = tile_layout<Queries, D>::bytes, slope_bytes = tile_layout<Keys, Queries>::bytes,
+                         loading = 64, scoring = 256, adding = 128;  // threads
+    struct rings {
+        tile_ring<2> pieces, keys, turn, added;
+        tile_ring<Stages> queries;
+        tile_ring<slope_tiles> slopes;
+        shared_barrier own_slopes[2];  // those of each warpgroup's 64 keys
+        piece work[2];
+        int before[2];  // how many pieces had their turn
+
+        __device__ void init() {
+            pieces.init(1, loading + scoring + adding + 2);
+            keys.init(loading, scoring + adding);
+            queries.init(loading, scoring);
+            slopes.init(scoring, adding);
+            for (auto& barrier : own_slopes) barrier.init(128);
+            turn.init(1, adding);
+            added.init(adding, 1);
+        }
+        __device__ piece take(int w) {
+            pieces.wait_full(w);
+            const piece out = work[w % 2];
+            pieces.lane_done(w);
+            return out;
+        }
+    };
+    static constexpr std::size_t bytes = tile_alignment + 4 * keys_bytes + 2 * Stages * query_bytes + slope_tiles * slope_bytes +
+                                         Stages * sizeof(query_columns<Queries>) + sizeof(rings);
+
+    unsigned char* tiles = tile_memory();
+    query_columns<Queries>* columns =
+        reinterpret_cast<query_columns<Queries>*>(tiles + 4 * keys_bytes + 2 * Stages * query_bytes + slope_tiles * slope_bytes);
+    rings& ring = *reinterpret_cast<rings*>(columns + Stages);
+
+    __device__ unsigned char* K(int w) const { return tiles + w % 2 * 2 * keys_bytes; }
+    __device__ unsigned char* V(int w) const { return K(w) + keys_bytes; }
+    __device__ unsigned char* Q(int i) const { return tiles + 4 * keys_bytes + i % Stages * 2 * query_bytes; }
+    __device__ unsigned char* dO(int i) const { return Q(i) + query_bytes; }
+    __device__ unsigned char* dS(int i) const {
+        return tiles + 4 * keys_bytes + 2 * Stages * query_bytes + i % slope_tiles * slope_bytes;
+    }
+};
+
+// Two warps take pieces and load; t = 0..63
+template <int D, int Stages>
+__device__ inline void load_pieces(const one_pass_memory<D, Stages>& m, const attention_problem<bfloat16>& a,
+                                   const one_pass_plan& plan, rows_of<const bfloat16> dL_dout,
+                                   const query_statistics* statistics, int t) {
+    constexpr int Keys = one_pass_keys, Queries = one_pass_queries, threads = m.loading;
+    const int kv_heads = a.heads / a.group, pieces = *plan.pieces;
+    for (int w = 0, i = 0;; ++w) {
+        if (t == 0) {  // not earlier: others wait for pieces with smaller numbers
+            m.ring.pieces.wait_empty(w);
+            m.ring.work[w % 2] = numbered_piece(plan, kv_heads, pieces, take_number(plan.taken));
+            m.ring.pieces.full[w % 2].arrive();
+        }
+        const piece now = m.ring.take(w);
+        if (now.none()) return;
+        m.ring.keys.wait_empty(w);
+        load_rows<Keys, D, threads>(m.K(w), a.k, now.first, now.last, index{now.kv_head} * a.width, a.width, t);
+        load_rows<Keys, D, threads>(m.V(w), a.v, now.first, now.last, index{now.kv_head} * a.width, a.width, t);
+        m.ring.keys.announce(w);
+        now.walk(a.group, [&](int n, int h, int) {
+            m.ring.queries.wait_empty(i);
+            load_rows<Queries, D, threads>(m.Q(i), a.q, n, now.q_last, index{h} * a.width, a.width, t);
+            load_rows<Queries, D, threads>(m.dO(i), dL_dout, n, now.q_last, index{h} * a.width, a.width, t);
+            m.columns[i % Stages].load(a, statistics, n, now.q_last, h, t);
+            m.ring.queries.announce(i++);
+        });
+    }
+}
+
+// A lane waits for the turns of pieces ...
+template <int D, int Stages>
+__device__ inline void await_turns(const one_pass_memory<D, Stages>& m, int group, const one_pass_plan& plan) {
+    for (int w = 0, i = 0;; ++w) {
+        const piece now = m.ring.take(w);
+        if (now.none()) return;
+        if (now.alone()) continue;
+        now.walk(group, [&](int, int h, int tile) {
+            const int before = plan.adding[tile] - 1 - now.block;
+            m.ring.turn.wait_empty(i);
+            wait_for_turn(plan.added + h * plan.tiles + tile, before);
+            m.ring.before[i % 2] = before;
+            m.ring.turn.full[i++ % 2].arrive();
+        });
+    }
+}
+// ... and another ends them, while the next sums are made.
+template <int D, int Stages>
+__device__ inline void end_turns(const one_pass_memory<D, Stages>& m, int group, const one_pass_plan& plan) {
+    for (int w = 0, i = 0;; ++w) {
+        const piece now = m.ring.take(w);
+        if (now.none()) return;
+        if (now.alone()) continue;
+        now.walk(group, [&](int, int h, int tile) {
+            m.ring.added.wait_full(i);
+            end_turn(plan.added + h * plan.tiles + tile);
+            m.ring.added.lane_done(i++);
+        });
+    }
+}
+
+// A warpgroup multiplies slopes with keys and adds that to dL_dq, t = 0..127
+template <int D, int Stages>
+__device__ inline void add_query_gradients(const one_pass_memory<D, Stages>& m, const attention_problem<bfloat16>& a,
+                                           const one_pass_plan& plan, rows_of<const float> rotary,
+                                           rows_of<bfloat16> dL_dq, int t) {
+    constexpr int Queries = one_pass_queries;
+    using products = warpgroup_products;
+    for (int w = 0, i = 0, added = 0;; ++w) {
+        const piece now = m.ring.take(w);
+        if (now.none()) return;
+        now.walk(a.group, [&](int n, int h, int tile) {
+            float acc[D / 8][4];
+            m.ring.slopes.wait_full(i);
+            products::begin();
+            products::template columns<D, one_pass_keys, Queries>(acc, m.dS(i), m.K(w));
+            products::commit();
+            int before = 0;
+            if (!now.alone()) {
+                m.ring.turn.wait_full(added);
+                before = m.ring.before[added % 2];
+                m.ring.turn.lane_done(added);
+                m.ring.added.wait_empty(added);
+            }
+            products::template wait<0>(acc);
+            m.ring.slopes.lane_done(i++);
+            float* sums = plan.sums + (h * plan.tiles + tile) * Queries * D + 4 * t;
+            if (now.block == 0) {  // its turn is the last
+                if (before > 0)
+#pragma unroll
+                    for (int j = 0; j < D / 8; ++j) {
+                        float sum[4];
+                        read_sums(sums + j * 512, sum);
+#pragma unroll
+                        for (int c = 0; c < 4; ++c) acc[j][c] += sum[c];
+                    }
+                const index row = n + t / 32 * 16 + t % 32 / 4;
+                if (rotary.data) turn_back(acc, rotary, a.q_rows.position, row, now.q_last);
+                store_rows<D / 8>(dL_dq, acc, row, now.q_last, index{h} * a.width, a.width, a.scale, a.scale);
+            } else if (before == 0) {
+#pragma unroll
+                for (int j = 0; j < D / 8; ++j) store<4>(sums + j * 512, acc[j]);
+            } else {
+#pragma unroll
+                for (int j = 0; j < D / 8; ++j) add_to(sums + j * 512, acc[j]);
+            }
+            if (!now.alone()) m.ring.added.full[added++ % 2].arrive();
+        });
+        m.ring.keys.lane_done(w);
+    }
+}
+
+// A warpgroup makes scores of 64 keys of each piece, and the gradients of these keys and values.
+template <int D, int Stages, bool Dropout>
+__device__ inline void add_key_gradients(const one_pass_memory<D, Stages>& m, const attention_problem<bfloat16>& a,
+                                         rows_of<const float> rotary, rows_of<bfloat16> dL_dk,
+                                         rows_of<bfloat16> dL_dv, int group) {
+    constexpr int Keys = one_pass_keys, Queries = one_pass_queries;
+    using products = warpgroup_products;
+    const int a_row = 64 * group, in_piece = a_row + threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4;
+    const float scale_2 = a.scale * log2_e;
+    key_sums<D, Queries, Dropout> x;
+    for (int w = 0, i = 0;; ++w) {  // i: the tile of queries at hand
+        const piece now = m.ring.take(w);
+        if (now.none()) return;
+        const int row = now.first + in_piece;
+        const unsigned char *K = m.K(w), *V = m.V(w);
+        x.start(a, now.first + a_row, row, now.last);
+        m.ring.keys.wait_full(w);
+        int n = now.q_first, h = now.kv_head * a.group;
+        const int tiles = now.tiles() * a.group, end = i + tiles;
+        const auto finish_tile = [&] {
+            x.weights(a, n, h, row);
+            products::template wait<0>(x.d);
+            x.slopes(m.columns[i % Stages]);
+            m.ring.slopes.wait_empty(i);
+            store_operand<Keys, Queries>(m.dS(i), x.ds, in_piece);
+            m.ring.slopes.written(i);
+            m.ring.own_slopes[group].arrive();
+            n += Queries;
+            if (n >= now.q_last) n = now.q_first, ++h;
+            ++i;
+        };
+        if (tiles > 0) {
+            m.ring.queries.wait_full(i);
+            products::begin();
+            products::template scores<D, Keys, Queries>(x.s, K, a_row, m.Q(i));
+            products::commit();
+            products::template scores<D, Keys, Queries>(x.d, V, a_row, m.dO(i));
+            products::commit();
+            products::template wait<1>(x.s);
+            x.weigh(m.columns[i % Stages], scale_2);
+            finish_tile();
+        }
+        while (i < end) {  // while a tile is weighed, its other product and the last tile's run
+            m.ring.queries.wait_full(i);
+            m.ring.own_slopes[group].wait((i - 1) % 2);
+            products::begin();
+            products::template scores<D, Keys, Queries>(x.s, K, a_row, m.Q(i));
+            products::commit();
+            products::template add<D, Queries>(x.dv, x.p, m.dO(i - 1));
+            products::template add_rows<D, Keys, Queries>(x.dk, m.dS(i - 1), a_row, m.Q(i - 1));
+            products::commit();
+            products::template scores<D, Keys, Queries>(x.d, V, a_row, m.dO(i));
+            products::commit();
+            products::template wait<2>(x.s);
+            x.weigh(m.columns[i % Stages], scale_2);
+            products::template wait<1>(x.dk, x.dv);
+            m.ring.queries.lane_done(i - 1);
+            finish_tile();
+        }
+        if (tiles > 0) {
+            m.ring.own_slopes[group].wait((i - 1) % 2);
+            products::begin();
+            products::template add<D, Queries>(x.dv, x.p, m.dO(i - 1));
+            products::template add_rows<D, Keys, Queries>(x.dk, m.dS(i - 1), a_row, m.Q(i - 1));
+            products::commit();
+            products::template wait<0>(x.dk, x.dv);
+            m.ring.queries.lane_done(i - 1);
+        }
+        m.ring.keys.lane_done(w);
+        x.store(a, rotary, dL_dk, dL_dv, row, now.last, now.kv_head);
+    }
+}
+
+inline constexpr int one_pass_threads = 512;
+
+template <int D, int Stages, bool Dropout>
+__global__ void __launch_bounds__(one_pass_threads, 1)
+    attention_one_pass(attention_problem<bfloat16> a, rows_of<const bfloat16> dL_dout,
+                       const query_statistics* statistics, rows_of<const float> rotary, one_pass_plan plan,
+                       rows_of<bfloat16> dL_dq, rows_of<bfloat16> dL_dk, rows_of<bfloat16> dL_dv) {
+    if constexpr (warpgroup_products::built) {
+        using registers = register_shares<warpgroup_products, 2, 1, true>;
+        const one_pass_memory<D, Stages> m;
+        const int group = warpgroup_number(), t = threadIdx.x % 128;
+        if (threadIdx.x == 0) m.ring.init();
+        __syncthreads();
+        if (group < 2) {
+            registers::compute();
+            add_key_gradients<D, Stages, Dropout>(m, a, rotary, dL_dk, dL_dv, group);
+        } else if (group == 2) {
+            registers::add();
+            add_query_gradients(m, a, plan, rotary, dL_dq, t);
+        } else {
+            registers::load();
+            if (t < m.loading)
+                load_pieces(m, a, plan, dL_dout, statistics, t);
+            else if (t == 64)
+                await_turns(m, a.group, plan);
+            else if (t == 96)
+                end_turns(m, a.group, plan);
+        }
+    }
+}
+
+// ---- launches -------------------------------------------------------------------------------------------------------
+
+// Pieces that run at the same time walk through queries, their gradients and sums, 8 bytes a column, of so many heads
+// that these stay in the second level cache.
+inline constexpr index near_bytes = index{32} << 20;
+
+template <int D>
+void attention_backward_one_pass(executor& ex, const attention_problem<bfloat16>& a, rows_of<const bfloat16> dL_dout,
+                                 rows_of<const bfloat16> out, rows_of<const float> lse, rows_of<const float> rotary,
+                                 rows_of<bfloat16> dL_dq, rows_of<bfloat16> dL_dk, rows_of<bfloat16> dL_dv) {
+    constexpr int stages = 3;
+    const index rows = a.query_rows, sequences = a.q_rows.sequences, kv_heads = a.heads / a.group;
+    const index pieces = a.key_rows / one_pass_keys + sequences;
+    auto& memory = ex.memory();
+    query_statistics* statistics = memory.template vector<query_statistics>(rows * a.heads).data;
+    const query_statistics* known = statistics;
+    one_pass_plan plan;
+    plan.work = memory.template vector<key_work>(pieces).data;
+    plan.pieces = memory.template vector<int>(2).data;
+    plan.taken = plan.pieces + 1;
+    // of the sequences of more than one piece
+    plan.tiles = rows / one_pass_queries + std::min(sequences, a.key_rows / (one_pass_keys + 1));
+    plan.adding = memory.template vector<int>(plan.tiles).data;
+    plan.added = memory.template vector<int>(plan.tiles * a.heads).data;
+    plan.sums = memory.template vector<float>(plan.tiles * a.heads * one_pass_queries * D).data;
+    const index each = std::max<index>(rows / std::max<index>(sequences, 1), 1);
+    plan.heads_together = static_cast<int>(std::clamp<index>(near_bytes / (each * D * 8), 1, kv_heads));
+    const auto planning = static_cast<unsigned>(std::max<index>(sequences, 1)),
+               clearing = static_cast<unsigned>(2 * ex.multiprocessors());
+    launch(ex, "attention_backward", planning + clearing + statistics_blocks(a), statistics_threads, 0,
+           attention_one_pass_plan<0>, a, dL_dout, out, lse, statistics, planning, clearing, plan, dL_dq, dL_dk,
+           dL_dv);
+    const auto run = [&](auto dropout) {
+        launch(ex, "attention_backward",
+               static_cast<unsigned>(std::min<index>(pieces * kv_heads, ex.multiprocessors())), one_pass_threads,
+               one_pass_memory<D, stages>::bytes, attention_one_pass<D, stages, dropout()>, a, dL_dout, known, rotary,
+               plan, dL_dq, dL_dk, dL_dv);
+    };
+    if (a.drop_below > 0)
+        run(std::true_type{});
+    else
+        run(std::false_type{});
+}
+
+}  // namespace spectral::cuda::detail
