@@ -179,7 +179,7 @@ int main(int count, char** values) try {
     std::printf("%s, cuFFT %d\n", ex.device_name().c_str(), version);
     std::vector<spectral::index> widths;
     for (int i = 1; i < count; ++i) widths.push_back(std::atoi(values[i]));
-    if (widths.empty()) widths = {60, 97, 256, 384, 768, 896, 1000, 1024, 1536, 2048, 3584, 4096, 6000, 8192};
+    if (widths.empty()) widths = {60, 97, 256, 384, 640, 768, 896, 1000, 1024, 1536, 2048, 3584, 4096, 6000, 8192};
     const double chunks = spectral::chunks_difference(ex, 97, 100000);
     bool good = chunks < 1e-5;  // sums of 100000 rows
     std::printf("%s rows in two chunks against two calls: %.1e\n", good ? "ok " : "BAD", chunks);

@@ -43,7 +43,8 @@ TEMPLATE_LIST_TEST_CASE("spectral_entropy: forward and backward", "[ops][spectra
 
 TEMPLATE_LIST_TEST_CASE("spectral_entropy: widths that a backend may treat apart", "[ops][spectral_entropy]",
                         backends) {
-    for (index d : {64, 128, 384, 512, 640, 768, 896, 1001, 1024, 1028, 1536, 2048, 3072, 3584, 4096, 5000})
+    for (index d :
+         {64, 128, 320, 384, 512, 640, 768, 896, 1001, 1024, 1028, 1280, 1536, 2048, 2560, 3072, 3584, 4096, 5000})
         for (dct_norm norm : norms)
             check_against_reference<TestType>(
                 "spectral_entropy", shape(3, d), 4.0 * static_cast<double>(d), [&](auto& on) {

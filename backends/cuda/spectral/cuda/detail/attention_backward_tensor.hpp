@@ -20,6 +20,7 @@ __device__ inline void make_statistics(const attention_problem<bfloat16>& a, row
                                        index block) {
     const index rows = a.query_rows, i = (block * blockDim.x + threadIdx.x) / 8;
     const index n = min(i / a.heads, rows - 1), h = i % a.heads;
+    const float known = lse(n)[h];
     float sum = 0;
     for (int c = threadIdx.x % 8 * 8; c < a.width; c += 64) {
         float g[8], o[8];
@@ -29,10 +30,8 @@ __device__ inline void make_statistics(const attention_problem<bfloat16>& a, row
         for (int k = 0; k < 8; ++k) sum += g[k] * o[k];
     }
     sum = warp_reduce<8>(sum);
-    if (threadIdx.x % 8 == 0 && i < rows * a.heads) {
-        const float known = lse(n)[h];
+    if (threadIdx.x % 8 == 0 && i < rows * a.heads)
         to[h * rows + n] = {known == -INFINITY ? 0 : known * log2_e, sum};  // no key seen: all its scores are hidden
-    }
 }
 inline constexpr int statistics_threads = 256;
 inline unsigned statistics_blocks(const attention_problem<bfloat16>& a) {
@@ -165,7 +164,7 @@ __global__ void __launch_bounds__(128 * (Groups + 1), Blocks)
 
 template <int Queries>
 struct query_columns {  // of a tile: as columns of the transposed scores
-    query_statistics known[Queries];
+    float lse_2[Queries], delta[Queries];
     row_index position[Queries];
 
     // by thread t of those that load: of rows n.. of head h
@@ -173,7 +172,9 @@ struct query_columns {  // of a tile: as columns of the transposed scores
                          int h, int t) {
         if (t >= Queries) return;
         const bool valid = n + t < last;
-        copy_async<8>(&known[t], valid ? statistics + h * a.query_rows + n + t : statistics, valid);
+        const query_statistics* from = valid ? statistics + h * a.query_rows + n + t : statistics;
+        copy_async<4>(&lse_2[t], &from->lse_2, valid);
+        copy_async<4>(&delta[t], &from->delta, valid);
         copy_async<4>(&position[t], valid ? a.q_rows.position + n + t : a.q_rows.position, valid);
     }
 };
@@ -185,28 +186,50 @@ struct key_sums {
     float s[Queries / 8][4], d[Queries / 8][4], dk[D / 8][4], dv[D / 8][4];
     float keep[Dropout ? Queries / 8 : 1][4];
     unsigned p[Queries / 16][4], ds[Queries / 16][4];
+    pack<float, 2> known[Queries / 8];  // what this lane's columns have: lse_2, then delta
+    bool all_seen;
 
-    // keys `first`.. below `last`; this lane's first one is `row`
-    __device__ void start(const attention_problem<bfloat16>& a, index first, index row, index last) {
-        const auto from = [&](index m) { return m >= last ? 0x7FFFFFFF : a.causal ? a.k_rows.position[m] : 0; };
-        seen_from[0] = from(row), seen_from[1] = from(row + 8), all_seen_from = from(first + 63);
+    // position: of the keys of the block, `keys` of them; first: number of the 64 keys' first, mine: of this lane's
+    __device__ void start(bool causal, const row_index* position, int keys, int first, int mine) {
+        const auto from = [&](int m) { return m >= keys ? 0x7FFFFFFF : causal ? position[m] : 0; };
+        seen_from[0] = from(mine), seen_from[1] = from(mine + 8), all_seen_from = from(first + 63);
 #pragma unroll
         for (int j = 0; j < D / 8; ++j)
 #pragma unroll
             for (int i = 0; i < 4; ++i) dk[j][i] = dv[j][i] = 0;
     }
+    // of two neighbouring columns, 8 b + 2 (lane % 4) and the next
+    template <class T>
+    static __device__ pack<T, 2> columns_of(const T (&values)[Queries], int b) {
+        return *reinterpret_cast<const pack<T, 2>*>(values + 8 * b + 2 * (threadIdx.x % 4));
+    }
+    // What weigh() and slopes() need, read while products run
+    __device__ __forceinline__ void read_lse(const query_columns<Queries>& column) {
+        all_seen = column.position[0] >= all_seen_from;  // by the first query, so by all
+#pragma unroll
+        for (int b = 0; b < Queries / 8; ++b) known[b] = columns_of(column.lse_2, b);
+    }
+    __device__ __forceinline__ void read_delta(const query_columns<Queries>& column) {
+#pragma unroll
+        for (int b = 0; b < Queries / 8; ++b) known[b] = columns_of(column.delta, b);
+    }
     __device__ __forceinline__ void weigh(const query_columns<Queries>& column, float scale_2) {
-        const bool all_seen = column.position[0] >= all_seen_from;  // by the first query, so by all
+        const auto weigh_as = [&](auto masked) {
 #pragma unroll
-        for (int b = 0; b < Queries / 8; ++b)
+            for (int b = 0; b < Queries / 8; ++b) {
+                pack<row_index, 2> at{};
+                if constexpr (masked()) at = columns_of(column.position, b);
 #pragma unroll
-            for (int c = 0; c < 2; ++c) {
-                const int q = 8 * b + 2 * (threadIdx.x % 4) + c, at = all_seen ? 0x7FFFFFFF : column.position[q];
-                const float lse_2 = column.known[q].lse_2;
-#pragma unroll
-                for (int r = 0; r < 2; ++r)
-                    s[b][2 * r + c] = seen_from[r] <= at ? exp2_approximate(s[b][2 * r + c] * scale_2 - lse_2) : 0;
+                for (int i = 0; i < 4; ++i) {
+                    const float weight = exp2_approximate(s[b][i] * scale_2 - known[b].value[i % 2]);
+                    s[b][i] = !masked() || seen_from[i / 2] <= at.value[i % 2] ? weight : 0;
+                }
             }
+        };
+        if (all_seen)
+            weigh_as(std::false_type{});
+        else
+            weigh_as(std::true_type{});
     }
     // the left operand of dL_dv; n: the first query, row: this lane's first key
     __device__ __forceinline__ void weights(const attention_problem<bfloat16>& a, index n, int h, index row) {
@@ -224,11 +247,11 @@ struct key_sums {
         });
     }
     // the left operand of dL_dk
-    __device__ __forceinline__ void slopes(const query_columns<Queries>& column) {
+    __device__ __forceinline__ void slopes() {
         round_values<Queries / 8>(ds, [&](int b, int j) {
             float slope = d[b][j];
             if constexpr (Dropout) slope *= keep[b][j];
-            return s[b][j] * (slope - column.known[8 * b + 2 * (threadIdx.x % 4) + j % 2].delta);
+            return s[b][j] * (slope - known[b].value[j % 2]);
         });
     }
     __device__ void store(const attention_problem<bfloat16>& a, rows_of<const float> rotary, rows_of<bfloat16> dL_dk,
@@ -294,7 +317,8 @@ __global__ void __launch_bounds__(128 * (Groups + 1), Blocks)
             const index row = first + a_row + threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4;
             const float scale_2 = a.scale * log2_e;
             key_sums<D, Queries, Dropout> x;
-            x.start(a, first + a_row, row, last);
+            x.start(a.causal, a.k_rows.position + first, static_cast<int>(last - first), a_row,
+                    static_cast<int>(row - first));
             const auto Q = [&](int i) { return Q_dO + i % Stages * 2 * tile_bytes; };
             if (tiles > 0) {
                 ring->wait_full(0);
@@ -302,10 +326,12 @@ __global__ void __launch_bounds__(128 * (Groups + 1), Blocks)
                 Products::template scores<D, rows, Queries>(x.s, K, a_row, Q(0));
                 Products::template scores<D, rows, Queries>(x.d, V, a_row, Q(0) + tile_bytes);
                 Products::commit();
+                x.read_lse(columns[0]);
                 Products::template wait<0>(x.s, x.d);
                 x.weigh(columns[0], scale_2);
                 x.weights(a, query(0), head(0), row);
-                x.slopes(columns[0]);
+                x.read_delta(columns[0]);
+                x.slopes();
             }
             for (int i = 1; i < tiles; ++i) {  // while tile i is weighed, its other product and tile i - 1's run
                 ring->wait_full(i);
@@ -317,13 +343,15 @@ __global__ void __launch_bounds__(128 * (Groups + 1), Blocks)
                 Products::commit();
                 Products::template scores<D, rows, Queries>(x.d, V, a_row, Q(i) + tile_bytes);
                 Products::commit();
+                x.read_lse(columns[i % Stages]);
                 Products::template wait<2>(x.s);
                 x.weigh(columns[i % Stages], scale_2);
+                x.read_delta(columns[i % Stages]);
                 Products::template wait<1>(x.dk, x.dv);
                 ring->lane_done(i - 1);
                 x.weights(a, query(i), head(i), row);
                 Products::template wait<0>(x.d);
-                x.slopes(columns[i % Stages]);
+                x.slopes();
             }
             if (tiles > 0) {
                 Products::begin();

@@ -148,26 +148,26 @@ struct warpgroup_products {  // by wgmma: between commit() and wait() its regist
                                                   const unsigned char* b) {
         using A = tile_layout<ARows, D>;
         using B = tile_layout<N, D>;
-        const unsigned left = shared_address(a) + a_row * A::line, right = shared_address(b);
+        const auto left = matrix_descriptor<A::line>(shared_address(a) + a_row * A::line),
+                   right = matrix_descriptor<B::line>(shared_address(b));
 #pragma unroll
         for (int d = 0; d < D / 16; ++d) {
             const int panel = d / (A::columns / 16), within = d % (A::columns / 16) * 32;
-            warpgroup_multiply<N>(s, matrix_descriptor<A::line>(left + panel * A::panel + within),
-                                  matrix_descriptor<B::line>(right + panel * B::panel + within), d > 0);
+            warpgroup_multiply<N>(s, behind(left, panel * A::panel + within), behind(right, panel * B::panel + within),
+                                  d > 0);
         }
     }
     template <int D, int K>
     static __device__ __forceinline__ void add(float (&r)[D / 8][4], const unsigned (&p)[K / 16][4],
                                                const unsigned char* b) {
         using B = tile_layout<K, D>;
-        const unsigned right = shared_address(b);
+        const auto right = matrix_descriptor<B::line>(shared_address(b));
 #pragma unroll
         for (int k = 0; k < K / 16; ++k)
 #pragma unroll
             for (int panel = 0; panel < D / B::columns; ++panel)
-                warpgroup_multiply<B::columns, 1>(
-                    r + panel * (B::columns / 8), p[k],
-                    matrix_descriptor<B::line>(right + panel * B::panel + k * 16 * B::line), 1);
+                warpgroup_multiply<B::columns, 1>(r + panel * (B::columns / 8), p[k],
+                                                  behind(right, panel * B::panel + k * 16 * B::line), 1);
     }
     // R (64 × D) += 64 rows, from a_row on, of tile A (ARows × K) times tile B (K × D)
     template <int D, int ARows, int K>
@@ -176,11 +176,11 @@ struct warpgroup_products {  // by wgmma: between commit() and wait() its regist
         using A = tile_layout<ARows, K>;
         using B = tile_layout<K, D>;
         static_assert(K == 64 && D / B::columns == 1);
-        const unsigned left = shared_address(a) + a_row * A::line, right = shared_address(b);
+        const auto left = matrix_descriptor<A::line>(shared_address(a) + a_row * A::line),
+                   right = matrix_descriptor<B::line>(shared_address(b));
 #pragma unroll
         for (int k = 0; k < K / 16; ++k)
-            warpgroup_multiply<B::columns, 0, 1>(r, matrix_descriptor<A::line>(left + k * 32),
-                                                 matrix_descriptor<B::line>(right + k * 16 * B::line), 1);
+            warpgroup_multiply<B::columns, 0, 1>(r, behind(left, k * 32), behind(right, k * 16 * B::line), 1);
     }
     // R (64 × D) = Pᵀ B for tile P (K × 64) and tile B (K × D)
     template <int D, int K, int Columns>
@@ -189,11 +189,12 @@ struct warpgroup_products {  // by wgmma: between commit() and wait() its regist
         using A = tile_layout<K, Columns>;
         using B = tile_layout<K, D>;
         static_assert(Columns == 64 && D / B::columns == 1);
-        const unsigned left = shared_address(p), right = shared_address(b);
+        const auto left = matrix_descriptor<A::line>(shared_address(p)),
+                   right = matrix_descriptor<B::line>(shared_address(b));
 #pragma unroll
         for (int k = 0; k < K / 16; ++k)
-            warpgroup_multiply<B::columns, 1>(r, matrix_descriptor<A::line>(left + k * 16 * A::line),
-                                              matrix_descriptor<B::line>(right + k * 16 * B::line), k > 0);
+            warpgroup_multiply<B::columns, 1>(r, behind(left, k * 16 * A::line), behind(right, k * 16 * B::line),
+                                              k > 0);
     }
 };
 
@@ -203,8 +204,10 @@ template <class Products, int Groups, int Blocks, bool Adding = false>
 struct register_shares {
     static constexpr bool uneven = std::is_same_v<Products, warpgroup_products>;
     static constexpr int all = 65536 / (128 * (Groups + 1 + Adding) * Blocks) / 8 * 8 * (Groups + 1 + Adding),
-                         loading = all > 504 || all < 256 ? 32 : 40, adding = Adding ? 96 : 0,
-                         computing = (all - loading - adding) / Groups / 8 * 8;
+                         loading = Adding                   ? 40
+                                   : all > 504 || all < 256 ? 32
+                                                            : 40,
+                         adding = Adding ? 72 : 0, computing = (all - loading - adding) / Groups / 8 * 8;
     static __device__ void load() {
         if constexpr (uneven) give_registers<loading>();
     }
@@ -300,21 +303,44 @@ __device__ inline void store_operand(unsigned char* tile, const unsigned (&p)[K 
             *reinterpret_cast<unsigned*>(tile + tile_layout<Rows, K>::offset(row + i % 2 * 8, 2 * k + i / 2)) = p[k][i];
 }
 
-// Rows of sums times `by` to global memory: this lane's row from `row` on and the one 8 later, below `last`.
+// Of four words that each of four neighbouring lanes holds, the lane with number q among them gets word q of each.
+__device__ inline void transpose_words(unsigned (&w)[4]) {
+#pragma unroll
+    for (int bit = 1; bit <= 2; bit *= 2) {
+        const bool upper = threadIdx.x & bit;
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+            if (k & bit) continue;
+            const unsigned got = __shfl_xor_sync(full_warp, upper ? w[k] : w[k + bit], bit);
+            if (upper)
+                w[k] = got;
+            else
+                w[k + bit] = got;
+        }
+    }
+}
+
+// Rows of sums times `by` to global memory, 16 bytes to a lane: this lane's row from `row` on and the one 8 later, below
+// `last`.
 template <int N>
 __device__ inline void store_rows(rows_of<bfloat16> to, const float (&r)[N][4], index row, index last, index column,
                                   int width, float by_first, float by_second) {
-    const int c = 2 * (threadIdx.x % 4);
+    static_assert(N % 4 == 0);
+    const int q = threadIdx.x % 4;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-        if (row + 8 * half >= last) continue;
         const float by = half ? by_second : by_first;
-        bfloat16* line = to(row + 8 * half) + column + c;
+        bfloat16* line = to(row + 8 * half) + column;
 #pragma unroll
-        for (int j = 0; j < N; ++j)
-            if (8 * j < width)
-                *reinterpret_cast<unsigned*>(line + 8 * j) =
-                    pack_bfloat16(r[j][2 * half] * by, r[j][2 * half + 1] * by);
+        for (int j = 0; j < N; j += 4) {
+            pack<unsigned, 4> words;
+#pragma unroll
+            for (int k = 0; k < 4; ++k)
+                words.value[k] = pack_bfloat16(r[j + k][2 * half] * by, r[j + k][2 * half + 1] * by);
+            transpose_words(words.value);
+            if (row + 8 * half < last && 8 * (j + q) < width)
+                *reinterpret_cast<pack<unsigned, 4>*>(line + 8 * (j + q)) = words;
+        }
     }
 }
 

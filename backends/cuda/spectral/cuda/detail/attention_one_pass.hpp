@@ -32,9 +32,6 @@ struct one_pass_plan {
     int heads_together;  // heads whose pieces run at the same time
 };
 
-#ifndef SLOPES
-#define SLOPES 4
-#endif
 inline constexpr int one_pass_keys = 128, one_pass_queries = 64;
 
 // By one block for each sequence: its part of the plan
@@ -59,8 +56,7 @@ __device__ inline void plan_sequence(const attention_problem<bfloat16>& a, const
     for (int block = threadIdx.x; block < blocks; block += blockDim.x) {
         const index first = k_begin + index{block} * Keys;
         index unseen = 0;  // queries that see none of these keys; the first piece comes to every tile
-        if (a.causal && block > 0)
-            unseen = lower_bound(position + q_begin, q_end - q_begin, a.k_rows.position[first]);
+        if (a.causal && block > 0) unseen = lower_bound(position + q_begin, q_end - q_begin, a.k_rows.position[first]);
         if (q_begin + unseen < q_end) unseen -= unseen % Queries;
         plan.work[before.a + blocks - 1 - block] = {static_cast<int>(first),
                                                     static_cast<int>(min(first + Keys, k_end)),
@@ -90,16 +86,15 @@ __global__ void __launch_bounds__(statistics_threads)
                             rows_of<bfloat16> dL_dv) {
     const index block = blockIdx.x;
     if (block < planning) return plan_sequence(a, plan, block);
-    if (block >= planning + clearing)
-        return make_statistics(a, dL_dout, out, lse, to, block - planning - clearing);
+    if (block >= planning + clearing) return make_statistics(a, dL_dout, out, lse, to, block - planning - clearing);
     const index number = block - planning;
     const int kv_width = a.heads / a.group * a.width;
     clear_outside(a.k_rows, a.key_rows, number, number, clearing, [&](index m) {
         for (const auto& rows : {dL_dk, dL_dv}) clear_columns(rows(m), kv_width);
     });
     clear_outside(
-        a.q_rows, a.query_rows, number, number, clearing,
-        [&](index n) { clear_columns(dL_dq(n), a.heads * a.width); }, &a.k_rows);
+        a.q_rows, a.query_rows, number, number, clearing, [&](index n) { clear_columns(dL_dq(n), a.heads * a.width); },
+        &a.k_rows);
 }
 
 // ---- one block ------------------------------------------------------------------------------------------------------
@@ -132,15 +127,17 @@ __device__ inline piece numbered_piece(const one_pass_plan& plan, int kv_heads, 
 
 template <int D, int Stages>
 struct one_pass_memory {
-    static constexpr int slope_tiles = SLOPES, Keys = one_pass_keys, Queries = one_pass_queries, keys_bytes = tile_layout<Keys, D>::bytes,
-                         query_bytes = tile_layout<Queries, D>::bytes, slope_bytes = tile_layout<Keys, Queries>::bytes,
-                         loading = 64, scoring = 256, adding = 128;  // threads
+    static constexpr int slope_tiles = 4, Keys = one_pass_keys, Queries = one_pass_queries,
+                         keys_bytes = tile_layout<Keys, D>::bytes, query_bytes = tile_layout<Queries, D>::bytes,
+                         slope_bytes = tile_layout<Keys, Queries>::bytes, loading = 64, scoring = 256,
+                         adding = 128;  // threads
     struct rings {
         tile_ring<2> pieces, keys, turn, added;
         tile_ring<Stages> queries;
         tile_ring<slope_tiles> slopes;
         shared_barrier own_slopes[2];  // those of each warpgroup's 64 keys
         piece work[2];
+        row_index position[2][Keys];
         int before[2];  // how many pieces had their turn
 
         __device__ void init() {
@@ -159,12 +156,13 @@ struct one_pass_memory {
             return out;
         }
     };
-    static constexpr std::size_t bytes = tile_alignment + 4 * keys_bytes + 2 * Stages * query_bytes + slope_tiles * slope_bytes +
-                                         Stages * sizeof(query_columns<Queries>) + sizeof(rings);
+    static constexpr std::size_t bytes = tile_alignment + 4 * keys_bytes + 2 * Stages * query_bytes +
+                                         slope_tiles * slope_bytes + Stages * sizeof(query_columns<Queries>) +
+                                         sizeof(rings);
 
     unsigned char* tiles = tile_memory();
-    query_columns<Queries>* columns =
-        reinterpret_cast<query_columns<Queries>*>(tiles + 4 * keys_bytes + 2 * Stages * query_bytes + slope_tiles * slope_bytes);
+    query_columns<Queries>* columns = reinterpret_cast<query_columns<Queries>*>(
+        tiles + 4 * keys_bytes + 2 * Stages * query_bytes + slope_tiles * slope_bytes);
     rings& ring = *reinterpret_cast<rings*>(columns + Stages);
 
     __device__ unsigned char* K(int w) const { return tiles + w % 2 * 2 * keys_bytes; }
@@ -194,6 +192,10 @@ __device__ inline void load_pieces(const one_pass_memory<D, Stages>& m, const at
         m.ring.keys.wait_empty(w);
         load_rows<Keys, D, threads>(m.K(w), a.k, now.first, now.last, index{now.kv_head} * a.width, a.width, t);
         load_rows<Keys, D, threads>(m.V(w), a.v, now.first, now.last, index{now.kv_head} * a.width, a.width, t);
+        for (int k = t; k < Keys; k += threads) {
+            const bool valid = now.first + k < now.last;
+            copy_async<4>(&m.ring.position[w % 2][k], a.k_rows.position + (valid ? now.first + k : 0), valid);
+        }
         m.ring.keys.announce(w);
         now.walk(a.group, [&](int n, int h, int) {
             m.ring.queries.wait_empty(i);
@@ -290,8 +292,8 @@ __device__ inline void add_query_gradients(const one_pass_memory<D, Stages>& m, 
 // A warpgroup makes scores of 64 keys of each piece, and the gradients of these keys and values.
 template <int D, int Stages, bool Dropout>
 __device__ inline void add_key_gradients(const one_pass_memory<D, Stages>& m, const attention_problem<bfloat16>& a,
-                                         rows_of<const float> rotary, rows_of<bfloat16> dL_dk,
-                                         rows_of<bfloat16> dL_dv, int group) {
+                                         rows_of<const float> rotary, rows_of<bfloat16> dL_dk, rows_of<bfloat16> dL_dv,
+                                         int group) {
     constexpr int Keys = one_pass_keys, Queries = one_pass_queries;
     using products = warpgroup_products;
     const int a_row = 64 * group, in_piece = a_row + threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4;
@@ -302,14 +304,15 @@ __device__ inline void add_key_gradients(const one_pass_memory<D, Stages>& m, co
         if (now.none()) return;
         const int row = now.first + in_piece;
         const unsigned char *K = m.K(w), *V = m.V(w);
-        x.start(a, now.first + a_row, row, now.last);
         m.ring.keys.wait_full(w);
+        x.start(a.causal, m.ring.position[w % 2], now.last - now.first, a_row, in_piece);
         int n = now.q_first, h = now.kv_head * a.group;
         const int tiles = now.tiles() * a.group, end = i + tiles;
         const auto finish_tile = [&] {
+            x.read_delta(m.columns[i % Stages]);
             x.weights(a, n, h, row);
             products::template wait<0>(x.d);
-            x.slopes(m.columns[i % Stages]);
+            x.slopes();
             m.ring.slopes.wait_empty(i);
             store_operand<Keys, Queries>(m.dS(i), x.ds, in_piece);
             m.ring.slopes.written(i);
@@ -325,6 +328,7 @@ __device__ inline void add_key_gradients(const one_pass_memory<D, Stages>& m, co
             products::commit();
             products::template scores<D, Keys, Queries>(x.d, V, a_row, m.dO(i));
             products::commit();
+            x.read_lse(m.columns[i % Stages]);
             products::template wait<1>(x.s);
             x.weigh(m.columns[i % Stages], scale_2);
             finish_tile();
@@ -340,6 +344,7 @@ __device__ inline void add_key_gradients(const one_pass_memory<D, Stages>& m, co
             products::commit();
             products::template scores<D, Keys, Queries>(x.d, V, a_row, m.dO(i));
             products::commit();
+            x.read_lse(m.columns[i % Stages]);
             products::template wait<2>(x.s);
             x.weigh(m.columns[i % Stages], scale_2);
             products::template wait<1>(x.dk, x.dv);
@@ -401,7 +406,7 @@ template <int D>
 void attention_backward_one_pass(executor& ex, const attention_problem<bfloat16>& a, rows_of<const bfloat16> dL_dout,
                                  rows_of<const bfloat16> out, rows_of<const float> lse, rows_of<const float> rotary,
                                  rows_of<bfloat16> dL_dq, rows_of<bfloat16> dL_dk, rows_of<bfloat16> dL_dv) {
-    constexpr int stages = 3;
+    constexpr int stages = 4;
     const index rows = a.query_rows, sequences = a.q_rows.sequences, kv_heads = a.heads / a.group;
     const index pieces = a.key_rows / one_pass_keys + sequences;
     auto& memory = ex.memory();
@@ -421,8 +426,7 @@ void attention_backward_one_pass(executor& ex, const attention_problem<bfloat16>
     const auto planning = static_cast<unsigned>(std::max<index>(sequences, 1)),
                clearing = static_cast<unsigned>(2 * ex.multiprocessors());
     launch(ex, "attention_backward", planning + clearing + statistics_blocks(a), statistics_threads, 0,
-           attention_one_pass_plan<0>, a, dL_dout, out, lse, statistics, planning, clearing, plan, dL_dq, dL_dk,
-           dL_dv);
+           attention_one_pass_plan<0>, a, dL_dout, out, lse, statistics, planning, clearing, plan, dL_dq, dL_dk, dL_dv);
     const auto run = [&](auto dropout) {
         launch(ex, "attention_backward",
                static_cast<unsigned>(std::min<index>(pieces * kv_heads, ex.multiprocessors())), one_pass_threads,

@@ -31,6 +31,10 @@ constexpr int register_radix(index width) {
         case 1024: return 32;
         case 2048:
         case 4096: return 64;
+        case 320:
+        case 640:
+        case 1280:
+        case 2560: return 40;
         case 384:
         case 768:
         case 1536:
@@ -74,12 +78,11 @@ auto with_register_width(index width, F f) {
         ((width == w() ? void(result = f(w)) : void()), ...);
         return result;
     };
-    return at(std::integral_constant<int, 64>{}, std::integral_constant<int, 128>{}, std::integral_constant<int, 256>{},
-              std::integral_constant<int, 384>{}, std::integral_constant<int, 512>{},
-              std::integral_constant<int, 768>{}, std::integral_constant<int, 896>{},
-              std::integral_constant<int, 1024>{}, std::integral_constant<int, 1536>{},
-              std::integral_constant<int, 2048>{}, std::integral_constant<int, 3072>{},
-              std::integral_constant<int, 3584>{}, std::integral_constant<int, 4096>{});
+    const auto all = [&]<int... Width>(std::integer_sequence<int, Width...>) {
+        return at(std::integral_constant<int, Width>{}...);
+    };
+    return all(std::integer_sequence<int, 64, 128, 256, 320, 384, 512, 640, 768, 896, 1024, 1280, 1536, 2048, 2560,
+                                     3072, 3584, 4096>{});
 }
 
 template <class A>

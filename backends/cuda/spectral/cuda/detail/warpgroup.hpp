@@ -26,6 +26,11 @@ __device__ inline std::uint64_t matrix_descriptor(unsigned shared, unsigned besi
     return (shared & 0x3FFFFu) >> 4 | std::uint64_t{beside >> 4} << 16 | below >> 4 << 32 | swizzle << 62;
 }
 
+// of what lies `bytes` behind: an addition to the address, which never carries
+__device__ inline std::uint64_t behind(std::uint64_t descriptor, unsigned bytes) {
+    return descriptor >> 32 << 32 | (static_cast<unsigned>(descriptor) + (bytes >> 4));
+}
+
 __device__ inline void warpgroup_begin() { asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory"); }
 __device__ inline void warpgroup_commit() { asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory"); }
 template <int Pending>

@@ -16,6 +16,8 @@ std::uint64_t matrix_descriptor(unsigned shared, unsigned beside = 16) {
     return (shared & 0x3FFFFu) >> 4 | std::uint64_t{beside >> 4} << 16 | below >> 4 << 32 | swizzle << 62;
 }
 
+inline std::uint64_t behind(std::uint64_t descriptor, unsigned bytes) { return descriptor + (bytes >> 4); }
+
 inline void warpgroup_begin() { __syncwarp(); }
 inline void warpgroup_commit() {}
 template <int Pending>
@@ -58,15 +60,12 @@ void host_multiply(float (*d)[4], int add, Left left, Right right) {
         }
 }
 
-template <int N, int Along = 0>
+template <int N, int Left = 0, int Right = Left>
 void warpgroup_multiply(float (*d)[4], std::uint64_t a, std::uint64_t b, int add) {
     const int first = threadIdx.x / 32 % 4 * 16;
-    const auto value = [](std::uint64_t m, int line, int k) {
-        return Along ? host_value(m, k, line) : host_value(m, line, k);
-    };
     host_multiply<N>(
-        d, add, [&](int row, int k) { return value(a, first + row, k); },
-        [&](int column, int k) { return value(b, column, k); });
+        d, add, [&](int row, int k) { return Left ? host_value(a, k, first + row) : host_value(a, first + row, k); },
+        [&](int column, int k) { return Right ? host_value(b, k, column) : host_value(b, column, k); });
 }
 template <int N, int Along>
 void warpgroup_multiply(float (*d)[4], const unsigned (&a)[4], std::uint64_t b, int add) {
