@@ -3,7 +3,8 @@
 //   training_cuda [--model full|chiar] [--batch 32] [--time 256] [--vocab 50304] [--small] [--steps 10] [--share 0.5]
 //       [--tune] [--operators] [--recompute] [--fused-bias]
 // One JSON line: median milliseconds and tokens/s, memory, and for CHIAR the share of tokens that attention got. Each
-// threshold is set to the quantile of its own layer's entropies that gives the share asked for, as `calibrate` does.
+// threshold is set to the quantile of its own layer's entropies that gives the share asked for, as `calibrate` does, and
+// every five steps again, between steps that are timed: entropies drift. The share printed is what it has become by then.
 // --recompute: backward computes activations again; --fused-bias: gradients of biases from the products that make the
 // weights'.
 #include <spectral/cuda.hpp>
@@ -15,12 +16,15 @@
 #include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <numeric>
 
 namespace {
 
 using spectral::index;
 using T = spectral::bfloat16;
 using executor = spectral::cuda::executor;
+
+inline constexpr index steps_calibrated = 5;
 
 struct options {
     bool chiar = false, small = false, operators = false, tune = false, recompute = false, fused_bias = false;
@@ -110,13 +114,19 @@ void run(executor& ex, const options& o) {
     step();
     ex.synchronize();
     const auto allocations = ex.allocations();
-    std::vector<double> ms;
+    std::vector<double> ms, shares;
     for (index i = 0; i < o.steps; ++i) {
+        if (i > 0 && i % steps_calibrated == 0) {
+            shares.push_back(routed_share(model, b));
+            calibrate(model, b, o.share);
+            ex.synchronize();
+        }
         const auto start = std::chrono::steady_clock::now();
         step();
         ex.synchronize();
         ms.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
     }
+    shares.push_back(routed_share(model, b));
     std::sort(ms.begin(), ms.end());
     const double median = ms[ms.size() / 2], tokens = static_cast<double>(o.batch * o.time);
     std::size_t free = 0, total = 0;
@@ -126,7 +136,8 @@ void run(executor& ex, const options& o) {
         "\"attention_share\": %.3f, \"gib\": %.2f, \"activations_gib\": %.2f, \"allocations_in_steps\": %lld, \"device\": \"%s\"}\n",
         o.chiar ? "chiar" : "full_attention", o.recompute ? "true" : "false", o.fused_bias ? "true" : "false",
         o.tune ? "true" : "false", static_cast<long long>(o.vocab), static_cast<long long>(o.batch),
-        static_cast<long long>(o.time), median, ms.front(), tokens / median * 1e3, loss, routed_share(model, b),
+        static_cast<long long>(o.time), median, ms.front(), tokens / median * 1e3, loss,
+        std::accumulate(shares.begin(), shares.end(), 0.0) / static_cast<double>(shares.size()),
         static_cast<double>(total - free) / (1u << 30), static_cast<double>(ex.memory().peak()) / (1u << 30),
         static_cast<long long>(ex.allocations() - allocations), ex.device_name().c_str());
     if (!o.operators) return;

@@ -154,7 +154,11 @@ __global__ void __launch_bounds__(128 * (Groups + 1), Blocks)
                 ring->wait_full(j);
                 ring->done(j);
             }
-            if (rotary.data) turn_back(acc, rotary, position, row, last);
+            if (rotary.data) {
+                row_angles<D / 8> angles;
+                angles.load(rotary, position[min(row, last - 1)], position[min(row + 8, last - 1)]);
+                turn_back(acc, angles);
+            }
             store_rows<D / 8>(dL_dq, acc, row, last, index{h} * a.width, a.width, a.scale, a.scale);
         }
     }
@@ -254,9 +258,8 @@ struct key_sums {
             return s[b][j] * (slope - known[b].value[j % 2]);
         });
     }
-    __device__ void store(const attention_problem<bfloat16>& a, rows_of<const float> rotary, rows_of<bfloat16> dL_dk,
-                          rows_of<bfloat16> dL_dv, index row, index last, int kv_head) {
-        if (rotary.data) turn_back(dk, rotary, a.k_rows.position, row, last);
+    __device__ void store(const attention_problem<bfloat16>& a, rows_of<bfloat16> dL_dk, rows_of<bfloat16> dL_dv,
+                          index row, index last, int kv_head) {
         store_rows<D / 8>(dL_dk, dk, row, last, index{kv_head} * a.width, a.width, a.scale, a.scale);
         store_rows<D / 8>(dL_dv, dv, row, last, index{kv_head} * a.width, a.width, 1, 1);
     }
@@ -360,7 +363,13 @@ __global__ void __launch_bounds__(128 * (Groups + 1), Blocks)
                 Products::commit();
                 Products::template wait<0>(x.dk, x.dv);
             }
-            x.store(a, rotary, dL_dk, dL_dv, row, last, kv_head);
+            if (rotary.data) {
+                row_angles<D / 8> angles;
+                const row_index* at = a.k_rows.position;
+                angles.load(rotary, at[min(row, last - 1)], at[min(row + 8, last - 1)]);
+                turn_back(x.dk, angles);
+            }
+            x.store(a, dL_dk, dL_dv, row, last, kv_head);
         }
     }
 }

@@ -344,23 +344,39 @@ __device__ inline void store_rows(rows_of<bfloat16> to, const float (&r)[N][4], 
     }
 }
 
-// The inverse rotation (ops/rotary.hpp) of sums over a whole head of 8 N columns, rows as in store_rows.
+// What the rotation (ops/rotary.hpp) turns a lane's columns of its two rows by, of a head of 8 N columns
 template <int N>
-__device__ inline void turn_back(float (&r)[N][4], rows_of<const float> table, const row_index* position, index row,
-                                 index last) {
+struct row_angles {
+    pack<float, 2> cos[2][N / 2], sin[2][N / 2];
+
+    __device__ void load(rows_of<const float> table, row_index first, row_index second) {
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-        const float* angle = table(position[min(row + 8 * half, last - 1)]) + 2 * (threadIdx.x % 4);
+        for (int half = 0; half < 2; ++half) {
+            const float* angle = table(half ? second : first) + 2 * (threadIdx.x % 4);
 #pragma unroll
-        for (int j = 0; j < N / 2; ++j) {
-            const auto c = *reinterpret_cast<const float2*>(angle + 8 * j),
-                       s = *reinterpret_cast<const float2*>(angle + 4 * N + 8 * j);
-            float *a = r[j] + 2 * half, *b = r[j + N / 2] + 2 * half;
-            const float a0 = a[0], a1 = a[1];
-            a[0] = a0 * c.x + b[0] * s.x, a[1] = a1 * c.y + b[1] * s.y;
-            b[0] = b[0] * c.x - a0 * s.x, b[1] = b[1] * c.y - a1 * s.y;
+            for (int j = 0; j < N / 2; ++j) {
+                cos[half][j] = *reinterpret_cast<const pack<float, 2>*>(angle + 8 * j);
+                sin[half][j] = *reinterpret_cast<const pack<float, 2>*>(angle + 4 * N + 8 * j);
+            }
         }
     }
+};
+
+// The inverse rotation of sums, rows as in store_rows
+template <int N>
+__device__ inline void turn_back(float (&r)[N][4], const row_angles<N>& angles) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half)
+#pragma unroll
+        for (int j = 0; j < N / 2; ++j)
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+                const float c = angles.cos[half][j].value[i], s = angles.sin[half][j].value[i];
+                float &a = r[j][2 * half + i], &b = r[j + N / 2][2 * half + i];
+                const float before = a;
+                a = a * c + b * s;
+                b = b * c - before * s;
+            }
 }
 
 }  // namespace spectral::cuda::detail

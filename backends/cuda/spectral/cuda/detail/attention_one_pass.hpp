@@ -21,12 +21,14 @@ struct key_work {
     int first, last, block, blocks, q_first, q_last, tile, unused;
 };
 
-// Tiles of queries that see keys of more than one piece keep sums, head by head. Those of the last keys, which the
+// Tiles of queries of sequences of more than one piece keep sums, head by head. Those of the last keys, which the
 // fewest queries see, add first: so all of them can start at once, each at its first tile, and follow each other.
 struct one_pass_plan {
     key_work* work;
     int *pieces, *taken;  // how many pieces a head has; how many of all heads' have been taken
+    int* tiles_used;
     int *adding, *added;  // of a tile: how many pieces add to it; of a head and tile: how many have
+    int *first, *last;  // of a tile: its first query, and where its sequence ends
     float* sums;  // of heads × tiles, in the order of lanes
     index tiles;  // of queries that there can be
     int heads_together;  // heads whose pieces run at the same time
@@ -43,7 +45,7 @@ __device__ inline void plan_sequence(const attention_problem<bfloat16>& a, const
     };
     pair_of<int> before{0, 0};
     if (a.q_rows.sequences == 0) {
-        if (threadIdx.x == 0) *plan.pieces = *plan.taken = 0;
+        if (threadIdx.x == 0) *plan.pieces = *plan.taken = *plan.tiles_used = 0;
         return;
     }
     for (index s = threadIdx.x; s < sequence; s += blockDim.x) before = before + pair_of<int>{pieces(s), tiles(s)};
@@ -51,7 +53,8 @@ __device__ inline void plan_sequence(const attention_problem<bfloat16>& a, const
     const int blocks = pieces(sequence), adding_tiles = tiles(sequence);
     const index q_begin = a.q_rows.begin[sequence], q_end = a.q_rows.end[sequence], k_begin = a.k_rows.begin[sequence],
                 k_end = a.k_rows.end[sequence];
-    if (threadIdx.x == 0 && sequence == a.q_rows.sequences - 1) *plan.pieces = before.a + blocks, *plan.taken = 0;
+    if (threadIdx.x == 0 && sequence == a.q_rows.sequences - 1)
+        *plan.pieces = before.a + blocks, *plan.taken = 0, *plan.tiles_used = before.b + adding_tiles;
     const row_index* position = a.q_rows.position;
     for (int block = threadIdx.x; block < blocks; block += blockDim.x) {
         const index first = k_begin + index{block} * Keys;
@@ -72,6 +75,8 @@ __device__ inline void plan_sequence(const attention_problem<bfloat16>& a, const
     for (int b = threadIdx.x; b < adding_tiles; b += blockDim.x) {
         const int keys = visible(position[min(q_begin + (b + index{1}) * Queries, q_end) - 1]);
         plan.adding[before.b + b] = max((keys + Keys - 1) / Keys, 1);
+        plan.first[before.b + b] = static_cast<int>(q_begin + b * index{Queries});
+        plan.last[before.b + b] = static_cast<int>(q_end);
         for (int h = 0; h < a.heads; ++h) plan.added[h * plan.tiles + before.b + b] = 0;
     }
 }
@@ -238,6 +243,35 @@ __device__ inline void end_turns(const one_pass_memory<D, Stages>& m, int group,
     }
 }
 
+// Sums of the 64 queries from n on, in the lanes of a warpgroup, become dL_dq.
+template <int D>
+__device__ inline void finish_query_gradients(const attention_problem<bfloat16>& a, float (&acc)[D / 8][4], index n,
+                                              index last, int h, rows_of<const float> rotary, rows_of<bfloat16> dL_dq,
+                                              int t) {
+    const index row = n + t / 32 * 16 + t % 32 / 4;
+    if (rotary.data) {
+        row_angles<D / 8> angles;
+        const row_index* at = a.q_rows.position;
+        angles.load(rotary, at[min(row, last - 1)], at[min(row + 8, last - 1)]);
+        turn_back(acc, angles);
+    }
+    store_rows<D / 8>(dL_dq, acc, row, last, index{h} * a.width, a.width, a.scale, a.scale);
+}
+
+// The sums of what several pieces added to: not the last piece's work, which would take longer and end last.
+template <int D>
+__global__ void __launch_bounds__(128)
+    attention_one_pass_finish(attention_problem<bfloat16> a, rows_of<const float> rotary, one_pass_plan plan,
+                              rows_of<bfloat16> dL_dq) {
+    const int h = blockIdx.x % a.heads, tile = blockIdx.x / a.heads, t = threadIdx.x;
+    if (tile >= *plan.tiles_used || plan.adding[tile] == 1) return;
+    const float* sums = plan.sums + (h * plan.tiles + tile) * one_pass_queries * D + 4 * t;
+    float acc[D / 8][4];
+#pragma unroll
+    for (int j = 0; j < D / 8; ++j) load<4>(sums + j * 512, acc[j]);
+    finish_query_gradients<D>(a, acc, plan.first[tile], plan.last[tile], h, rotary, dL_dq, t);
+}
+
 // A warpgroup multiplies slopes with keys and adds that to dL_dq, t = 0..127
 template <int D, int Stages>
 __device__ inline void add_query_gradients(const one_pass_memory<D, Stages>& m, const attention_problem<bfloat16>& a,
@@ -264,18 +298,8 @@ __device__ inline void add_query_gradients(const one_pass_memory<D, Stages>& m, 
             products::template wait<0>(acc);
             m.ring.slopes.lane_done(i++);
             float* sums = plan.sums + (h * plan.tiles + tile) * Queries * D + 4 * t;
-            if (now.block == 0) {  // its turn is the last
-                if (before > 0)
-#pragma unroll
-                    for (int j = 0; j < D / 8; ++j) {
-                        float sum[4];
-                        read_sums(sums + j * 512, sum);
-#pragma unroll
-                        for (int c = 0; c < 4; ++c) acc[j][c] += sum[c];
-                    }
-                const index row = n + t / 32 * 16 + t % 32 / 4;
-                if (rotary.data) turn_back(acc, rotary, a.q_rows.position, row, now.q_last);
-                store_rows<D / 8>(dL_dq, acc, row, now.q_last, index{h} * a.width, a.width, a.scale, a.scale);
+            if (now.block == 0 && before == 0) {  // no other adds to it
+                finish_query_gradients<D>(a, acc, n, now.q_last, h, rotary, dL_dq, t);
             } else if (before == 0) {
 #pragma unroll
                 for (int j = 0; j < D / 8; ++j) store<4>(sums + j * 512, acc[j]);
@@ -351,17 +375,21 @@ __device__ inline void add_key_gradients(const one_pass_memory<D, Stages>& m, co
             m.ring.queries.lane_done(i - 1);
             finish_tile();
         }
+        row_angles<D / 8> angles;
+        const row_index* position = m.ring.position[w % 2] + in_piece;
         if (tiles > 0) {
             m.ring.own_slopes[group].wait((i - 1) % 2);
             products::begin();
             products::template add<D, Queries>(x.dv, x.p, m.dO(i - 1));
             products::template add_rows<D, Keys, Queries>(x.dk, m.dS(i - 1), a_row, m.Q(i - 1));
             products::commit();
+            if (rotary.data) angles.load(rotary, position[0], position[8]);
             products::template wait<0>(x.dk, x.dv);
             m.ring.queries.lane_done(i - 1);
+            if (rotary.data) turn_back(x.dk, angles);
         }
         m.ring.keys.lane_done(w);
-        x.store(a, rotary, dL_dk, dL_dv, row, now.last, now.kv_head);
+        x.store(a, dL_dk, dL_dv, row, now.last, now.kv_head);
     }
 }
 
@@ -414,11 +442,13 @@ void attention_backward_one_pass(executor& ex, const attention_problem<bfloat16>
     const query_statistics* known = statistics;
     one_pass_plan plan;
     plan.work = memory.template vector<key_work>(pieces).data;
-    plan.pieces = memory.template vector<int>(2).data;
-    plan.taken = plan.pieces + 1;
+    plan.pieces = memory.template vector<int>(3).data;
+    plan.taken = plan.pieces + 1, plan.tiles_used = plan.pieces + 2;
     // of the sequences of more than one piece
     plan.tiles = rows / one_pass_queries + std::min(sequences, a.key_rows / (one_pass_keys + 1));
     plan.adding = memory.template vector<int>(plan.tiles).data;
+    plan.first = memory.template vector<int>(plan.tiles).data;
+    plan.last = memory.template vector<int>(plan.tiles).data;
     plan.added = memory.template vector<int>(plan.tiles * a.heads).data;
     plan.sums = memory.template vector<float>(plan.tiles * a.heads * one_pass_queries * D).data;
     const index each = std::max<index>(rows / std::max<index>(sequences, 1), 1);
@@ -437,6 +467,8 @@ void attention_backward_one_pass(executor& ex, const attention_problem<bfloat16>
         run(std::true_type{});
     else
         run(std::false_type{});
+    launch(ex, "attention_backward", static_cast<unsigned>(plan.tiles * a.heads), 128, 0, attention_one_pass_finish<D>,
+           a, rotary, plan, dL_dq);
 }
 
 }  // namespace spectral::cuda::detail

@@ -14,7 +14,7 @@ __device__ inline int take_number(int* next) {
     return taken;
 }
 
-// Until `turn` others have ended theirs; what they added is there for what this thread adds or reads next.
+// Until `turn` others have ended theirs; what they added comes before what this thread adds next.
 __device__ inline void wait_for_turn(const int* ended, int turn) {
     int now;
     do asm volatile("ld.acquire.gpu.global.s32 %0, [%1];\n" : "=r"(now) : "l"(ended) : "memory");
@@ -32,12 +32,6 @@ __device__ inline void add_to(float* sums, const float (&more)[4]) {
                  "f"(more[2]), "f"(more[3])
                  : "memory");
 #endif
-}
-__device__ inline void read_sums(const float* from, float (&to)[4]) {
-    asm volatile("ld.relaxed.gpu.global.v4.f32 {%0, %1, %2, %3}, [%4];\n"
-                 : "=f"(to[0]), "=f"(to[1]), "=f"(to[2]), "=f"(to[3])
-                 : "l"(from)
-                 : "memory");
 }
 
 }  // namespace spectral::cuda::detail

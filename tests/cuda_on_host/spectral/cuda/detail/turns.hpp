@@ -14,6 +14,5 @@ inline void end_turn(int* ended) { ++*ended; }
 inline void add_to(float* sums, const float (&more)[4]) {
     for (int i = 0; i < 4; ++i) sums[i] += more[i];
 }
-inline void read_sums(const float* from, float (&to)[4]) { std::copy(from, from + 4, to); }
 
 }  // namespace spectral::cuda::detail
