@@ -4,9 +4,9 @@
 // bfloat16 whose rows are whole 16-byte packs runs on tensor cores (detail/attention_tensor.hpp), everything else in
 // ordinary arithmetic (detail/attention_plain.hpp), few queries a sequence against many keys in
 // detail/attention_decode.hpp. In all of them positions ascend, so a tile's last query's position ends its walk through
-// the keys: time follows visible pairs, also for a routed subset of queries. Gradients are added up by one block each,
-// without atomics: the same bits in every run. How many rows a sequence has is known on the device alone: blocks find
-// their sequence and tile themselves.
+// the keys: time follows visible pairs, also for a routed subset of queries. Gradients are added up by one block each, or
+// by several in a given order: the same bits in every run. How many rows a sequence has is known on the device alone:
+// blocks find their sequence and tile there.
 #pragma once
 #include <spectral/cuda/detail/attention_decode.hpp>
 #include <spectral/cuda/detail/attention_plain.hpp>

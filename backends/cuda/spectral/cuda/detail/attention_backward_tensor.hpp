@@ -52,8 +52,8 @@ constexpr std::size_t attention_backward_queries_shared() {
            sizeof(tile_ring<Stages>);
 }
 
-template <class Products, int D, int Groups, int Keys, int Stages, int Blocks, bool Dropout>
-__global__ void __launch_bounds__(128 * (Groups + 1), Blocks)
+template <class Products, int D, int Groups, int Keys, int Stages, bool Dropout>
+__global__ void __launch_bounds__(128 * (Groups + 1), 1)
     attention_backward_queries_tensor(attention_problem<bfloat16> a, rows_of<const bfloat16> dL_dout,
                                       const query_statistics* statistics, rows_of<const float> rotary,
                                       rows_of<bfloat16> dL_dq) {
@@ -75,7 +75,7 @@ __global__ void __launch_bounds__(128 * (Groups + 1), Blocks)
         if (threadIdx.x == 0) ring->init(128, 4 * Groups);
         __syncthreads();
         if (group == Groups) {
-            register_shares<Products, Groups, Blocks>::load();
+            register_shares<Products, Groups, 1>::load();
             const int t = threadIdx.x % 128;
             load_rows<rows, D>(Q, a.q, first, last, index{h} * a.width, a.width, t);
             load_rows<rows, D>(dO, dL_dout, first, last, index{h} * a.width, a.width, t);
@@ -87,7 +87,7 @@ __global__ void __launch_bounds__(128 * (Groups + 1), Blocks)
                 ring->announce(j);
             }
         } else {
-            register_shares<Products, Groups, Blocks>::compute();
+            register_shares<Products, Groups, 1>::compute();
             const int lane = threadIdx.x % 32, a_row = 64 * group;
             const index group_first = first + a_row, warp_first = group_first + threadIdx.x / 32 % 4 * 16,
                         row = warp_first + lane / 4;
@@ -272,8 +272,8 @@ constexpr std::size_t attention_backward_keys_shared() {
 }
 
 // One block for 64 Groups keys of one key/value head; the query heads that share it are added up here.
-template <class Products, int D, int Groups, int Queries, int Stages, int Blocks, bool Dropout>
-__global__ void __launch_bounds__(128 * (Groups + 1), Blocks)
+template <class Products, int D, int Groups, int Queries, int Stages, bool Dropout>
+__global__ void __launch_bounds__(128 * (Groups + 1), 1)
     attention_backward_keys_tensor(attention_problem<bfloat16> a, rows_of<const bfloat16> dL_dout,
                                    const query_statistics* statistics, rows_of<const float> rotary,
                                    rows_of<bfloat16> dL_dk, rows_of<bfloat16> dL_dv) {
@@ -301,7 +301,7 @@ __global__ void __launch_bounds__(128 * (Groups + 1), Blocks)
         if (threadIdx.x == 0) ring->init(128, 128 * Groups);
         __syncthreads();
         if (group == Groups) {
-            register_shares<Products, Groups, Blocks>::load();
+            register_shares<Products, Groups, 1>::load();
             const int t = threadIdx.x % 128;
             load_rows<rows, D>(K, a.k, first, last, index{kv_head} * a.width, a.width, t);
             load_rows<rows, D>(V, a.v, first, last, index{kv_head} * a.width, a.width, t);
@@ -315,7 +315,7 @@ __global__ void __launch_bounds__(128 * (Groups + 1), Blocks)
                 ring->announce(i);
             }
         } else {
-            register_shares<Products, Groups, Blocks>::compute();
+            register_shares<Products, Groups, 1>::compute();
             const int a_row = 64 * group;
             const index row = first + a_row + threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4;
             const float scale_2 = a.scale * log2_e;

@@ -57,7 +57,8 @@ __device__ inline void load_rows(unsigned char* tile, rows_of<const bfloat16> fr
     }
 }
 
-// Tiles on their way from loading threads to computing warps, Stages of them at a time, by number 0, 1, ...
+// Tiles, or what else threads hand over, on their way from those that make it to those that use it, Stages at a time, by
+// number 0, 1, ...
 template <int Stages>
 struct tile_ring {
     shared_barrier full[Stages], empty[Stages];

@@ -21,8 +21,9 @@ struct key_work {
     int first, last, block, blocks, q_first, q_last, tile, unused;
 };
 
-// Tiles of queries of sequences of more than one piece keep sums, head by head. Those of the last keys, which the
-// fewest queries see, add first: so all of them can start at once, each at its first tile, and follow each other.
+// Tiles of queries of sequences of more than one piece keep sums, head by head. The pieces of the last
+// keys, which the fewest queries see, add first. Each begins a tile or two after the piece that follows it, so that all
+// of a head can start at once and find their turn come, tile after tile.
 struct one_pass_plan {
     key_work* work;
     int *pieces, *taken;  // how many pieces a head has; how many of all heads' have been taken
@@ -71,18 +72,25 @@ __device__ inline void plan_sequence(const attention_problem<bfloat16>& a, const
                                                     0};
     }
     if (adding_tiles == 0) return;
-    const visible_keys visible(a, sequence);
     for (int b = threadIdx.x; b < adding_tiles; b += blockDim.x) {
-        const int keys = visible(position[min(q_begin + (b + index{1}) * Queries, q_end) - 1]);
-        plan.adding[before.b + b] = max((keys + Keys - 1) / Keys, 1);
+        const row_index seen = position[min(q_begin + (b + index{1}) * Queries, q_end) - 1];
+        int adding = a.causal ? 0 : blocks;  // pieces whose first key the last query sees: the comparison made above
+        for (int left = a.causal ? blocks : 0; left > 0;) {
+            const int half = left / 2;
+            if (a.k_rows.position[k_begin + index{adding + half} * Keys] <= seen)
+                adding += half + 1, left -= half + 1;
+            else
+                left = half;
+        }
+        plan.adding[before.b + b] = max(adding, 1);
         plan.first[before.b + b] = static_cast<int>(q_begin + b * index{Queries});
         plan.last[before.b + b] = static_cast<int>(q_end);
         for (int h = 0; h < a.heads; ++h) plan.added[h * plan.tiles + before.b + b] = 0;
     }
 }
 
-// Blocks of `statistics` make those, the others the plan; rows of no sequence, and queries of one without keys, get
-// zeros.
+// The first `planning` blocks make the plan, the next `clearing` give zeros to rows of no sequence and to queries of one
+// without keys, the others make statistics.
 template <int>
 __global__ void __launch_bounds__(statistics_threads)
     attention_one_pass_plan(attention_problem<bfloat16> a, rows_of<const bfloat16> dL_dout, rows_of<const bfloat16> out,
@@ -184,7 +192,7 @@ template <int D, int Stages>
 __device__ inline void load_pieces(const one_pass_memory<D, Stages>& m, const attention_problem<bfloat16>& a,
                                    const one_pass_plan& plan, rows_of<const bfloat16> dL_dout,
                                    const query_statistics* statistics, int t) {
-    constexpr int Keys = one_pass_keys, Queries = one_pass_queries, threads = m.loading;
+    constexpr int Keys = one_pass_keys, Queries = one_pass_queries, threads = one_pass_memory<D, Stages>::loading;
     const int kv_heads = a.heads / a.group, pieces = *plan.pieces;
     for (int w = 0, i = 0;; ++w) {
         if (t == 0) {  // not earlier: others wait for pieces with smaller numbers
@@ -282,6 +290,7 @@ __device__ inline void add_query_gradients(const one_pass_memory<D, Stages>& m, 
     for (int w = 0, i = 0, added = 0;; ++w) {
         const piece now = m.ring.take(w);
         if (now.none()) return;
+        m.ring.keys.wait_full(w);  // also of a piece without tiles: two of these must not empty one phase twice
         now.walk(a.group, [&](int n, int h, int tile) {
             float acc[D / 8][4];
             m.ring.slopes.wait_full(i);
@@ -414,7 +423,7 @@ __global__ void __launch_bounds__(one_pass_threads, 1)
             add_query_gradients(m, a, plan, rotary, dL_dq, t);
         } else {
             registers::load();
-            if (t < m.loading)
+            if (t < one_pass_memory<D, Stages>::loading)
                 load_pieces(m, a, plan, dL_dout, statistics, t);
             else if (t == 64)
                 await_turns(m, a.group, plan);
@@ -426,10 +435,11 @@ __global__ void __launch_bounds__(one_pass_threads, 1)
 
 // ---- launches -------------------------------------------------------------------------------------------------------
 
-// Pieces that run at the same time walk through queries, their gradients and sums, 8 bytes a column, of so many heads
-// that these stay in the second level cache.
+// Pieces of so many heads run at the same time that what they walk through, a sequence's queries, their gradients and
+// sums, 8 bytes a column, stays in the second level cache.
 inline constexpr index near_bytes = index{32} << 20;
 
+// Scratch memory: 4 bytes for every column of every query (D columns a head) of sequences of more than 128 keys.
 template <int D>
 void attention_backward_one_pass(executor& ex, const attention_problem<bfloat16>& a, rows_of<const bfloat16> dL_dout,
                                  rows_of<const bfloat16> out, rows_of<const float> lse, rows_of<const float> rotary,
@@ -445,14 +455,16 @@ void attention_backward_one_pass(executor& ex, const attention_problem<bfloat16>
     plan.pieces = memory.template vector<int>(3).data;
     plan.taken = plan.pieces + 1, plan.tiles_used = plan.pieces + 2;
     // of the sequences of more than one piece
-    plan.tiles = rows / one_pass_queries + std::min(sequences, a.key_rows / (one_pass_keys + 1));
+    plan.tiles = a.key_rows <= one_pass_keys
+                     ? 0
+                     : rows / one_pass_queries + std::min(sequences, a.key_rows / (one_pass_keys + 1));
     plan.adding = memory.template vector<int>(plan.tiles).data;
     plan.first = memory.template vector<int>(plan.tiles).data;
     plan.last = memory.template vector<int>(plan.tiles).data;
     plan.added = memory.template vector<int>(plan.tiles * a.heads).data;
     plan.sums = memory.template vector<float>(plan.tiles * a.heads * one_pass_queries * D).data;
     const index each = std::max<index>(rows / std::max<index>(sequences, 1), 1);
-    plan.heads_together = static_cast<int>(std::clamp<index>(near_bytes / (each * D * 8), 1, kv_heads));
+    plan.heads_together = static_cast<int>(std::clamp<index>(near_bytes / (each * D * 8 * a.group), 1, kv_heads));
     const auto planning = static_cast<unsigned>(std::max<index>(sequences, 1)),
                clearing = static_cast<unsigned>(2 * ex.multiprocessors());
     launch(ex, "attention_backward", planning + clearing + statistics_blocks(a), statistics_threads, 0,

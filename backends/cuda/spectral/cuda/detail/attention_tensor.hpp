@@ -3,7 +3,8 @@
 //
 // A block's last warpgroup loads tiles, the others compute, 64 rows each (FlashAttention-3's shape, Shah et al.,
 // arXiv:2407.08608); barriers in shared memory are all they share, so that one multiplies while another exponentiates.
-// The same kernels run by mma.sync and by wgmma (Products). Blocks with most to do start first.
+// Forward kernels, and backward ones but that of detail/attention_one_pass.hpp, run by mma.sync and by wgmma (Products),
+// blocks with most to do first.
 #pragma once
 #include <spectral/cuda/detail/attention_one_pass.hpp>
 
@@ -146,7 +147,7 @@ inline bool has_warpgroup_products(const executor& ex) {
     return built;
 }
 
-// Whether short sequences have tiles of their own, and up to how many query rows each: by timing
+// Whether short sequences have tiles of their own forward, and up to how many query rows each: by timing
 // (bench/results/cuda/attention_short_h100.txt).
 template <class Products, int D>
 inline constexpr bool has_short = std::is_same_v<Products, warpgroup_products>&& D <= 64;
@@ -167,8 +168,8 @@ struct attention_sizes {
                                         : wide     ? 128
                                                    : 64,
                          forward_blocks = small ? 3 : 1;
-    static constexpr int backward_groups = wide || D <= 64 ? 2 : 1, stages = wide ? 3 : 2,
-                         keys = wide && D <= 64 ? 128 : 64, queries = wide && D <= 96 ? 64 : 32;
+    static constexpr int backward_groups = wide || D <= 64 ? 2 : 1, stages = wide ? 3 : 2, keys = 64,
+                         queries = wide && D <= 96 ? 64 : 32;
 };
 
 // f(Products{}) with the device's
@@ -224,7 +225,6 @@ void attention_backward_products(executor& ex, const attention_problem<bfloat16>
         using P = decltype(products);
         if constexpr (std::is_same_v<P, warpgroup_products> && D <= 64) {
             attention_backward_one_pass<D>(ex, a, dL_dout, out, lse, rotary, dL_dq, dL_dk, dL_dv);
-            return;
         } else {
             const index rows = a.query_rows, sequences = a.q_rows.sequences;
             query_statistics* statistics = ex.memory().template vector<query_statistics>(rows * a.heads).data;
@@ -238,12 +238,12 @@ void attention_backward_products(executor& ex, const attention_problem<bfloat16>
                 launch(ex, "attention_backward",
                        static_cast<unsigned>(a.heads) * sequence_tiles(rows, sequences, 64 * groups),
                        128 * (groups + 1), attention_backward_queries_shared<D, groups, keys, stages>(),
-                       attention_backward_queries_tensor<P, D, groups, keys, stages, 1, dropout()>, a, dL_dout, known,
+                       attention_backward_queries_tensor<P, D, groups, keys, stages, dropout()>, a, dL_dout, known,
                        rotary, dL_dq);
                 launch(ex, "attention_backward",
                        static_cast<unsigned>(a.heads / a.group) * sequence_tiles(a.key_rows, sequences, 64 * groups),
                        128 * (groups + 1), attention_backward_keys_shared<D, groups, queries, stages>(),
-                       attention_backward_keys_tensor<P, D, groups, queries, stages, 1, dropout()>, a, dL_dout, known,
+                       attention_backward_keys_tensor<P, D, groups, queries, stages, dropout()>, a, dL_dout, known,
                        rotary, dL_dk, dL_dv);
             });
         }

@@ -2,7 +2,8 @@
 // backends/cuda/spectral/cuda/detail/turns.hpp: blocks of one launch add to sums in memory in a given order
 //
 // Who waits for a turn waits for work with a smaller number alone, and numbers are taken in order: so the smallest that
-// is not done can always go on. tests/cuda_on_host has its own version of this file.
+// is not done can always go on. tests/cuda_on_host has its own version of this file; blocks run one after another
+// there, so no block waits for another.
 #pragma once
 #include <spectral/cuda/detail/launch.hpp>
 
