@@ -154,11 +154,7 @@ __global__ void __launch_bounds__(128 * (Groups + 1), 1)
                 ring->wait_full(j);
                 ring->done(j);
             }
-            if (rotary.data) {
-                row_angles<D / 8> angles;
-                angles.load(rotary, position[min(row, last - 1)], position[min(row + 8, last - 1)]);
-                turn_back(acc, angles);
-            }
+            turn_back(acc, rotary, position, row, last);
             store_rows<D / 8>(dL_dq, acc, row, last, index{h} * a.width, a.width, a.scale, a.scale);
         }
     }
@@ -363,12 +359,7 @@ __global__ void __launch_bounds__(128 * (Groups + 1), 1)
                 Products::commit();
                 Products::template wait<0>(x.dk, x.dv);
             }
-            if (rotary.data) {
-                row_angles<D / 8> angles;
-                const row_index* at = a.k_rows.position;
-                angles.load(rotary, at[min(row, last - 1)], at[min(row + 8, last - 1)]);
-                turn_back(x.dk, angles);
-            }
+            turn_back(x.dk, rotary, a.k_rows.position, row, last);
             x.store(a, dL_dk, dL_dv, row, last, kv_head);
         }
     }

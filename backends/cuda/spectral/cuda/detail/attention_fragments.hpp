@@ -380,4 +380,14 @@ __device__ inline void turn_back(float (&r)[N][4], const row_angles<N>& angles) 
             }
 }
 
+// The same of rows that lie at these positions; nothing without a table
+template <int N>
+__device__ inline void turn_back(float (&r)[N][4], rows_of<const float> table, const row_index* position, index row,
+                                 index last) {
+    if (!table.data) return;
+    row_angles<N> angles;
+    angles.load(table, position[min(row, last - 1)], position[min(row + 8, last - 1)]);
+    turn_back(r, angles);
+}
+
 }  // namespace spectral::cuda::detail

@@ -18,7 +18,7 @@ namespace spectral::cuda::detail {
 // Keys first.. below last, number `block` of their sequence (of `blocks`), and the queries q_first.. below q_last that
 // see them. Their first tile is number `tile` of those that keep sums.
 struct key_work {
-    int first, last, block, blocks, q_first, q_last, tile, unused;
+    int first, last, block, blocks, q_first, q_last, tile;
 };
 
 // Tiles of queries of sequences of more than one piece keep sums, head by head. The pieces of the last
@@ -68,8 +68,7 @@ __device__ inline void plan_sequence(const attention_problem<bfloat16>& a, const
                                                     blocks,
                                                     static_cast<int>(q_begin + unseen),
                                                     static_cast<int>(q_end),
-                                                    before.b + static_cast<int>(unseen / Queries),
-                                                    0};
+                                                    before.b + static_cast<int>(unseen / Queries)};
     }
     if (adding_tiles == 0) return;
     for (int b = threadIdx.x; b < adding_tiles; b += blockDim.x) {
@@ -257,12 +256,7 @@ __device__ inline void finish_query_gradients(const attention_problem<bfloat16>&
                                               index last, int h, rows_of<const float> rotary, rows_of<bfloat16> dL_dq,
                                               int t) {
     const index row = n + t / 32 * 16 + t % 32 / 4;
-    if (rotary.data) {
-        row_angles<D / 8> angles;
-        const row_index* at = a.q_rows.position;
-        angles.load(rotary, at[min(row, last - 1)], at[min(row + 8, last - 1)]);
-        turn_back(acc, angles);
-    }
+    turn_back(acc, rotary, a.q_rows.position, row, last);
     store_rows<D / 8>(dL_dq, acc, row, last, index{h} * a.width, a.width, a.scale, a.scale);
 }
 
@@ -469,16 +463,12 @@ void attention_backward_one_pass(executor& ex, const attention_problem<bfloat16>
                clearing = static_cast<unsigned>(2 * ex.multiprocessors());
     launch(ex, "attention_backward", planning + clearing + statistics_blocks(a), statistics_threads, 0,
            attention_one_pass_plan<0>, a, dL_dout, out, lse, statistics, planning, clearing, plan, dL_dq, dL_dk, dL_dv);
-    const auto run = [&](auto dropout) {
+    with_dropout(a.drop_below > 0, [&](auto dropout) {
         launch(ex, "attention_backward",
                static_cast<unsigned>(std::min<index>(pieces * kv_heads, ex.multiprocessors())), one_pass_threads,
                one_pass_memory<D, stages>::bytes, attention_one_pass<D, stages, dropout()>, a, dL_dout, known, rotary,
                plan, dL_dq, dL_dk, dL_dv);
-    };
-    if (a.drop_below > 0)
-        run(std::true_type{});
-    else
-        run(std::false_type{});
+    });
     launch(ex, "attention_backward", static_cast<unsigned>(plan.tiles * a.heads), 128, 0, attention_one_pass_finish<D>,
            a, rotary, plan, dL_dq);
 }

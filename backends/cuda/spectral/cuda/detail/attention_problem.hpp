@@ -139,6 +139,15 @@ attention_problem<T> make_problem(const_matrix<T> q, const_matrix<T> k, const_ma
             o.draw};
 }
 
+// f(true_type) or f(false_type)
+template <class F>
+void with_dropout(bool dropout, F&& f) {
+    if (dropout)
+        f(std::true_type{});
+    else
+        f(std::false_type{});
+}
+
 // Blocks for all tiles there can be, and at least one that finds none and clears what lies outside the sequences.
 inline unsigned sequence_tiles(index rows, index sequences, index size) {
     return static_cast<unsigned>(rows / size + sequences + 1);

@@ -180,13 +180,6 @@ void with_products(const executor& ex, F&& f) {
     else
         f(warp_products{});
 }
-template <class F>
-void with_dropout(bool dropout, F&& f) {
-    if (dropout)
-        f(std::true_type{});
-    else
-        f(std::false_type{});
-}
 
 // f(true_type) where sequences of `rows` rows together are short and have tiles of their own
 template <class Products, int D, class F>
