@@ -2,9 +2,10 @@
 // bench/training_cuda.cu: a whole training step (forward, loss, backward, clip, AdamW) on a GPU in bfloat16
 //   training_cuda [--model full|chiar] [--batch 32] [--time 256] [--vocab 50304] [--small] [--steps 10] [--share 0.5]
 //       [--tune] [--operators] [--recompute] [--fused-bias]
-// One JSON line: median milliseconds and tokens/s, memory, and for CHIAR the share of tokens that attention got. Each
-// threshold is set to the quantile of its own layer's entropies that gives the share asked for, as `calibrate` does, and
-// every five steps again, between steps that are timed: entropies drift. The share printed is what it has become by then.
+// One JSON line: median milliseconds and tokens/s, of every step milliseconds and how many products it had to choose,
+// memory, and for CHIAR the share of tokens that attention got. Each threshold is set to the quantile of its own layer's
+// entropies that gives the share asked for, as `calibrate` does, and every five steps again, between steps that are
+// timed: entropies drift. The share printed is what it has become by then.
 // --recompute: backward computes activations again; --fused-bias: gradients of biases from the products that make the
 // weights'.
 #include <spectral/cuda.hpp>
@@ -115,6 +116,7 @@ void run(executor& ex, const options& o) {
     ex.synchronize();
     decltype(ex.allocations()) allocations = 0;  // in steps: the evaluations between them have their own
     std::vector<double> ms, shares;
+    std::string each;  // milliseconds of every step, in order, and how many classes of products it had to choose for
     for (index i = 0; i < o.steps; ++i) {
         if (i > 0 && i % steps_calibrated == 0) {
             shares.push_back(routed_share(model, b));
@@ -122,11 +124,14 @@ void run(executor& ex, const options& o) {
             ex.synchronize();
         }
         const auto before = ex.allocations();
+        const auto chosen = spectral::cuda::products_chosen(ex).size();
         const auto start = std::chrono::steady_clock::now();
         step();
         ex.synchronize();
         allocations += ex.allocations() - before;
         ms.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
+        each += (i ? ", [" : "[") + std::to_string(ms.back()) + ", " +
+                std::to_string(spectral::cuda::products_chosen(ex).size() - chosen) + "]";
     }
     shares.push_back(routed_share(model, b));
     std::sort(ms.begin(), ms.end());
@@ -135,13 +140,13 @@ void run(executor& ex, const options& o) {
     cudaMemGetInfo(&free, &total);
     std::printf(
         "{\"model\": \"%s\", \"recompute\": %s, \"fused_bias\": %s, \"tune\": %s, \"vocab\": %lld, \"batch\": %lld, \"time\": %lld, \"ms\": %.3f, \"fastest_ms\": %.3f, \"tokens_per_s\": %.0f, \"loss\": %.4f, "
-        "\"attention_share\": %.3f, \"gib\": %.2f, \"activations_gib\": %.2f, \"allocations_in_steps\": %lld, \"device\": \"%s\"}\n",
+        "\"attention_share\": %.3f, \"gib\": %.2f, \"activations_gib\": %.2f, \"allocations_in_steps\": %lld, \"each_ms_and_choices\": [%s], \"device\": \"%s\"}\n",
         o.chiar ? "chiar" : "full_attention", o.recompute ? "true" : "false", o.fused_bias ? "true" : "false",
         o.tune ? "true" : "false", static_cast<long long>(o.vocab), static_cast<long long>(o.batch),
         static_cast<long long>(o.time), median, ms.front(), tokens / median * 1e3, loss,
         std::accumulate(shares.begin(), shares.end(), 0.0) / static_cast<double>(shares.size()),
         static_cast<double>(total - free) / (1u << 30), static_cast<double>(ex.memory().peak()) / (1u << 30),
-        static_cast<long long>(allocations), ex.device_name().c_str());
+        static_cast<long long>(allocations), each.c_str(), ex.device_name().c_str());
     if (!o.operators) return;
     ex.time_by_operator();
     for (int i = 0; i < 3; ++i) step();

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a PyTorch user would run instead: CHIAR-Former and its full-attention baseline, bf16 autocast, SDPA, torch.compile.
 
-usage: python3 bench/peers/torch_chiar.py [--batch 32] [--time 256] [--eager] [--cpu] [--small]
+usage: python3 bench/peers/torch_chiar.py [--model full|chiar|both] [--batch 32] [--time 256] [--eager] [--cpu] [--small]
 Prints one line per case: model, tokens/s of a whole training step (forward, loss, backward, clip, AdamW), memory.
 Both operators run on every token and the gate multiplies, as the published implementation does; `--dct matmul`
 computes the transform as two matrix products (the fastest form found in PyTorch), `--dct fft` as FFTs.
@@ -135,6 +135,7 @@ def main():
     a = argparse.ArgumentParser()
     a.add_argument("--batch", type=int, default=32)
     a.add_argument("--time", type=int, default=256)
+    a.add_argument("--model", default="both", choices=["full", "chiar", "both"])
     a.add_argument("--eager", action="store_true")
     a.add_argument("--cpu", action="store_true")
     a.add_argument("--small", action="store_true")
@@ -144,7 +145,7 @@ def main():
     o = a.parse_args()
     dev = "cpu" if o.cpu else "cuda"
     d, h, L = (256, 4, 4) if o.small else (1024, 16, 28)
-    for chiar in (False, True):
+    for chiar in {"full": (False,), "chiar": (True,), "both": (False, True)}[o.model]:
         torch.manual_seed(0)
         torch._dynamo.reset()
         m = Model(chiar, o.vocab, d, h, L, o.time, o.dct).to(dev)

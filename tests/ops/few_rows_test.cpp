@@ -200,10 +200,10 @@ void compare_halves(const std::vector<std::vector<double>>& got, const std::vect
 }
 
 // ---- halves one after another ----
-// one token of each of `rows` sequences through five halves, of which each leaves some rows out
+// one token of each of `rows` sequences through seven halves, of which each leaves some rows out
 struct chain_case {
     index rows = 3, width = 64, inner = 96, heads = 4, kv_heads = 2, head_width = 64, rank = 0;
-    bool bias = true, keys_around = false;  // keys_around: keys alone before the first half and after the last
+    bool bias = true, keys_around = false;  // keys_around: keys alone before, between and after
 };
 std::string describe(const chain_case& c) {
     return std::to_string(c.rows) + " rows, widths " + std::to_string(c.width) + " and " + std::to_string(c.inner) +
@@ -219,8 +219,10 @@ const std::vector<chain_case> chains{
     {.rows = 8, .width = 1088, .inner = 2080, .heads = 8, .kv_heads = 1, .head_width = 128, .rank = 40},
     {.rows = 8, .width = 32, .inner = 32, .heads = 1, .kv_heads = 1},
     {.rows = 2, .keys_around = true},
+    {.rows = 7, .heads = 3, .kv_heads = 1, .keys_around = true},
+    {.rows = 5, .width = 256, .inner = 4608},  // more than a pass of items
     {.rows = 1, .width = 512, .inner = 9216, .heads = 2, .kv_heads = 1, .head_width = 256},
-    {.rows = 3, .width = 896, .inner = 4608, .heads = 14, .kv_heads = 2},  // five chunks of columns, one to a warp
+    {.rows = 3, .width = 896, .inner = 4608, .heads = 14, .kv_heads = 2},  // five chunks of columns
 };
 
 // The chain on an executor: fused where it takes it.
@@ -252,6 +254,7 @@ struct chain {
         attention(all & 0x5b, all);  // some rows append their keys and are otherwise left out
         attention(0, all & 0x6d);  // keys alone
         feed_forward(all & 0x35);
+        if (c.keys_around) attention(0, all), attention(0, all & 0x55);
         attention(all & 0x93, all & 0x93), feed_forward(all & 0xfb);
         if (c.keys_around) attention(0, all);
     }

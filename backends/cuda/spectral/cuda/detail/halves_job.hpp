@@ -3,11 +3,13 @@
 // shared memory
 #pragma once
 #include <spectral/cuda/detail/few_rows.hpp>
-#include <spectral/cuda/detail/tensor_core.hpp>
+#include <spectral/cuda/detail/warpgroup.hpp>
 
 namespace spectral::cuda::detail {
 
 inline constexpr int stream_warps = 8, stream_threads = 32 * stream_warps;
+// and four warps, of which one asks for weights: registers are shared out by fours
+inline constexpr int halves_threads = stream_threads + 128;
 inline constexpr int tile_rows = 8, tile_columns = 1024;  // of a weight, on their way together
 inline constexpr int tile_stride = 2 * tile_columns + 64;  // bytes; neighbouring rows in different banks
 inline constexpr int tile_bytes = tile_rows * tile_stride;
@@ -19,10 +21,32 @@ inline constexpr int under_way = 1;
 inline constexpr int most_halves = 64;  // of one launch: what its parameters hold
 inline constexpr int most_parts = 16, part_steps = 8;  // of a row's keys; loads that a lane has under way
 
+// four bytes of a result, and the barrier before which they were made: grid_barrier.hpp
+struct alignas(8) packet {
+    unsigned data, stamp;
+};
+template <class T>
+inline constexpr int packet_values = 4 / sizeof(T);
+
+// A half's products: columns of x; the first tile of eight outputs, or of four pairs that belong together; how many.
+// The host gives the first that is wanted and the number of all; a block makes of that its own.
+struct product_share {
+    int width, first, tiles;
+    // Who has one more of the first product's tiles has one less of the second's.
+    __device__ void take(bool second) {
+        const int all = tiles, blocks = static_cast<int>(gridDim.x);
+        first = second ? blocks - 1 - static_cast<int>(blockIdx.x) : first + static_cast<int>(blockIdx.x);
+        tiles = max(0, (all - first + blocks - 1) / blocks);
+    }
+};
+
 template <class T>
 struct half_step {
-    const T* from;  // (N, C)
-    T* to;
+    product_share of[2];
+    const T* from;  // (N, C): of halves until one has rows, else packets
+    T* to;  // of the last, besides packets: keys alone may follow
+    const packet* from_packets;
+    packet* to_packets;
     const T* gamma;
     const bfloat16 *first[3], *second;  // q, k, v or gate, up; then o or down
     const T *bias[3], *second_bias;
@@ -37,46 +61,35 @@ struct half_step {
 
 template <class T>
 struct halves_job {
-    int count, rows, width, inner, heads, kv_heads, group, log_D, slots, low;
+    int count, rows, log_rows, width, inner, heads, kv_heads, group, log_D, slots, low;
     float per_width;  // 1 / width
     const row_index *row_position, *row_sequence;
     rows_of<const statistic<T>> rotary;
-    T *q, *hidden;
+    packet *fresh, *hidden;  // (N, q | k | v) of this step, (N, inner)
     compute<T>* parts;  // (N, heads, most_parts, D), then (N, heads, most_parts, 2)
     unsigned long long* arrivals;
     half_step<T> step[most_halves];
 
     __host__ __device__ int D() const { return 1 << log_D; }
     __host__ __device__ int widest() const { return max(max(width, inner), heads << log_D); }
-    __device__ int width_of(const half_step<T>& h, int product) const {
-        return product == 0 ? width : h.attention ? heads << log_D : inner;
+    __host__ __device__ int fresh_width() const { return (heads + 2 * kv_heads) << log_D; }
+    // The first column of a pair of (q | k | v) that rotates together, the other is D/2 further; and where it belongs
+    __device__ int fresh_column(int pair) const {
+        return (pair >> (log_D - 1) << log_D) + (pair & ((1 << (log_D - 1)) - 1));
     }
-    // tiles: four pairs of outputs that belong together, or eight outputs
-    __device__ int tiles(const half_step<T>& h, int product) const {
-        if (product) return h.rows ? width / tile_rows : 0;
-        return (h.attention ? (heads + 2 * kv_heads) << (log_D - 1) : inner) / (tile_rows / 2);
-    }
-    // of this block; a half that only appends keys leaves queries out. Who has one more of the first product's tiles has
-    // one less of the second's.
-    __device__ int first_tile(const half_step<T>& h, int product) const {
-        if (product) return static_cast<int>(gridDim.x - 1 - blockIdx.x);
-        return static_cast<int>(blockIdx.x) + (h.attention && !h.rows ? heads << log_D : 0) / tile_rows;
-    }
-    // a pair of columns of (q, k, v) that rotates together
-    struct rotated {
-        int which, column;
-    };  // 0 q, 1 k, 2 v; the first of the two, the other is D/2 further
-    __device__ rotated pair(int p) const {
-        const int half = 1 << (log_D - 1), q = heads << log_D, k = kv_heads << log_D;
-        const int row = (p >> (log_D - 1) << log_D) + (p & (half - 1));
-        return row < q ? rotated{0, row} : row < q + k ? rotated{1, row - q} : rotated{2, row - q - k};
+    struct place {
+        int which, column;  // 0 q, 1 k, 2 v
+    };
+    __device__ place of_fresh(int column) const {
+        const int q = heads << log_D, k = kv_heads << log_D;
+        return column < q ? place{0, column} : column < q + k ? place{1, column - q} : place{2, column - q - k};
     }
     // row r of a tile
     __device__ const bfloat16* weight(const half_step<T>& h, int product, int tile, int r) const {
-        if (product) return h.second + index{tile * tile_rows + r} * width_of(h, 1);
+        if (product) return h.second + index{tile * tile_rows + r} * h.of[1].width;
         const int p = (tile * tile_rows + r) / 2;
         if (!h.attention) return h.first[r % 2] + index{p} * width;
-        const rotated at = pair(p);
+        const place at = of_fresh(fresh_column(p));
         return h.first[at.which] + index{at.column + (r % 2 << (log_D - 1))} * width;
     }
     // bytes between rows of x in shared memory
@@ -111,7 +124,7 @@ struct halves_layout {
         rotary = take(sizeof(float) * (job.rows << job.log_D));
         low = take(sizeof(float) * job.rows * job.low);
         scratch = take(sizeof(float) * stream_warps * (job.D() + 2));
-        sums = take(sizeof(float) * most_tiles * stream_warps * job.rows * tile_rows);
+        sums = take(sizeof(float) * most_tiles * stream_warps * (tile_rows << job.log_rows));
         x = take(std::size_t{planes} * job.rows * job.x_stride(job.widest()));
         bytes = at;
     }

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // backends/cuda/spectral/cuda/detail/halves_worker.hpp: what the warps of block_halves.hpp do: one asks for weights,
 // eight compute
+//
+// With few rows a phase is one chain of instructions, each of which waits some five clocks for the one before, and two
+// warps of a scheduler do not fill the time. So what is here is written for few instructions: one copy of everything, no
+// division, and what does not depend on results before the wait for them.
 #pragma once
 #include <spectral/cuda/detail/grid_barrier.hpp>
 
@@ -15,25 +19,24 @@ __device__ void ask_for_weights(const halves_job<T>& job, const half_step<T>* st
     if (row >= tile_rows) return;
     int slot = 0, asked = 0;
     unsigned parity = 1;
-    for (int i = 0; i < job.count; ++i)
-        for (int product = 0; product < 2; ++product) {
-            const auto& h = steps[i];
-            const int width = job.width_of(h, product), tiles = job.tiles(h, product);
-            for (int tile = job.first_tile(h, product); tile < tiles; tile += static_cast<int>(gridDim.x)) {
-                const bfloat16* from = job.weight(h, product, tile, row);
-                for (int c = 0; c < width; c += tile_columns) {
-                    empty[slot].wait(parity);
-                    if (asked >= under_way) {
-                        const bool wraps = slot < under_way;
-                        full[slot - under_way + (wraps ? job.slots : 0)].wait(parity ^ 1 ^ wraps);
-                    }
-                    ++asked;
-                    copy_bulk_once(ring + tile_bytes * slot + tile_stride * row, from + c,
-                                   2 * min(tile_columns, width - c), full[slot]);
-                    if (++slot == job.slots) slot = 0, parity ^= 1;
+    for (int i = 0; i < 2 * job.count; ++i) {
+        const auto& h = steps[i / 2];
+        const auto mine = h.of[i % 2];
+        for (int t = 0; t < mine.tiles; ++t) {
+            const bfloat16* from = job.weight(h, i % 2, mine.first + t * static_cast<int>(gridDim.x), row);
+            for (int c = 0; c < mine.width; c += tile_columns) {
+                empty[slot].wait(parity);
+                if (asked >= under_way) {
+                    const bool wraps = slot < under_way;
+                    full[slot - under_way + (wraps ? job.slots : 0)].wait(parity ^ 1 ^ wraps);
                 }
+                ++asked;
+                copy_bulk_once(ring + tile_bytes * slot + tile_stride * row, from + c,
+                               2 * min(tile_columns, mine.width - c), full[slot]);
+                if (++slot == job.slots) slot = 0, parity ^= 1;
             }
         }
+    }
 }
 
 // ---- the warps that compute -----------------------------------------------------------------------------------------
@@ -44,7 +47,7 @@ struct halves_worker {
     static constexpr int planes = halves_layout<T>::planes;
     const halves_job<T>& job;
     unsigned char *x, *ring;  // x: (planes, N, width of the product)
-    A *low, *sums;
+    A *low, *sums, *scratch;
     shared_barrier *full, *empty;
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, slot = 0;
     unsigned parity = 0;
@@ -57,9 +60,13 @@ struct halves_worker {
         for (int i = 0; i < V; ++i) left[i] = value[i];
 #pragma unroll
         for (int p = 0; p < planes; ++p) {
-            store<V>(reinterpret_cast<bfloat16*>(x + (p * job.rows + n) * job.x_stride(width)) + c, left);
+            pack<unsigned, V / 2> pairs;
 #pragma unroll
-            for (int i = 0; i < V; ++i) left[i] -= widen(narrow<bfloat16>(left[i]));
+            for (int i = 0; i < V; i += 2) {
+                const unsigned both = pairs.value[i / 2] = pack_bfloat16(left[i], left[i + 1]);
+                left[i] -= __uint_as_float(both << 16), left[i + 1] -= __uint_as_float(both & 0xFFFF0000u);
+            }
+            *reinterpret_cast<pack<unsigned, V / 2>*>(x + (p * job.rows + n) * job.x_stride(width) + 2 * c) = pairs;
         }
     }
     template <int V>
@@ -72,74 +79,89 @@ struct halves_worker {
             for (int i = 0; i < V; ++i) value[i] = p == planes - 1 ? part[i] : value[i] + part[i];
         }
     }
+    // packets of row n, `width` columns wide, from a column on
+    static __device__ const packet* at(const packet* rows, int n, int width, int column) {
+        return rows + static_cast<unsigned>(n * width + column) / packet_values<T>;
+    }
 
-    // x: RMSNorm of what the half starts from, or that itself. A warp adds up its row's squares, so do the others of
-    // that row, and each scales its share.
-    __device__ void normalise(const half_step<T>& h) {
-        constexpr int V = wide<T>, ahead = 4;
-        const int log_rows = job.rows > 4   ? 3
-                             : job.rows > 2 ? 2
-                                            : job.rows - 1,
-                  n = warp & ((1 << log_rows) - 1), share = warp >> log_rows, sharers = stream_warps >> log_rows,
-                  packs = job.width / V, own = 32 * share + lane;
-        const T* row = h.from + index{n} * job.width;
-        if (n < job.rows) {
-            words gamma{};
-            if (h.gamma && own < packs) gamma = *reinterpret_cast<const words*>(h.gamma + V * own);
-            A square = 0;
+    // x: what the half starts from, times gamma if it has a norm. What is left of RMSNorm is a factor of the row, for
+    // its sums: warps that share a row leave the squares of their columns for norm_factor().
+    __device__ void copy_scaled(const half_step<T>& h, const grid_barrier& all) {
+        constexpr int V = wide<T>, ahead = 2;
+        const int n = warp & ((1 << job.log_rows) - 1), own = 32 * (warp >> job.log_rows) + lane,
+                  apart = stream_threads >> job.log_rows, packs = n < job.rows ? job.width / V : 0;
+        words gamma[ahead] = {};
+        const auto read_gamma = [&](int base) {
+#pragma unroll
+            for (int u = 0; u < ahead; ++u)
+                if (h.gamma && base + apart * u < packs) gamma[u] = read_once(h.gamma + V * (base + apart * u));
+        };
+        read_gamma(own);
+        all.wait();
+        A square = 0;
 #pragma unroll 1
-            for (int base = 0; base < packs; base += 32 * ahead) {
-                words got[ahead];
+        for (int base = own; base < packs; base += ahead * apart) {
+            const int there = base + apart < packs ? 2 : 1;
+            words got[ahead];
+            if (base > own) read_gamma(base);
+            if (h.from) {
 #pragma unroll
-                for (int u = 0; u < ahead; ++u) {
-                    got[u] = words{};
-                    if (base + 32 * u + lane < packs) got[u] = read_result(row + V * (base + 32 * u + lane));
-                }
-#pragma unroll
-                for (int u = 0; u < ahead; ++u) {
-                    A value[V];
-                    unpack<T>(got[u], value);
-#pragma unroll
-                    for (int i = 0; i < V; ++i) square += value[i] * value[i];
-                    if (((base / 32 + u) & (sharers - 1)) == share && base + 32 * u + lane < packs)
-                        put(n, V * (base + 32 * u + lane), job.width, value);
-                }
+                for (int u = 0; u < ahead; ++u)
+                    if (u < there) got[u] = read_result(h.from + n * job.width + V * (base + apart * u));
+            } else {
+                read_stamped(got, all.stamp(), there,
+                             [&](int u) { return at(h.from_packets, n, job.width, V * (base + apart * u)); });
             }
-            if (h.gamma) {
-                const A factor = rsqrtf(warp_reduce(square) * job.per_width + h.eps);
-#pragma unroll 1
-                for (int at = own; at < packs; at += 32 * sharers) {
-                    A value[V], g[V];
-                    get(n, V * at, job.width, value);
-                    if (at > own) gamma = *reinterpret_cast<const words*>(h.gamma + V * at);
-                    unpack<T>(gamma, g);
 #pragma unroll
-                    for (int i = 0; i < V; ++i) value[i] *= factor * g[i];
-                    put(n, V * at, job.width, value);
+            for (int u = 0; u < ahead; ++u) {
+                if (u >= there) break;
+                A value[V], factor[V];
+                unpack<T>(got[u], value);
+                if (h.gamma) {
+                    unpack<T>(gamma[u], factor);
+#pragma unroll
+                    for (int i = 0; i < V; ++i) square += value[i] * value[i], value[i] *= factor[i];
                 }
+                put(n, V * (base + apart * u), job.width, value);
             }
+        }
+        if (h.gamma) {
+            square = warp_reduce(square);
+            if (lane == 0) scratch[warp] = square;
         }
         stream_sync();
     }
-    __device__ void copy_in(const T* from, int width) {
-        constexpr int V = wide<T>, ahead = 4;
-#pragma unroll 1
-        for (int n = 0; n < job.rows; ++n)
-#pragma unroll 1
-            for (int base = V * threadIdx.x; base < width; base += ahead * V * stream_threads) {
-                words got[ahead];
+    __device__ A norm_factor(const half_step<T>& h, int n) const {
+        if (!h.gamma) return 1;
+        A square = 0;
 #pragma unroll
-                for (int u = 0; u < ahead; ++u)
-                    if (base + u * V * stream_threads < width)
-                        got[u] = read_result(from + index{n} * width + base + u * V * stream_threads);
+        for (int w = 0; w < stream_warps; ++w) square += (w & ((1 << job.log_rows) - 1)) == n ? scratch[w] : A(0);
+        return rsqrtf(square * job.per_width + h.eps);
+    }
+    __device__ void copy_in(const packet* from, int width, unsigned stamp) {
+        constexpr int V = wide<T>, ahead = 3;
+        int n = 0, column = V * threadIdx.x;
+#pragma unroll 1
+        while (true) {
+            int row[ahead], first[ahead], there = 0;
 #pragma unroll
-                for (int u = 0; u < ahead; ++u)
-                    if (base + u * V * stream_threads < width) {
-                        A value[V];
-                        unpack<T>(got[u], value);
-                        put(n, base + u * V * stream_threads, width, value);
-                    }
+            for (int u = 0; u < ahead; ++u, column += V * stream_threads) {
+#pragma unroll 1
+                for (; column >= width; column -= width) ++n;
+                row[u] = n, first[u] = column;
+                if (n < job.rows) there = u + 1;
             }
+            words got[ahead];
+            read_stamped(got, stamp, there, [&](int u) { return at(from, row[u], width, first[u]); });
+#pragma unroll
+            for (int u = 0; u < ahead; ++u) {
+                if (u >= there) break;
+                A value[V];
+                unpack<T>(got[u], value);
+                put(row[u], first[u], width, value);
+            }
+            if (n >= job.rows) break;
+        }
         stream_sync();
     }
 
@@ -167,195 +189,197 @@ struct halves_worker {
             }
         stream_sync();
     }
-    template <int Count>
-    __device__ A adapted(const adapter_list<T, Count>& adapters, int which, int output, int n) const {
-        const auto& a = adapters.of[which];
+    // what an adapter adds to an output
+    __device__ A adapted(const adapter_rows<T>& a, int total, int output, int n) const {
         A sum = 0;
-#pragma unroll 4
-        for (int j = 0; j < a.rank; ++j)
-            sum += widen(a.b[index{output} * a.rank + j]) * low[n * adapters.total + a.first + j];
+#pragma unroll 1
+        for (int j = 0; j < a.rank; ++j) sum += widen(a.b[index{output} * a.rank + j]) * low[n * total + a.first + j];
         return sum;
     }
 
-    // The tiles of this block: known(pair, n) is what an item needs besides its sums, of the thread's first item it is
-    // asked for early; finish(pair, n, known, sum, other sum) comes last.
-    struct tiles_of_block {
-        int first, tiles, stride, count = 0;  // count: whose sums are made at once
-        __device__ void take() { count = min((tiles - first + stride - 1) / stride, most_tiles); }
-        __device__ int pair(int item, int rows) const { return (first + item / 4 / rows * stride) * 4 + item % 4; }
-    };
-    __device__ tiles_of_block tiles_of(const half_step<T>& h, int which) const {
-        tiles_of_block out{job.first_tile(h, which), job.tiles(h, which), static_cast<int>(gridDim.x)};
-        out.take();
-        return out;
-    }
-    template <class Known>
-    __device__ auto early(const half_step<T>& h, int which, Known&& known) const {
-        const auto tiles = tiles_of(h, which);
-        const int i = threadIdx.x;
-        decltype(known(0, 0)) out{};
-        if (i < tiles.count * job.rows * 4) out = known(tiles.pair(i, job.rows), i / 4 % job.rows);
-        return out;
-    }
-    // d += x of steps `at`, `at` + `by`, ... below `steps` times a tile; a step is 32 columns
-    __device__ void multiply(A (&d)[4][4], const unsigned char* own, int plane, const unsigned char* tile, int at,
-                             int by, int steps) const {
-#pragma unroll 1
-        for (; at < steps; at += 4 * by) {
-            words w[4], v[4][planes];
+    // ---- products ----
+
+    // A warp's share of a tile, every eighth of its steps of 32 columns; the columns of x lie alike.
+    __device__ void read_weights(words (&to)[4], int columns) {
+        const unsigned char* tile = ring + tile_bytes * slot + tile_stride * (lane / 4) + 16 * (lane % 4) + 64 * warp;
+        full[slot].wait(parity);
 #pragma unroll
-            for (int u = 0; u < 4; ++u) {
-                const bool there = at + by * u < steps;
-                w[u] = there ? *reinterpret_cast<const words*>(tile + 64 * (at + by * u)) : words{};
+        for (int u = 0; u < 4; ++u) {
+            to[u] = {};
+            if (32 * (warp + stream_warps * u) < columns)
+                to[u] = *reinterpret_cast<const words*>(tile + 64 * stream_warps * u);
+        }
+        if (++slot == job.slots) slot = 0, parity ^= 1;
+    }
+    __device__ void multiply(A (&d)[4][4], const words (&weight)[4], const unsigned char* own, int plane, int columns) {
+        words v[4][planes];
 #pragma unroll
-                for (int p = 0; p < planes; ++p)
-                    v[u][p] = there ? *reinterpret_cast<const words*>(own + p * plane + 64 * (at + by * u)) : words{};
+        for (int u = 0; u < 4; ++u)
+#pragma unroll
+            for (int p = 0; p < planes; ++p) {
+                v[u][p] = {};
+                if (32 * (warp + stream_warps * u) < columns)
+                    v[u][p] = *reinterpret_cast<const words*>(own + p * plane + 64 * stream_warps * u);
             }
+#pragma unroll
+        for (int k = 0; k < 4; k += 2)
+#pragma unroll
+            for (int u = 0; u < 4; ++u) {  // four sums, so that no product waits for the one before
+                const unsigned second0 = planes > 1 ? v[u][planes / 2].value[k] : 0,
+                               second1 = planes > 1 ? v[u][planes / 2].value[k + 1] : 0;
+                multiply_add(d[u], {v[u][0].value[k], second0, v[u][0].value[k + 1], second1}, weight[u].value[k],
+                             weight[u].value[k + 1]);
+            }
+        if constexpr (planes > 1)
 #pragma unroll
             for (int k = 0; k < 4; k += 2)
 #pragma unroll
-                for (int u = 0; u < 4; ++u) {  // four sums, so that no product waits for the one before
-                    const unsigned second0 = planes > 1 ? v[u][planes / 2].value[k] : 0,
-                                   second1 = planes > 1 ? v[u][planes / 2].value[k + 1] : 0;
-                    multiply_add(d[u], {v[u][0].value[k], second0, v[u][0].value[k + 1], second1}, w[u].value[k],
-                                 w[u].value[k + 1]);
-                }
-            if constexpr (planes > 1)
-#pragma unroll
-                for (int k = 0; k < 4; k += 2)
-#pragma unroll
-                    for (int u = 0; u < 4; ++u)
-                        multiply_add(d[u], {v[u][2].value[k], 0, v[u][2].value[k + 1], 0}, w[u].value[k],
-                                     w[u].value[k + 1]);
-        }
+                for (int u = 0; u < 4; ++u)
+                    multiply_add(d[u], {v[u][2].value[k], 0, v[u][2].value[k + 1], 0}, weight[u].value[k],
+                                 weight[u].value[k + 1]);
     }
-    __device__ void skip(int tiles_gone) {
-        for (slot += tiles_gone; slot >= job.slots; slot -= job.slots) parity ^= 1;
-    }
-    // Eight tiles go one to a warp, where the ring holds them and what is under way: a warp may be a round of tiles ahead
-    // of another, and a barrier tells a phase from the next only. What is left over is shared, a step to each in turn.
-    template <class Early, class Known, class Finish>
-    __device__ void product(const half_step<T>& h, int which, Early early, Known&& known, Finish&& finish) {
-        const int width = job.width_of(h, which), row = lane / 4, quarter = lane % 4,
-                  plane = job.rows * job.x_stride(width), chunks = (width + tile_columns - 1) / tile_columns;
-        const unsigned char* own = x + min(row, job.rows - 1) * job.x_stride(width) + 16 * quarter;
-        auto tiles = tiles_of(h, which);
+    // The tiles of this block. known(pair, n) is what an item needs besides its sums, of the thread's first item it is
+    // asked for before prepare(), which makes x; finish(pair, n, known, sum, other sum, lanes that are here, whether to
+    // write) comes last.
+    // Every warp has its share of every tile; while it multiplies one, the next is read.
+    template <class Known, class Prepare, class Finish>
+    __device__ void product(const product_share& mine, Known&& known, Prepare&& prepare, Finish&& finish) {
+        const int width = mine.width, row = lane / 4, quarter = lane % 4, plane = job.rows * job.x_stride(width),
+                  chunks = (width + tile_columns - 1) / tile_columns;
+        const unsigned char* own = x + min(row, job.rows - 1) * job.x_stride(width) + 16 * quarter + 64 * warp;
 #pragma unroll 1
-        for (; tiles.first < tiles.tiles; tiles.first += tiles.stride * most_tiles) {
-            tiles.take();
-            const int items = tiles.count * job.rows * 4, alone = stream_warps * chunks + under_way - 1 <= job.slots
-                                                                      ? tiles.count / stream_warps * stream_warps
-                                                                      : 0;
+        for (int begin = 0;;) {
+            const int tiles = min(mine.tiles - begin, most_tiles), items = tiles << (2 + job.log_rows);
+            const auto row_of = [&](int i) { return i >> 2 & ((1 << job.log_rows) - 1); };
+            const auto of = [&](int i, auto&& f) {  // rows that only fill up are the last one again
+                return f((mine.first + (begin + (i >> (2 + job.log_rows))) * static_cast<int>(gridDim.x)) * 4 + i % 4,
+                         min(row_of(i), job.rows - 1));
+            };
+            decltype(known(0, 0)) early{};
+            if (static_cast<int>(threadIdx.x) < items) early = of(threadIdx.x, known);
+            if (begin == 0) prepare();
+            int left = tiles * chunks, column = 0, next = 0, done = slot;  // pieces of tiles; their first columns; slot
+            A* to = sums_of(0, warp, row) + 2 * quarter;
+            words ahead[4];
+            A d[4][4] = {};
+            const auto read_next = [&] {
+                read_weights(ahead, width - next);
+                if ((next += tile_columns) >= width) next = 0;
+            };
+            if (left) read_next();
 #pragma unroll 1
-            for (int t = alone ? warp : 0; t < tiles.count;) {
-                const bool shared = t >= alone;
-                A d[4][4] = {};
-                if (!shared) skip(warp * chunks);
-#pragma unroll 1
-                for (int c = 0; c < width; c += tile_columns) {
-                    full[slot].wait(parity);
-                    multiply(d, own + 2 * c, plane, ring + tile_bytes * slot + tile_stride * row + 16 * quarter,
-                             shared ? warp : 0, shared ? stream_warps : 1, min(tile_columns, width - c) / 32);
-                    __syncwarp();
-                    if (lane < (shared ? 1 : stream_warps)) empty[slot].arrive();
-                    skip(1);
-                }
-                if (!shared) skip((stream_warps - 1 - warp) * chunks);
-                if (row < job.rows) {
-                    A sum[2] = {};
+            while (left > 0) {
+                words now[4];
 #pragma unroll
-                    for (int u = 0; u < 4; ++u)
+                for (int u = 0; u < 4; ++u) now[u] = ahead[u];
+                if (--left) read_next();
+                multiply(d, now, own + 2 * column, plane, width - column);
+                __syncwarp();
+                if (lane == 0) empty[done].arrive();
+                if (++done == job.slots) done = 0;
+                if ((column += tile_columns) < width) continue;
+                column = 0;
+                A sum[2] = {};
 #pragma unroll
-                        for (int r = 0; r < 2; ++r) sum[r] += d[u][r] + d[u][2 + r];
-                    store<2>(
-                        sums + ((t * stream_warps + (shared ? warp : 0)) * job.rows + row) * tile_rows + 2 * quarter,
-                        sum);
-                }
-                t = shared ? t + 1 : t + stream_warps < alone ? t + stream_warps : alone;
+                for (int u = 0; u < 4; ++u)
+#pragma unroll
+                    for (int r = 0; r < 2; ++r) sum[r] += d[u][r] + d[u][2 + r], d[u][r] = d[u][2 + r] = 0;
+                if (row < job.rows) store<2>(to, sum);
+                to += sums_of(1, 0, 0) - sums;
             }
             stream_sync();
 #pragma unroll 1
             for (int i = threadIdx.x; i < items; i += stream_threads) {
-                const int t = i / 4 / job.rows, n = i / 4 % job.rows;
-                A sum[2] = {};
-                for (int w = 0; w < (t < alone ? 1 : stream_warps); ++w) {
-                    A part[2];
-                    load<2>(sums + ((t * stream_warps + w) * job.rows + n) * tile_rows + 2 * (i % 4), part);
-                    sum[0] += part[0], sum[1] += part[1];
-                }
-                if (i >= stream_threads) early = known(tiles.pair(i, job.rows), n);
-                finish(tiles.pair(i, job.rows), n, early, sum[0], sum[1]);
+                const int here = items - (i - lane);
+                if (i >= stream_threads) early = of(i, known);
+                of(i, [&](int pair, int n) {
+                    const A* from = sums_of(i >> (2 + job.log_rows), 0, n) + 2 * (i % 4);
+                    A sum[2] = {};
+#pragma unroll
+                    for (int w = 0; w < stream_warps; ++w) {
+                        A part[2];
+                        load<2>(from + (w * tile_rows << job.log_rows), part);
+                        sum[0] += part[0], sum[1] += part[1];
+                    }
+                    finish(pair, n, early, sum[0], sum[1], here < 32 ? (1u << here) - 1 : full_warp, row_of(i) == n);
+                });
             }
-            if (tiles.first + tiles.stride * most_tiles < tiles.tiles) {  // the next sums go where these were read
-                stream_sync();
-                auto next = tiles;
-                next.first += tiles.stride * most_tiles, next.take();
-                if (static_cast<int>(threadIdx.x) < next.count * job.rows * 4)
-                    early = known(next.pair(threadIdx.x, job.rows), static_cast<int>(threadIdx.x) / 4 % job.rows);
-            }
+            if ((begin += most_tiles) >= mine.tiles) return;
+            stream_sync();  // the next sums go where these were read
         }
+    }
+    __device__ A* sums_of(int tile, int w, int row) const {
+        return sums + ((((tile * stream_warps + w) << job.log_rows) + row) * tile_rows);
     }
 
     // ---- attention ----
 
-    // Query heads against parts of their keys: a key is read by D/V lanes, a warp takes 32 V/D of them at once. Keys
-    // of earlier steps are read while this step's are still made. Result of a (row, head, part): D sums; the sum of the
-    // weights, the largest score.
-    __device__ void attend(const half_step<T>& h, const keys_of_row* places, A* scratch, const grid_barrier& all) {
+    // Query heads against parts of their keys: a key is read by D/V lanes, a warp takes 32 V/D of them at once. Keys of
+    // earlier steps are read while this step's, the last one, is still made. Result of a (row, head, part): D sums; the
+    // sum of the weights, the largest score.
+    __device__ void attend(const half_step<T>& h, const keys_of_row* places, const grid_barrier& all) {
         constexpr int V = wide<T>;
         const int D = job.D(), lanes = D / V, at_once = 32 * V >> job.log_D, column = V * lane & (D - 1),
                   key = V * lane >> job.log_D, heads = job.rows * job.heads, stride = job.kv_heads * D;
-        A* totals = job.parts + (index{job.rows * job.heads * most_parts} << job.log_D);
-        words k[part_steps], v[part_steps];
+        A* totals = job.parts + (index{heads * most_parts} << job.log_D);
         bool early = true;
 #pragma unroll 1
         for (int unit = blockIdx.x; unit < heads * most_parts; unit += gridDim.x) {
             int head = unit, z = 0, n = 0, kv_head = 0;  // unit = (z, n, head); small numbers: no division
+#pragma unroll 1
             for (; head >= heads; head -= heads) ++z;
+#pragma unroll 1
             for (; head >= job.heads; head -= job.heads) ++n;
+#pragma unroll 1
             for (int g = head; g >= job.group; g -= job.group) ++kv_head;
             const keys_of_row part = places[n];
             if (!(h.rows >> n & 1) || z >= part.parts) continue;
-            const int begin = part.first + z * part.each, end = min(begin + part.each, part.last + 1);
-            const index from = index{kv_head} * D + column;
-            const auto read = [&](int base, int least, int most, bool first) {  // those of [least, most)
-#pragma unroll
-                for (int u = 0; u < part_steps; ++u) {
-                    const int m = base + at_once * u + key;
-                    if (first) k[u] = v[u] = words{};
-                    if (m < least || m >= most) continue;
-                    k[u] = read_result(h.k + index{m} * stride + from),
-                    v[u] = read_result(h.v + index{m} * stride + from);
-                }
-            };
-            int base = begin + at_once * part_steps * warp;
-            if (early) {
-                read(base, begin, min(end, part.last), true);
-                all.wait();
-                read(base, max(begin, part.last), end, false);
-            }
+            // the part's keys of earlier steps, and whether it has the newest, which is warp 0's
+            const int first = part.first + z * part.each, end = min(first + part.each, part.last);
+            const bool has_newest = warp == 0 && part.last < first + part.each;
+            const A scale = h.scale * A(1.4426950408889634);
             A query[V], acc[V] = {}, total = 0, largest = -INFINITY;
-            unpack<T>(read_result(job.q + ((index{n} * job.heads + head) << job.log_D) + column), query);
+            int base = first + at_once * part_steps * warp + key;
+            bool begins = true;
 #pragma unroll 1
-            for (; base < end; base += at_once * part_steps * stream_warps) {
-                if (!early) read(base, begin, end, true);
-                early = false;
-                A score[part_steps], most = largest;
+            do {
+                words k[part_steps + 1], v[part_steps + 1];  // and the newest, once
+                const index from = index{base} * stride + kv_head * D + column;
 #pragma unroll
                 for (int u = 0; u < part_steps; ++u) {
+                    k[u] = v[u] = words{};
+                    if (base + at_once * u >= end) continue;
+                    k[u] = read_result(h.k + from + u * at_once * stride);
+                    v[u] = read_result(h.v + from + u * at_once * stride);
+                }
+                k[part_steps] = v[part_steps] = words{};
+                if (begins) {
+                    if (early) all.wait();
+                    words fresh[3];  // query, key, value
+                    read_stamped(fresh, all.stamp(), has_newest ? 3 : 1, [&](int which) {
+                        const int of = which == 0 ? head : job.heads + (which - 1) * job.kv_heads + kv_head;
+                        return at(job.fresh, n, job.fresh_width(), (of << job.log_D) + column);
+                    });
+                    unpack<T>(fresh[0], query);
+                    if (has_newest) k[part_steps] = fresh[1], v[part_steps] = fresh[2];
+                }
+                A score[part_steps + 1], most = largest;
+#pragma unroll
+                for (int u = 0; u <= part_steps; ++u) {
                     A value[V];
                     unpack<T>(k[u], value);
                     score[u] = 0;
 #pragma unroll
                     for (int i = 0; i < V; ++i) score[u] += query[i] * value[i];
                 }
+#pragma unroll 1
                 for (int l = lanes / 2; l > 0; l /= 2)
 #pragma unroll
-                    for (int u = 0; u < part_steps; ++u) score[u] += __shfl_xor_sync(full_warp, score[u], l);
+                    for (int u = 0; u <= part_steps; ++u) score[u] += __shfl_xor_sync(full_warp, score[u], l);
 #pragma unroll
-                for (int u = 0; u < part_steps; ++u) {
-                    score[u] =
-                        base + at_once * u + key < end ? score[u] * (h.scale * A(1.4426950408889634)) : A(-INFINITY);
+                for (int u = 0; u <= part_steps; ++u) {
+                    const bool there = u < part_steps ? base + at_once * u < end : begins && has_newest && key == 0;
+                    score[u] = there ? score[u] * scale : A(-INFINITY);
                     most = greater{}(most, score[u]);
                 }
                 const A shrink = most == -INFINITY ? A(1) : exp2_approximate(largest - most);
@@ -363,24 +387,28 @@ struct halves_worker {
                 total *= shrink;
 #pragma unroll
                 for (int i = 0; i < V; ++i) acc[i] *= shrink;
+                if (most == -INFINITY) most = 0;  // no key so far: weights of 0
 #pragma unroll
-                for (int u = 0; u < part_steps; ++u) {
-                    const A weight = most == -INFINITY ? A(0) : exp2_approximate(score[u] - most);
+                for (int u = 0; u <= part_steps; ++u) {
+                    const A weight = exp2_approximate(score[u] - most);
                     A value[V];
                     unpack<T>(v[u], value);
                     total += weight;
 #pragma unroll
                     for (int i = 0; i < V; ++i) acc[i] += weight * value[i];
                 }
-            }
-            early = false;
+                early = begins = false;
+                base += at_once * part_steps * stream_warps;
+            } while (base - key < end);
             // keys of a warp, then warps
             A most = largest;
+#pragma unroll 1
             for (int l = lanes; l < 32; l *= 2) most = greater{}(most, __shfl_xor_sync(full_warp, most, l));
             const A factor = most == -INFINITY ? A(0) : exp2_approximate(largest - most);
             total *= factor;
 #pragma unroll
             for (int i = 0; i < V; ++i) acc[i] *= factor;
+#pragma unroll 1
             for (int l = lanes; l < 32; l *= 2) {
                 total += __shfl_xor_sync(full_warp, total, l);
 #pragma unroll
@@ -392,15 +420,17 @@ struct halves_worker {
                 for (int i = 0; i < V; ++i) own[column + i] = acc[i];
             if (lane == 0) own[D] = total, own[D + 1] = most;
             stream_sync();
+#pragma unroll 1
             for (int d = threadIdx.x; d < D + 1; d += stream_threads) {
-                A highest = -INFINITY, sum = 0;
+                A highest = -INFINITY, sum = 0, of[stream_warps];
 #pragma unroll
-                for (int w = 0; w < stream_warps; ++w) highest = greater{}(highest, scratch[w * (D + 2) + D + 1]);
+                for (int w = 0; w < stream_warps; ++w) {
+                    of[w] = scratch[w * (D + 2) + D + 1];
+                    highest = greater{}(highest, of[w]);
+                }
+                const A from = highest == -INFINITY ? A(0) : highest;
 #pragma unroll
-                for (int w = 0; w < stream_warps; ++w)
-                    sum += highest == -INFINITY
-                               ? A(0)
-                               : scratch[w * (D + 2) + d] * exp2_approximate(scratch[w * (D + 2) + D + 1] - highest);
+                for (int w = 0; w < stream_warps; ++w) sum += scratch[w * (D + 2) + d] * exp2_approximate(of[w] - from);
                 const index at = index{n * job.heads + head} * most_parts + z;
                 if (d < D)
                     job.parts[(at << job.log_D) + d] = sum;
@@ -416,38 +446,41 @@ struct halves_worker {
         constexpr int V = wide<A>, ahead = 4;
         const int width = job.heads << job.log_D;
         const A* totals = job.parts + (index{job.rows * job.heads * most_parts} << job.log_D);
-        for (int c = V * threadIdx.x; c < job.rows * width; c += V * stream_threads) {
-            const int i = c >> job.log_D, n = c / width, count = h.rows >> n & 1 ? places[n].parts : 0;
-            A value[V] = {}, sum = 0, largest = -INFINITY;
-            for (int base = 0; base < count; base += ahead) {
-                words part[ahead];
-                float2 total[ahead];
+#pragma unroll 1
+        for (int n = 0; n < job.rows; ++n)
+#pragma unroll 1
+            for (int c = V * threadIdx.x; c < width; c += V * stream_threads) {
+                const int i = n * job.heads + (c >> job.log_D), count = h.rows >> n & 1 ? places[n].parts : 0;
+                A value[V] = {}, sum = 0, largest = -INFINITY;
+                for (int base = 0; base < count; base += ahead) {
+                    words part[ahead];
+                    float2 total[ahead];
 #pragma unroll
-                for (int z = 0; z < ahead; ++z)
-                    if (base + z < count) {
-                        const index at = index{i} * most_parts + base + z;
-                        part[z] = read_result(job.parts + (at << job.log_D) + (c & (job.D() - 1)));
-                        total[z] = __ldcg(reinterpret_cast<const float2*>(totals + 2 * at));
-                    }
+                    for (int z = 0; z < ahead; ++z)
+                        if (base + z < count) {
+                            const index at = index{i} * most_parts + base + z;
+                            part[z] = read_result(job.parts + (at << job.log_D) + (c & (job.D() - 1)));
+                            total[z] = __ldcg(reinterpret_cast<const float2*>(totals + 2 * at));
+                        }
 #pragma unroll
-                for (int z = 0; z < ahead; ++z)
-                    if (base + z < count) {
-                        const A most = greater{}(largest, total[z].y);
-                        const A shrink = most == -INFINITY ? A(1) : exp2_approximate(largest - most),
-                                weight = most == -INFINITY ? A(0) : exp2_approximate(total[z].y - most);
-                        A some[V];
-                        unpack<A>(part[z], some);
-                        largest = most;
-                        sum = sum * shrink + weight * total[z].x;
+                    for (int z = 0; z < ahead; ++z)
+                        if (base + z < count) {
+                            const A most = greater{}(largest, total[z].y);
+                            const A shrink = most == -INFINITY ? A(1) : exp2_approximate(largest - most),
+                                    weight = most == -INFINITY ? A(0) : exp2_approximate(total[z].y - most);
+                            A some[V];
+                            unpack<A>(part[z], some);
+                            largest = most;
+                            sum = sum * shrink + weight * total[z].x;
 #pragma unroll
-                        for (int k = 0; k < V; ++k) value[k] = value[k] * shrink + weight * some[k];
-                    }
+                            for (int k = 0; k < V; ++k) value[k] = value[k] * shrink + weight * some[k];
+                        }
+                }
+                const A share = sum == 0 ? A(0) : 1 / sum;
+#pragma unroll
+                for (int k = 0; k < V; ++k) value[k] *= share;
+                put(n, c, width, value);
             }
-            const A share = sum == 0 ? A(0) : 1 / sum;
-#pragma unroll
-            for (int k = 0; k < V; ++k) value[k] *= share;
-            put(n, c - n * width, width, value);
-        }
         stream_sync();
     }
 };

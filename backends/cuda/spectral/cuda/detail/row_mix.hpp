@@ -153,17 +153,27 @@ __global__ void __launch_bounds__(row_mix_shared<Width>::threads, row_mix_shared
             const float zero = __shfl_sync(full_warp, low[0][0].re, threadIdx.x % 32 / L * L);
             power = row.sum(power + half / 2) + (excess - 1) * zero * zero;
             const float total = power + float(entropy_epsilon) / square, floor = total * float(entropy_epsilon);
-            const auto term = [&](float x, float weight) { sum += weight * x * x * fast_log2(weight * x * x + floor); };
+            const auto term = [&](float squared, float weight) {
+                sum += squared * fast_log2(weight * squared + floor);
+            };
 #pragma unroll
             for (int s = 0; s < S; ++s)
 #pragma unroll
                 for (int i = 0; i < L; ++i) {
-                    term(low[s][i].re, s == 0 && i == 0 && place == 0 ? excess : 1.f);
-                    term(low[s][i].im, 1.f);
-                    term(high[s][i].re, 0.5f);
-                    term(high[s][i].im, 0.5f);
+                    const float x = low[s][i].re * low[s][i].re;
+                    term(s == 0 && i == 0 && place == 0 ? excess * x : x, 1.f);
+                    term(low[s][i].im * low[s][i].im, 1.f);
                 }
-            const float h = (power * fast_log2(total) - row.sum(sum)) / total * (0.69314718055994530942f / p.log_width);
+            sum *= 2;  // the others count half: so no square is weighted
+#pragma unroll
+            for (int s = 0; s < S; ++s)
+#pragma unroll
+                for (int i = 0; i < L; ++i) {
+                    term(high[s][i].re * high[s][i].re, 0.5f);
+                    term(high[s][i].im * high[s][i].im, 0.5f);
+                }
+            const float h =
+                (power * fast_log2(total) - row.sum(sum) / 2) / total * (0.69314718055994530942f / p.log_width);
             if (here && place == 0) p.entropy[n] = h;
             if (p.op) {
                 row_index to = 0;
