@@ -115,7 +115,7 @@ __global__ void __launch_bounds__(halves_threads, 1) block_halves_chain(const __
             }
             worker.low_ranks(h.second_low, h.of[1].width);
         };
-        const auto finish = [&](int p, int n, const pair_of<A>& known, A a, A b, unsigned lanes, bool wanted) {
+        const auto finish = [&](int p, int n, const pair_of<A>& early, A a, A b, unsigned lanes, bool wanted) {
             const int column = second ? 2 * p : h.attention ? job.fresh_column(p) : p;
             const auto at = job.of_fresh(column);
             if (adapter_total) {
@@ -128,7 +128,7 @@ __global__ void __launch_bounds__(halves_threads, 1) block_halves_chain(const __
                 if (h.second_bias) a += widen(h.second_bias[column]), b += widen(h.second_bias[column + 1]);
                 if (!(h.rows >> n & 1)) a = b = 0;
                 if (!wanted) return;
-                const A sum[2] = {known.a + a, known.b + b};
+                const A sum[2] = {early.a + a, early.b + b};
                 if (h.to) store<2>(h.to + n * width + column, sum);
                 packet* to = h.to_packets + n * width / packet_values<T>;
                 return write_pair<T>(to, p, sum[0], sum[1], all.next_stamp());
@@ -140,7 +140,7 @@ __global__ void __launch_bounds__(halves_threads, 1) block_halves_chain(const __
                 return write_column<T>(to, p, a * logistic<T>(a) * b, all.next_stamp(), lanes, wanted);
             }
             // (a, b) -> (a cos − b sin, b cos + a sin)
-            a += known.a, b += known.b;
+            a += early.a, b += early.b;
             if (at.which != 2 && job.rotary.data) {
                 const int c = column & (half_D - 1);
                 const A cos = angles[n * D + c], sin = angles[n * D + half_D + c], before = a;
