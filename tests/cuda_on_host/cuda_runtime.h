@@ -312,6 +312,9 @@ T max(T a, T b) {
 struct uint2 {
     unsigned x, y;
 };
+struct uint4 {
+    unsigned x, y, z, w;
+};
 inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {
     const std::uint64_t bytes = std::uint64_t{b} << 32 | a;
     unsigned out = 0;
@@ -322,7 +325,14 @@ inline float __fdividef(float a, float b) { return a / b; }
 inline float rsqrtf(float x) { return 1 / std::sqrt(x); }
 inline float __uint_as_float(unsigned v) { return std::bit_cast<float>(v); }
 inline float __expf(float x) { return std::exp(x); }
-inline float __frcp_rn(float x) { return 1 / x; }
+template <class T>
+T __ldcs(const T* from) {
+    return *from;
+}
+template <class T>
+void __stcs(T* to, T value) {
+    *to = value;
+}
 inline unsigned __float_as_uint(float v) { return std::bit_cast<unsigned>(v); }
 inline float normcdff(float x) { return 0.5f * std::erfc(-x * 0.70710678118654752440f); }
 inline double normcdf(double x) { return 0.5 * std::erfc(-x * 0.70710678118654752440); }

@@ -26,6 +26,28 @@ TEMPLATE_LIST_TEST_CASE("gelu: forward and backward, also in place", "[ops][acti
     });
 }
 
+TEMPLATE_LIST_TEST_CASE("gelu_backward: with the sums of a bias's gradient", "[ops][activation]", targets) {
+    auto shapes = edge_shapes();
+    shapes.push_back({1027, 40});  // several rows to a thread, in several blocks
+    over(shapes, [&](index n, index c) {
+        for (bool in_place : {false, true})
+            for (write mode : {write::overwrite, write::accumulate})
+                check_against_reference<TestType>(
+                    "gelu_backward", shape(n, c), 8.0 + static_cast<double>(n), [&](auto& on) {
+                        auto dL_dy = normals(n * c, 2);
+                        auto dL_dx = in_place ? on.state(n, c, dL_dy) : on.output(n, c);
+                        auto sums = on.state(mode == write::overwrite ? not_a_number(c) : normals(c, 3));
+                        const bias_gradient<typename std::decay_t<decltype(on)>::scalar> bias{sums, mode};
+                        auto x = on.input(n, c, normals(n * c, 1, 2));
+                        if (in_place)
+                            gelu_backward(on.ex, dL_dx, x, dL_dx, bias);
+                        else
+                            gelu_backward(on.ex, on.input(n, c, dL_dy), x, dL_dx, bias);
+                        return outputs{{"dL_dx", on.read(dL_dx)}, {"dL_db", on.read(sums)}};
+                    });
+    });
+}
+
 TEMPLATE_LIST_TEST_CASE("gelu: known values and far tails", "[ops][activation]", targets) {
     using T = typename TestType::scalar;
     workbench<TestType> on;
@@ -102,6 +124,11 @@ TEST_CASE("activation: errors", "[ops][activation]") {
     auto y = on.output(2, 4), wrong = on.output(2, 3);
     check_throws([&] { gelu_forward(on.ex, x, wrong); }, {"gelu_forward", "y", "(2, 4)", "(2, 3)"});
     check_throws([&] { gelu_backward(on.ex, narrow, x, y); }, {"gelu_backward", "dL_dy", "(2, 4)", "(2, 3)"});
+    check_throws(
+        [&] {
+            gelu_backward(on.ex, x, x, y, bias_gradient<double>{on.state({1, 2, 3})});
+        },
+        {"gelu_backward", "bias gradient", "(4)", "(3)"});
     check_throws([&] { silu_gate_forward(on.ex, x, narrow, y); }, {"silu_gate_forward", "up", "(2, 4)", "(2, 3)"});
     check_throws([&] { silu_gate_backward(on.ex, x, x, x, y, wrong); },
                  {"silu_gate_backward", "dL_dup", "(2, 4)", "(2, 3)"});

@@ -19,7 +19,6 @@ std::vector<std::array<index, 3>> sizes() {
         for (index o : {1, 17, 33}) out.push_back({1, i, o});
     return out;
 }
-std::vector<double> not_a_number(index n) { return std::vector<double>(static_cast<std::size_t>(n), std::nan("")); }
 }  // namespace
 
 TEMPLATE_LIST_TEST_CASE("linear_forward", "[ops][linear]", targets) {

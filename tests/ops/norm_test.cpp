@@ -41,7 +41,10 @@ TEMPLATE_LIST_TEST_CASE("layer_norm: forward and backward", "[ops][norm]", targe
         if (c == 1)
             return;  // variance 0: rstd = 1/sqrt(eps) turns the mean's last bit into 300 times as much; by hand below
         const double steep = 4 * steepest(normals(n * c, 1), c);  // 4: the size of the largest values
-        for (write mode : {write::overwrite, write::accumulate})
+        for (auto [mode, biased] : {std::pair{write::overwrite, false},
+                                    {write::accumulate, false},
+                                    {write::overwrite, true},
+                                    {write::accumulate, true}})
             check_against_reference<TestType>(
                 "layer_norm", shape(n, c), 4.0 * static_cast<double>(c + n), [&](auto& on) {
                     auto s = on.input(n, c, normals(n * c, 1));
@@ -51,14 +54,20 @@ TEMPLATE_LIST_TEST_CASE("layer_norm: forward and backward", "[ops][norm]", targe
                     layer_norm_forward(on.ex, s, gamma, beta, eps, y, mean, rstd);
                     auto dL_ds = mode == write::overwrite ? on.output(n, c) : on.state(n, c, normals(n * c, 4));
                     auto dL_dgamma = on.state(normals(c, 5)), dL_dbeta = on.state(normals(c, 6));
+                    // the sums' mode is the other one
+                    bias_gradient<typename std::decay_t<decltype(on)>::scalar> bias;
+                    if (biased && mode == write::overwrite) bias = {on.state(normals(c, 9)), write::accumulate};
+                    if (biased && mode == write::accumulate) bias = {on.state(not_a_number(c)), write::overwrite};
                     layer_norm_backward(on.ex, on.input(n, c, normals(n * c, 7)), s, gamma, mean, rstd, dL_ds,
-                                        dL_dgamma, dL_dbeta, mode);
-                    return outputs{{"y", on.read(y), steep},
-                                   {"mean", on.read(mean)},
-                                   {"rstd", on.read(rstd), steep},
-                                   {"dL_ds", on.read(dL_ds), steep},
-                                   {"dL_dgamma", on.read(dL_dgamma), steep},
-                                   {"dL_dbeta", on.read(dL_dbeta)}};
+                                        dL_dgamma, dL_dbeta, mode, bias);
+                    outputs out{{"y", on.read(y), steep},
+                                {"mean", on.read(mean)},
+                                {"rstd", on.read(rstd), steep},
+                                {"dL_ds", on.read(dL_ds), steep},
+                                {"dL_dgamma", on.read(dL_dgamma), steep},
+                                {"dL_dbeta", on.read(dL_dbeta)}};
+                    if (biased) out.push_back({"dL_db", on.read(bias.sums), steep});
+                    return out;
                 });
     });
 }
@@ -269,6 +278,9 @@ TEST_CASE("norms: errors", "[ops][norm]") {
                  {"layer_norm_forward", "mean", "(2)", "(1)"});
     check_throws([&] { layer_norm_backward(on.ex, s, s, v, mean, rstd, wrong, d, d); },
                  {"layer_norm_backward", "dL_ds", "(2, 4)", "(2, 3)"});
+    check_throws(
+        [&] { layer_norm_backward(on.ex, s, s, v, mean, rstd, y, d, d, write::overwrite, bias_gradient<double>{one}); },
+        {"layer_norm_backward", "bias gradient", "(4)", "(1)"});
     check_throws([&] { layer_norm_backward(on.ex, s, s, v, mean, rstd, y, one, d); },
                  {"layer_norm_backward", "dL_dgamma", "(4)", "(1)"});
     check_throws([&] { add_layer_norm_forward(on.ex, s, on.input(2, 3, normals(6, 1)), v, v, eps, y, y, mean, rstd); },

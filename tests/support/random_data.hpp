@@ -21,6 +21,8 @@
 namespace spectral::test {
 
 inline constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+// What must be overwritten
+inline std::vector<double> not_a_number(index n) { return std::vector<double>(static_cast<std::size_t>(n), nan); }
 
 // Standard normal values times `scale`; the same seed gives the same values. Kept, because every case asks several
 // times.

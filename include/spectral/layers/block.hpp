@@ -39,17 +39,14 @@ struct block {
         ffn_norm.forward_add(p, s.mixed, inner, y, s.ffn_norm);
     }
 
-    // whether backward can write dL_dx, or only add to it
-    static constexpr bool writes = requires(Mixer & m, pass<Exec, T>& p, matrix_view<T> v, typename Mixer::saved& s) {
-        m.backward(p, v, v, s, write::overwrite);
-    };
+    static constexpr bool writes = writes_gradient<Mixer, Exec, T>;
     // adds to dL_dx, or writes it
     void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s,
                   write mode = write::accumulate) {
         arena_scope scratch(p.ex);
         auto dL_dmixed = p.matrix(dL_dy.rows(), dL_dy.width());
-        ffn_norm.backward(p, dL_dy, dL_dmixed, s.ffn_norm);
-        ffn.backward(p, dL_dmixed, dL_dmixed, s.ffn, write::accumulate);
+        ffn_norm.backward(p, dL_dy, dL_dmixed, s.ffn_norm, write::overwrite, ffn.asked_bias());
+        ffn.backward(p, dL_dmixed, dL_dmixed, s.ffn, write::accumulate, bias_sum::made);
         if constexpr (writes)
             mix.backward(p, dL_dmixed, dL_dx, s.mix, mode);
         else

@@ -8,6 +8,9 @@
 
 namespace spectral {
 
+// whether backward of a linear map sums the gradient of its bias, or the operator before it has
+enum class bias_sum { own, made };
+
 template <executor Exec, class T>
 struct linear {
     parameter<T> weight;  // (O, I)
@@ -30,8 +33,12 @@ struct linear {
     void forward(pass<Exec, T>& p, const_matrix<T> x, matrix_view<T> y) { forward_part(p, 0, out(), x, y); }
     // dL_dx may be empty (nothing below trains); gradients of frozen parameters are not computed
     void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, const_matrix<T> x, matrix_view<T> dL_dx,
-                  write mode = write::overwrite) {
-        backward_part(p, 0, out(), dL_dy, x, dL_dx, mode);
+                  write mode = write::overwrite, bias_sum sum = bias_sum::own) {
+        backward_part(p, 0, out(), dL_dy, x, dL_dx, mode, sum);
+    }
+    // for the operator that makes dL_dy, which sums it on its way; backward then takes bias_sum::made
+    bias_gradient<T> asked_bias() {
+        return bias.grad.data ? bias_gradient<T>{bias.grad_vector(), bias.write_mode(0, out())} : bias_gradient<T>{};
     }
 
     // the map as operators take it that fuse it with others, without dropout
@@ -47,14 +54,14 @@ struct linear {
         if (adapter && adapter_on) adapter->forward(p, first, x, y);
     }
     void backward_part(pass<Exec, T>& p, index first, index count, const_matrix<T> dL_dy, const_matrix<T> x,
-                       matrix_view<T> dL_dx, write mode) {
+                       matrix_view<T> dL_dx, write mode, bias_sum sum = bias_sum::own) {
         if (dL_dx.data) linear_backward_input(p.ex, dL_dy, weight.matrix().slice(first, count), dL_dx, mode);
         if (weight.grad.data) {
             const write how = weight.write_mode(first, count);
-            if (bias.grad.data) bias.write_mode(first, count);  // its parts are the weight's
+            const bool sums = bias.grad.data && sum == bias_sum::own;
+            if (sums) bias.write_mode(first, count);  // its parts are the weight's
             linear_backward_weight(p.ex, dL_dy, x, weight.grad.slice(first, count),
-                                   bias.grad.data ? bias.grad_vector().slice(first, count) : out_vector<statistic<T>>{},
-                                   how);
+                                   sums ? bias.grad_vector().slice(first, count) : out_vector<statistic<T>>{}, how);
         }
         if (adapter && adapter_on) adapter->backward(p, first, dL_dy, x, dL_dx);
     }

@@ -119,12 +119,24 @@ struct routed {
         if (p.trace) record(p, x, s);
     }
 
-    void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s) {
+    // adds to dL_dx, or writes it: of operators that choose rows the last goes first, where it can write
+    void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s,
+                  write mode = write::accumulate) {
         using combine = typename routing<T>::combine;
         arena_scope scratch(p.ex);
         const index n = dL_dy.rows(), K = static_cast<index>(count);
+        const bool last_writes = writes_gradient<last_operator, Exec, T> && s.route.how == combine::select;
+        if (mode == write::overwrite && !last_writes)
+            p.ex.fill_bytes(dL_dx.data, 0, static_cast<std::size_t>(dL_dx.size()) * sizeof(T));
         if (s.route.how == combine::select) {
-            each([&](auto& op, auto& saved_op, std::size_t) { op.backward(p, dL_dy, dL_dx, saved_op); }, s);
+            each_backwards(
+                [&](auto& op, auto& saved_op, std::size_t o) {
+                    if constexpr (writes_gradient<std::decay_t<decltype(op)>, Exec, T>)
+                        op.backward(p, dL_dy, dL_dx, saved_op, o + 1 == count ? mode : write::accumulate);
+                    else
+                        op.backward(p, dL_dy, dL_dx, saved_op);
+                },
+                s);
             return;
         }
         auto dL_dweight = p.statistics(n, K);
@@ -200,6 +212,14 @@ private:
     template <class F>
     void each(F&& f, saved& s) {
         each(f, s, std::make_index_sequence<count>{});
+    }
+    template <class F, std::size_t... O>
+    void each_backwards(F&& f, saved& s, std::index_sequence<O...>) {
+        (f(std::get<count - 1 - O>(operators), std::get<count - 1 - O>(s.operators), count - 1 - O), ...);
+    }
+    template <class F>
+    void each_backwards(F&& f, saved& s) {
+        each_backwards(f, s, std::make_index_sequence<count>{});
     }
 
     // mean gate of each operator over the rows: of the weights, or of the choices where there are none

@@ -81,14 +81,15 @@ struct self_attention {
                   write mode = write::accumulate) {
         const index n = s.q.rows(), m = s.kv.rows(), C = dL_dx.width();
         const bool direct = mode == write::overwrite && s.rows.is_all() && n > 0;  // dL_dx begins as the residual's
-        if (mode == write::overwrite && !direct)
+        const bool keys_write = mode == write::overwrite && !direct && n > 0 && config.kv_scope == kv_scope::all;
+        if (mode == write::overwrite && !direct && !keys_write)
             p.ex.fill_bytes(dL_dx.data, 0, static_cast<std::size_t>(dL_dx.size()) * sizeof(T));
         if (n == 0) return;
         arena_scope scratch(p.ex);
         auto dL_dsum = direct ? dL_dx : p.matrix(n, C), dL_dout = p.matrix(n, C), dL_dq = p.matrix(n, C),
              dL_dkv = p.matrix(m, 2 * C);
-        norm.backward(p, packed(p, dL_dy, s.rows, n), dL_dsum, s.norm);
-        out_proj.backward(p, dL_dsum, s.out, dL_dout);
+        norm.backward(p, packed(p, dL_dy, s.rows, n), dL_dsum, s.norm, write::overwrite, out_proj.asked_bias());
+        out_proj.backward(p, dL_dsum, s.out, dL_dout, write::overwrite, bias_sum::made);
 
         auto dL_dk = dL_dkv.columns(0, C), dL_dv = dL_dkv.columns(C, C);
         attention_backward<Exec, T>(p.ex, dL_dout, s.q, s.kv.columns(0, C), s.kv.columns(C, C), s.out, s.lse, s.q_rows,
@@ -97,7 +98,8 @@ struct self_attention {
         // dL_dx gets three parts: the residual and the queries' from the selected rows, the keys' from theirs
         qkv.backward_part(p, 0, C, dL_dq, s.x_q, dL_dsum, write::accumulate);
         const bool keys_from_all = config.kv_scope == kv_scope::all;
-        qkv.backward_part(p, C, 2 * C, dL_dkv, s.x_kv, keys_from_all ? dL_dx : dL_dsum, write::accumulate);
+        qkv.backward_part(p, C, 2 * C, dL_dkv, s.x_kv, keys_from_all ? dL_dx : dL_dsum,
+                          keys_write ? write::overwrite : write::accumulate);
         if (!direct) scatter_rows<Exec, T>(p.ex, dL_dsum, s.rows, dL_dx, write::accumulate);
     }
 

@@ -99,7 +99,8 @@ struct chiar_stack {
                     last_block::writes);
         for (std::size_t i = middle.size(); i-- > 0;)
             dL_dx.apply([&](auto x, auto y) { middle[i].forward(p, x, y, s.middle[i]); },
-                        [&](auto dy, auto out) { middle[i].backward(p, dy, out, s.middle[i]); });
+                        [&](auto dy, auto out) { middle[i].backward(p, dy, out, s.middle[i], write::overwrite); },
+                        middle_block::writes);
         dL_dx.apply([&](auto x, auto y) { forward_first(p, x, y, s); },
                     [&](auto dy, auto out) {
                         gate ? gate->backward(p, first, dy, out, s.gate) : first.backward(p, dy, out, s.first);

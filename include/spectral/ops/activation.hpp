@@ -2,9 +2,10 @@
 // include/spectral/ops/activation.hpp: GELU (exact), SiLU gate
 //   gelu(x) = x Φ(x) = x/2 (1 + erf(x/√2));        silu_gate(g, u) = g σ(g) u
 // (Hendrycks and Gimpel, arXiv:1606.08415; Shazeer, arXiv:2002.05202)
-// Shapes: all (N, C). gelu may run in place, its backward too.
+// Shapes: all (N, C), sums of a bias gradient (C). gelu may run in place, its backward too.
 // Throws error for other shapes.
 #pragma once
+#include <spectral/ops/bias_gradient.hpp>
 #include <spectral/ops/embedding.hpp>
 
 namespace spectral {
@@ -15,12 +16,13 @@ void gelu_forward(Exec& ex, const_matrix<T> x, matrix_view<T> y) {
     SPECTRAL_CALL_KERNEL(gelu_forward_kernel, ex, x, y);
 }
 
-// dL_dx = dL_dy (Φ(x) + x φ(x))
+// dL_dx = dL_dy (Φ(x) + x φ(x)); bias: that of the map that made x, Σ_n dL_dx[n]
 template <executor Exec, class T>
-void gelu_backward(Exec& ex, const_matrix<T> dL_dy, const_matrix<T> x, matrix_view<T> dL_dx) {
+void gelu_backward(Exec& ex, const_matrix<T> dL_dy, const_matrix<T> x, matrix_view<T> dL_dx, asked_bias<T> bias = {}) {
     check_shape(dL_dy, {x.rows(), x.width()}, "gelu_backward", "dL_dy");
     check_shape(dL_dx, {x.rows(), x.width()}, "gelu_backward", "dL_dx");
-    SPECTRAL_CALL_KERNEL(gelu_backward_kernel, ex, dL_dy, x, dL_dx);
+    check_bias(bias, x.width(), "gelu_backward");
+    SPECTRAL_CALL_KERNEL(gelu_backward_kernel, ex, dL_dy, x, dL_dx, bias);
 }
 
 template <executor Exec, class T>

@@ -6,6 +6,7 @@
 // Shapes: s, y (N, C), γ, β (C); mean, rstd (N) are kept for backward. γ and β gradients accumulate.
 // Throws error for other shapes.
 #pragma once
+#include <spectral/ops/bias_gradient.hpp>
 #include <spectral/ops/embedding.hpp>
 
 namespace spectral {
@@ -21,12 +22,13 @@ void layer_norm_forward(Exec& ex, const_matrix<T> s, const_vector<T> gamma, cons
     SPECTRAL_CALL_KERNEL(layer_norm_forward_kernel, ex, s, gamma, beta, eps, y, mean, rstd);
 }
 
-// dL_ds (= or +=)  rstd (g − mean(g) − ŝ mean(g ŝ)),  g = dL_dy γ,  ŝ = (s − mean) rstd
+// dL_ds (= or +=)  rstd (g − mean(g) − ŝ mean(g ŝ)),  g = dL_dy γ,  ŝ = (s − mean) rstd;  bias: that of a map whose
+// output is part of s, the sum of what dL_ds is given, over the rows
 template <executor Exec, class T>
 void layer_norm_backward(Exec& ex, const_matrix<T> dL_dy, const_matrix<T> s, const_vector<T> gamma,
                          const_vector<statistic<T>> mean, const_vector<statistic<T>> rstd, matrix_view<T> dL_ds,
                          out_vector<statistic<T>> dL_dgamma, out_vector<statistic<T>> dL_dbeta,
-                         write mode = write::overwrite) {
+                         write mode = write::overwrite, asked_bias<T> bias = {}) {
     check_shape(dL_dy, {s.rows(), s.width()}, "layer_norm_backward", "dL_dy");
     check_shape(dL_ds, {s.rows(), s.width()}, "layer_norm_backward", "dL_ds");
     check_shape(gamma, {s.width()}, "layer_norm_backward", "gamma");
@@ -34,7 +36,9 @@ void layer_norm_backward(Exec& ex, const_matrix<T> dL_dy, const_matrix<T> s, con
     check_shape(rstd, {s.rows()}, "layer_norm_backward", "rstd");
     check_shape(dL_dgamma, {s.width()}, "layer_norm_backward", "dL_dgamma");
     check_shape(dL_dbeta, {s.width()}, "layer_norm_backward", "dL_dbeta");
-    SPECTRAL_CALL_KERNEL(layer_norm_backward_kernel, ex, dL_dy, s, gamma, mean, rstd, dL_ds, dL_dgamma, dL_dbeta, mode);
+    check_bias(bias, s.width(), "layer_norm_backward");
+    SPECTRAL_CALL_KERNEL(layer_norm_backward_kernel, ex, dL_dy, s, gamma, mean, rstd, dL_ds, dL_dgamma, dL_dbeta, mode,
+                         bias);
 }
 
 // s = x + r; y = LayerNorm(s). s may be the memory of r.

@@ -22,12 +22,21 @@ void gelu_forward_kernel(executor& ex, const_matrix<T> x, matrix_view<T> y) {
 }
 
 template <class T>
-void gelu_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> x, matrix_view<T> dL_dx) {
-    detail::for_each_row(ex, x.rows(), detail::exp_cost * x.width(), [&](index n) {
+void gelu_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> x, matrix_view<T> dL_dx,
+                          bias_gradient<T> bias) {
+    const auto make_row = [&](index n) {
         const T *in = x.row(n), *dy = dL_dy.row(n);
         T* out = dL_dx.row(n);
 #pragma omp simd if (simd : detail::straight_line <T>)
         for (index c = 0; c < x.width(); ++c) out[c] = dy[c] * detail::gelu_derivative(in[c]);
+    };
+    if (!bias.sums.data) return detail::for_each_row(ex, x.rows(), detail::exp_cost * x.width(), make_row);
+    arena_scope scratch(ex);
+    detail::put_column_sums<T>(ex, x.rows(), bias, [&](index n, T* sum) {
+        make_row(n);
+        const T* row = dL_dx.row(n);
+#pragma omp simd
+        for (index c = 0; c < x.width(); ++c) sum[c] += row[c];
     });
 }
 

@@ -31,14 +31,11 @@ void linear_backward_weight_kernel(executor& ex, view<const T, 2> dL_dy, const_m
     detail::gemm<T>(ex, detail::transpose::yes, detail::transpose::no, T(1), dL_dy, x, mode, dL_dw);
     if (!dL_db.data) return;
     arena_scope scratch(ex);
-    const auto sum = detail::column_sums<T>(ex, dL_dy.rows(), dL_dy.width(), [&](index first, index last, T* part) {
-        for (index n = first; n < last; ++n) {
-            const T* row = dL_dy.row(n);
+    detail::put_column_sums<T>(ex, dL_dy.rows(), bias_gradient<T>{dL_db, mode}, [&](index n, T* sum) {
+        const T* row = dL_dy.row(n);
 #pragma omp simd
-            for (index c = 0; c < dL_dy.width(); ++c) part[c] += row[c];
-        }
+        for (index c = 0; c < dL_dy.width(); ++c) sum[c] += row[c];
     });
-    for (index c = 0; c < sum.size(); ++c) dL_db[c] = sum[c] + (mode == write::accumulate ? dL_db[c] : T(0));
 }
 
 }  // namespace spectral::cpu

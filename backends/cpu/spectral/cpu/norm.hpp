@@ -38,34 +38,46 @@ void layer_norm_forward_kernel(executor& ex, const_matrix<T> s, const_vector<T> 
 template <class T>
 void layer_norm_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> s, const_vector<T> gamma,
                                 const_vector<statistic<T>> mean, const_vector<statistic<T>> rstd, matrix_view<T> dL_ds,
-                                out_vector<statistic<T>> dL_dgamma, out_vector<statistic<T>> dL_dbeta, write mode) {
+                                out_vector<statistic<T>> dL_dgamma, out_vector<statistic<T>> dL_dbeta, write mode,
+                                bias_gradient<T> bias) {
     const index C = s.width();
     arena_scope scratch(ex);
-    const auto sums = detail::column_sums<T>(ex, s.rows(), 2 * C, [&](index first, index last, T* part) {
-        T *sum_gamma = part, *sum_beta = part + C;
-        const T* scale = gamma.data;
-        for (index n = first; n < last; ++n) {
-            const T *dy = dL_dy.row(n), *in = s.row(n);
-            T* out = dL_ds.row(n);
-            const T m = mean[n], r = rstd[n];
-            const T mean_g = detail::row_sum<T>(C, [=](index c) { return dy[c] * scale[c]; }) / static_cast<T>(C);
-            const T mean_gs = detail::row_sum<T>(C, [=](index c) { return dy[c] * scale[c] * ((in[c] - m) * r); }) /
-                              static_cast<T>(C);
-            const T keep = mode == write::accumulate ? T(1) : T(0);
+    const auto backward = [&](auto asked) {  // for the bias's gradient: a third sum, which costs time
+        const auto sums =
+            detail::column_sums<T>(ex, s.rows(), asked ? 3 * C : 2 * C, [&](index first, index last, T* part) {
+                T *sum_gamma = part, *sum_beta = part + C, *sum = part + 2 * C;
+                const T* scale = gamma.data;
+                for (index n = first; n < last; ++n) {
+                    const T *dy = dL_dy.row(n), *in = s.row(n);
+                    T* out = dL_ds.row(n);
+                    const T m = mean[n], r = rstd[n];
+                    const T mean_g =
+                        detail::row_sum<T>(C, [=](index c) { return dy[c] * scale[c]; }) / static_cast<T>(C);
+                    const T mean_gs =
+                        detail::row_sum<T>(C, [=](index c) { return dy[c] * scale[c] * ((in[c] - m) * r); }) /
+                        static_cast<T>(C);
+                    const T keep = mode == write::accumulate ? T(1) : T(0);
 #pragma omp simd
-            for (index c = 0; c < C; ++c) {
-                const T hat = (in[c] - m) * r, g = dy[c];
-                sum_gamma[c] += g * hat;
-                sum_beta[c] += g;
-                const T value = r * (g * scale[c] - mean_g - hat * mean_gs);
-                out[c] = keep != 0 ? out[c] + value : value;
-            }
+                    for (index c = 0; c < C; ++c) {
+                        const T hat = (in[c] - m) * r, g = dy[c];
+                        sum_gamma[c] += g * hat;
+                        sum_beta[c] += g;
+                        const T value = r * (g * scale[c] - mean_g - hat * mean_gs);
+                        if constexpr (asked) sum[c] += value;
+                        out[c] = keep != 0 ? out[c] + value : value;
+                    }
+                }
+            });
+        for (index c = 0; c < C; ++c) {
+            dL_dgamma[c] += sums[c];
+            dL_dbeta[c] += sums[C + c];
+            if constexpr (asked) bias.put(c, sums[2 * C + c]);
         }
-    });
-    for (index c = 0; c < C; ++c) {
-        dL_dgamma[c] += sums[c];
-        dL_dbeta[c] += sums[C + c];
-    }
+    };
+    if (bias.sums.data)
+        backward(std::true_type{});
+    else
+        backward(std::false_type{});
 }
 
 template <class T>

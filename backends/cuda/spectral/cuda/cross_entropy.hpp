@@ -13,7 +13,8 @@ namespace spectral::cuda {
 namespace detail {
 
 // Z: type of the logits, T: of the gradient; V values of Z to an access. One block a row; the largest logit and the sum
-// of exponentials are kept together, so that the row is read once before it is written.
+// of exponentials are kept together, so that the row is read once before it is written. Then it is read backwards: its
+// end may still be in the second level cache.
 template <int V, class Z, class T>
 __global__ void cross_entropy_rows(index rows, index width, rows_of<const Z> logits, const row_index* target,
                                    compute<T>* loss, compute<T> dL_dloss, rows_of<T> dL_dlogits) {
@@ -28,7 +29,9 @@ __global__ void cross_entropy_rows(index rows, index width, rows_of<const Z> log
             continue;
         }
         A largest = widen(z[0]), total = 0;
-        for (index v = index{V} * threadIdx.x; v < width; v += index{V} * blockDim.x) {
+        const index step = index{V} * blockDim.x;
+        index v = index{V} * threadIdx.x;
+        for (; v < width; v += step) {
             A value[V];
             load<V>(z + v, value);
 #pragma unroll
@@ -49,12 +52,12 @@ __global__ void cross_entropy_rows(index rows, index width, rows_of<const Z> log
         if (threadIdx.x == 0) loss[n] = most + log(total) - chosen;
         if (!dL_dlogits.data) continue;
         const A scale = dL_dloss / total;
-        for (index v = index{V} * threadIdx.x; v < width; v += index{V} * blockDim.x) {
+        while ((v -= step) >= 0) {
             A value[V];
-            load<V>(z + v, value);
+            load_once<V>(z + v, value);
 #pragma unroll
             for (int i = 0; i < V; ++i) value[i] = exp(value[i] - most) * scale - (v + i == t ? dL_dloss : A(0));
-            store<V>(dL_dlogits(n) + v, value);
+            store_once<V>(dL_dlogits(n) + v, value);
         }
     }
 }

@@ -29,8 +29,9 @@ void linear_backward_input_kernel(executor& ex, const_matrix<T> dL_dy, const_mat
     detail::gemm<T>(ex, "linear_backward_input", {dL_dy}, {w}, 1, mode == write::accumulate ? 1 : 0, dL_dx);
 }
 
-// The bias's gradient is a pass of its own; by options().fused_bias_gradient, and where nothing is added to, cuBLASLt's
-// epilogue, whose products lost on the H100 what the pass cost.
+// Where the operator before has not summed it, the bias's gradient is a pass of its own, before the product, while dL_dy
+// may still be in the cache; by options().fused_bias_gradient, and where nothing is added to, cuBLASLt's epilogue, whose
+// products lost on the H100 what the pass cost.
 template <class T>
 void linear_backward_weight_kernel(executor& ex, view<const T, 2> dL_dy, const_matrix<T> x,
                                    matrix_view<statistic<T>> dL_dw, out_vector<statistic<T>> dL_db, write mode) {
@@ -44,13 +45,11 @@ void linear_backward_weight_kernel(executor& ex, view<const T, 2> dL_dy, const_m
         return;
     }
     const bool epilogue = std::is_same_v<T, bfloat16> && ex.options().fused_bias_gradient && !adds;
+    const bias_gradient<T> bias{dL_db, mode};
+    if (dL_db.data && !epilogue) detail::put_column_sums<T>(ex, "linear_backward_weight", dL_dy, bias);
     const bool summed = detail::gemm<T, A>(ex, "linear_backward_weight", {dL_dy, true}, {x}, 1, adds ? 1 : 0, dL_dw,
                                            nullptr, epilogue ? dL_db.data : nullptr);
-    if (summed || !dL_db.data) return;
-    A* db = dL_db.data;
-    detail::matrix_column_sums<T>(ex, "linear_backward_weight", dL_dy, [=] __device__(index o, const A(&total)[1]) {
-        db[o] = adds ? db[o] + total[0] : total[0];
-    });
+    if (dL_db.data && epilogue && !summed) detail::put_column_sums<T>(ex, "linear_backward_weight", dL_dy, bias);
 }
 
 // ---- a weight kept as bfloat16 while the model computes in another type: widened a part at a time -------------------

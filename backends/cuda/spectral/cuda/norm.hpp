@@ -6,6 +6,8 @@
 // in order. Backward of rows of up to 1024 values takes a warp a row: no barrier comes between one row and the next.
 #pragma once
 #include <spectral/cuda/detail/reduce.hpp>
+#include <spectral/cuda/detail/tensor_core.hpp>
+#include <spectral/cuda/elementwise.hpp>
 #include <spectral/ops/norm.hpp>
 
 namespace spectral::cuda {
@@ -69,16 +71,17 @@ __global__ void norm_forward_rows(index rows, index width, rows_of<const T> x, r
     }
 }
 
-// dL_ds (= or +=) rstd (g − mean(g) − ŝ mean(g ŝ)), without mean(g) for rms; parts: Σ dL_dy ŝ and Σ dL_dy of the
-// block's rows, if asked for. dL_ds may be the memory of dL_dy.
+// dL_ds (= or +=) rstd (g − mean(g) − ŝ mean(g ŝ)), without mean(g) for rms; parts, if asked for: Σ dL_dy ŝ and, of a
+// layer norm, Σ dL_dy over the block's rows. dL_ds may be the memory of dL_dy.
 template <norm_kind Kind, int V, int P, class T>
 __global__ void norm_backward_rows(index rows, index width, rows_of<const T> dL_dy, rows_of<const T> s, const T* gamma,
                                    const compute<T>* mean, const compute<T>* rstd, rows_of<T> dL_ds, bool accumulate,
                                    compute<T>* parts) {
     using A = compute<T>;
+    constexpr bool layer = Kind == norm_kind::layer;
     A dgamma[P][V] = {}, dbeta[P][V] = {};
     for (index n = blockIdx.x; n < rows; n += gridDim.x) {
-        const A m = Kind == norm_kind::layer ? mean[n] : A(0), factor = rstd[n];
+        const A m = layer ? mean[n] : A(0), factor = rstd[n];
         A g[P][V] = {}, hat[P][V] = {};
         A sum_g = 0, sum_gs = 0;
         each_pack<V, P>(width, [&](int p, index c) {
@@ -91,14 +94,13 @@ __global__ void norm_backward_rows(index rows, index width, rows_of<const T> dL_
                 hat[p][i] = (hat[p][i] - m) * factor;
                 g[p][i] = dy[i] * scale[i];
                 dgamma[p][i] += dy[i] * hat[p][i];
-                dbeta[p][i] += dy[i];
+                if constexpr (layer) dbeta[p][i] += dy[i];
                 sum_g += g[p][i];
                 sum_gs += g[p][i] * hat[p][i];
             }
         });
         const pair_of<A> sums = block_reduce(pair_of<A>{sum_g, sum_gs}, plus{});
-        const A mean_g = Kind == norm_kind::layer ? sums.a / static_cast<A>(width) : A(0),
-                mean_gs = sums.b / static_cast<A>(width);
+        const A mean_g = layer ? sums.a / static_cast<A>(width) : A(0), mean_gs = sums.b / static_cast<A>(width);
         each_pack<V, P>(width, [&](int p, index c) {
             A before[V] = {};
             if (accumulate) load<V>(dL_ds(n) + c, before);
@@ -108,83 +110,102 @@ __global__ void norm_backward_rows(index rows, index width, rows_of<const T> dL_
         });
     }
     if (!parts) return;
-    A* mine = parts + index{blockIdx.x} * 2 * width;
+    A* mine = parts + index{blockIdx.x} * (layer ? 2 : 1) * width;
     each_pack<V, P>(width, [&](int p, index c) {
 #pragma unroll
-        for (int i = 0; i < V; ++i) mine[c + i] = dgamma[p][i], mine[width + c + i] = dbeta[p][i];
+        for (int i = 0; i < V; ++i) {
+            mine[c + i] = dgamma[p][i];
+            if constexpr (layer) mine[width + c + i] = dbeta[p][i];
+        }
     });
 }
 
-// The same with a warp a row, for rows of up to 32 P V values. What was read stays as it came, so that a lane's sums
-// for its columns find room in registers; the block's warps are added in order at the end.
-inline constexpr int norm_warps = 8;
-template <norm_kind Kind, int V, int P, class T>
-__global__ void __launch_bounds__(32 * norm_warps, 2)
-    norm_backward_warps(index rows, index width, rows_of<const T> dL_dy, rows_of<const T> s, const T* gamma,
+// The same with a warp a row, for rows of up to 32 P V values, while its next row is on its way to shared memory: that
+// leaves registers to a lane's sums for its columns. With three Sums the last is that of what dL_ds was given. The sums of
+// the block's warps are added in order at the end.
+template <int Sums>
+inline constexpr int norm_warps = Sums > 2 ? 12 : 16;
+inline constexpr int norm_stages = 2;
+template <norm_kind Kind, int Sums, int V, int P, class T>
+__global__ void __launch_bounds__(32 * norm_warps<Sums>, 1)
+    norm_backward_warps(index rows, int width, rows_of<const T> dL_dy, rows_of<const T> s, const T* gamma,
                         const compute<T>* mean, const compute<T>* rstd, rows_of<T> dL_ds, bool accumulate,
                         compute<T>* parts) {
     using A = compute<T>;
-    constexpr int sums_each = Kind == norm_kind::layer ? 2 : 1;
-    __shared__ A shared[sums_each][32 * P * V];
-    const index lane = threadIdx.x, warp = threadIdx.y;
+    const int lane = threadIdx.x, warp = threadIdx.y, warps = blockDim.y, stage_values = (accumulate ? 3 : 2) * width;
+    T* const stages = reinterpret_cast<T*>(shared_bytes) + warp * norm_stages * stage_values;
     const auto each = [&](auto&& f) {
 #pragma unroll
         for (int p = 0; p < P; ++p)
-            if (const index c = index{V} * (lane + 32 * p); c < width) f(p, c);
+            if (const int c = V * (lane + 32 * p); c < width) f(p, c);
     };
-    A dgamma[P][V] = {}, dbeta[P][V] = {};
-    for (index n = index{blockIdx.x} * norm_warps + warp; n < rows; n += index{gridDim.x} * norm_warps) {
+    const index first = index{blockIdx.x} * warps + warp, step = index{gridDim.x} * warps;
+    const auto fetch = [&](index n, int stage) {
+        if (n < rows)
+            each([&](int, int c) {
+                T* to = stages + stage * stage_values + c;
+                copy_async(to, dL_dy(n) + c, true);
+                copy_async(to + width, s(n) + c, true);
+                if (accumulate) copy_async(to + 2 * width, dL_ds(n) + c, true);
+            });
+        copies_end_group();
+    };
+    A sum[Sums][P][V] = {};
+    fetch(first, 0);
+    int stage = 0;
+    for (index n = first; n < rows; n += step, stage ^= 1) {
+        fetch(n + step, stage ^ 1);
         const A m = Kind == norm_kind::layer ? mean[n] : A(0), factor = rstd[n];
-        pack<T, V> gradient[P], value[P];
-        each([&](int p, index c) {
-            gradient[p] = *reinterpret_cast<const pack<T, V>*>(dL_dy(n) + c);
-            value[p] = *reinterpret_cast<const pack<T, V>*>(s(n) + c);
-        });
+        copies_wait<1>();  // a lane reads what it copied itself
+        const T* row = stages + stage * stage_values;
         pair_of<A> sums{0, 0};
-        each([&](int p, index c) {
-            A scale[V];
+        each([&](int p, int c) {
+            A dy[V], hat[V], scale[V];
+            load<V>(row + c, dy);
+            load<V>(row + width + c, hat);
             load<V>(gamma + c, scale);
 #pragma unroll
             for (int i = 0; i < V; ++i) {
-                const A dy = widen(gradient[p].value[i]), hat = (widen(value[p].value[i]) - m) * factor;
-                dgamma[p][i] += dy * hat;
-                if constexpr (Kind == norm_kind::layer) dbeta[p][i] += dy;
-                sums.a += dy * scale[i];
-                sums.b += dy * scale[i] * hat;
+                hat[i] = (hat[i] - m) * factor;
+                sum[0][p][i] += dy[i] * hat[i];
+                if constexpr (Kind == norm_kind::layer) sum[1][p][i] += dy[i];
+                sums.a += dy[i] * scale[i];
+                sums.b += dy[i] * scale[i] * hat[i];
             }
         });
         sums = warp_reduce(sums, plus{});
         const A mean_g = Kind == norm_kind::layer ? sums.a / static_cast<A>(width) : A(0),
                 mean_gs = sums.b / static_cast<A>(width);
-        each([&](int p, index c) {
-            A scale[V], before[V] = {};
+        each([&](int p, int c) {
+            A dy[V], hat[V], scale[V], out[V] = {};
+            load<V>(row + c, dy);
+            load<V>(row + width + c, hat);
             load<V>(gamma + c, scale);
-            if (accumulate) load<V>(dL_ds(n) + c, before);
+            if (accumulate) load<V>(row + 2 * width + c, out);
 #pragma unroll
             for (int i = 0; i < V; ++i) {
-                const A dy = widen(gradient[p].value[i]), hat = (widen(value[p].value[i]) - m) * factor;
-                before[i] += factor * (dy * scale[i] - mean_g - hat * mean_gs);
+                hat[i] = (hat[i] - m) * factor;
+                const A slope = factor * (dy[i] * scale[i] - mean_g - hat[i] * mean_gs);
+                if constexpr (Sums > 2) sum[2][p][i] += slope;
+                out[i] += slope;
             }
-            store<V>(dL_ds(n) + c, before);
+            store<V>(dL_ds(n) + c, out);
         });
     }
     if (!parts) return;
-    for (int turn = 0; turn < norm_warps; ++turn) {
-        if (warp == turn)
-            each([&](int p, index c) {
-#pragma unroll
-                for (int i = 0; i < V; ++i) {
-                    shared[0][c + i] = turn ? shared[0][c + i] + dgamma[p][i] : dgamma[p][i];
-                    if constexpr (Kind == norm_kind::layer)
-                        shared[1][c + i] = turn ? shared[1][c + i] + dbeta[p][i] : dbeta[p][i];
-                }
-            });
+    A* const of_warps = reinterpret_cast<A*>(shared_bytes);  // (warps, width), where rows were
+    for (int k = 0; k < Sums; ++k) {
         __syncthreads();
-    }
-    A* mine = parts + index{blockIdx.x} * 2 * width;
-    for (index c = lane + 32 * warp; c < width; c += 32 * norm_warps) {
-        mine[c] = shared[0][c];
-        mine[width + c] = Kind == norm_kind::layer ? shared[sums_each - 1][c] : A(0);
+        each([&](int p, int c) {
+#pragma unroll
+            for (int i = 0; i < V; ++i) of_warps[warp * width + c + i] = sum[k][p][i];
+        });
+        __syncthreads();
+        for (int c = lane + 32 * warp; c < width; c += 32 * warps) {
+            A total = of_warps[c];
+            for (int w = 1; w < warps; ++w) total += of_warps[w * width + c];
+            parts[(index{blockIdx.x} * Sums + k) * width + c] = total;
+        }
     }
 }
 
@@ -225,49 +246,84 @@ void norm_forward(executor& ex, const char* what, const_matrix<T> x, const_matri
                          });
 }
 
-template <class A>
-struct add_norm_gradients {  // a struct: nvcc takes no __device__ lambda inside a generic one
-    A *dL_dgamma, *dL_dbeta;
-    __device__ void operator()(index c, const A (&total)[2]) const {
+// What backward has for the parameters, and for a bias (layer norm alone); a struct, since nvcc takes no __device__
+// lambda inside a generic one
+template <class T>
+struct norm_gradients {
+    compute<T>*dL_dgamma, *dL_dbeta = nullptr;
+    bias_gradient<T> bias{};
+
+    template <int Sums>
+    __device__ void operator()(index c, const compute<T> (&total)[Sums]) const {
         dL_dgamma[c] += total[0];
-        if (dL_dbeta) dL_dbeta[c] += total[1];
+        if constexpr (Sums > 1) dL_dbeta[c] += total[1];
+        if constexpr (Sums > 2) bias.put(c, total[2]);
     }
 };
 
+// Whether a warp takes a row as its own: then everything is done. `Sums` as there.
+template <norm_kind Kind, int Sums, class T>
+bool norm_backward_by_warps(executor& ex, const char* what, const_matrix<T> dL_dy, const_matrix<T> s, const T* gamma,
+                            const compute<T>* mean, const compute<T>* rstd, matrix_view<T> dL_ds,
+                            const norm_gradients<T>& gradients, write mode) {
+    if constexpr (std::is_same_v<T, double>)  // which has no room for a row in a warp's registers
+        return false;
+    else {
+        using A = compute<T>;
+        const index width = s.width();
+        const bool adds = mode == write::accumulate;
+        const auto each = static_cast<std::size_t>(norm_stages * (adds ? 3 : 2) * width) * sizeof(T);  // of a warp
+        const auto warps = std::min<std::size_t>(norm_warps<Sums>, ex.shared_limit() / std::max<std::size_t>(each, 1));
+        if (width > 1024 || warps == 0 || !takes_packs(dL_dy, s, dL_ds) || !vectors_take_packs(width, gamma, gamma))
+            return false;
+        constexpr int V = wide<T>;
+        const auto launch_with = [&](auto p) {
+            const index blocks = std::min<index>(divide_up(s.rows(), static_cast<index>(warps)),
+                                                 (width <= 256 ? 2 : 1) * ex.multiprocessors());
+            A* parts = gradients.dL_dgamma ? ex.memory().template vector<A>(blocks * Sums * width).data : nullptr;
+            launch(ex, what, static_cast<unsigned>(blocks), dim3(32, static_cast<unsigned>(warps)), warps * each,
+                   norm_backward_warps<Kind, Sums, V, p(), T>, s.rows(), static_cast<int>(width), rows_in(dL_dy),
+                   rows_in(s), gamma, mean, rstd, rows_in(dL_ds), adds, parts);
+            if (parts) column_totals<Sums, A>(ex, what, width, blocks, static_cast<const A*>(parts), gradients);
+        };
+        if (width <= 256)
+            launch_with(std::integral_constant<int, 256 / (32 * V)>{});
+        else
+            launch_with(std::integral_constant<int, 1024 / (32 * V)>{});
+        return true;
+    }
+}
+
 template <norm_kind Kind, class T>
 void norm_backward(executor& ex, const char* what, const_matrix<T> dL_dy, const_matrix<T> s, const T* gamma,
-                   const compute<T>* mean, const compute<T>* rstd, matrix_view<T> dL_ds, compute<T>* dL_dgamma,
-                   compute<T>* dL_dbeta, write mode) {
+                   const compute<T>* mean, const compute<T>* rstd, matrix_view<T> dL_ds,
+                   const norm_gradients<T>& gradients, write mode) {
     using A = compute<T>;
-    if (s.rows() == 0) return;
+    constexpr int sums = Kind == norm_kind::layer ? 2 : 1;
     const index width = s.width();
     arena_scope scratch(ex);
-    const auto parts_of = [&](index blocks) {
-        return dL_dgamma ? ex.memory().template vector<A>(blocks * 2 * width).data : nullptr;
-    };
-    const auto add_parts = [&](index blocks, const A* parts) {
-        if (parts) column_totals<2, A>(ex, what, width, blocks, parts, add_norm_gradients<A>{dL_dgamma, dL_dbeta});
-    };
+    const bool asked = gradients.bias.sums.data;
+    if (s.rows() == 0) return asked ? put_column_sums<T>(ex, what, s, gradients.bias) : void();
+    if constexpr (Kind == norm_kind::layer)
+        if (asked) {
+            if (norm_backward_by_warps<Kind, 3, T>(ex, what, dL_dy, s, gamma, mean, rstd, dL_ds, gradients, mode))
+                return;
+            // the block that has a row has no room for a third sum
+            const auto made = mode == write::overwrite ? dL_ds : ex.memory().template matrix<T>(s.rows(), width);
+            norm_backward<Kind, T>(ex, what, dL_dy, s, gamma, mean, rstd, made,
+                                   {gradients.dL_dgamma, gradients.dL_dbeta}, write::overwrite);
+            put_column_sums<T>(ex, what, made, gradients.bias);
+            if (mode == write::accumulate) add_kernel<T>(ex, made, 1, dL_ds);
+            return;
+        }
+    if (norm_backward_by_warps<Kind, sums, T>(ex, what, dL_dy, s, gamma, mean, rstd, dL_ds, gradients, mode)) return;
     const bool packs = takes_packs(dL_dy, s, dL_ds) && vectors_take_packs(width, gamma, gamma);
-    constexpr int V = wide<T>;
-    const auto by_warps = [&](auto p) {
-        const index blocks = std::min<index>(divide_up(s.rows(), norm_warps), index{2} * ex.multiprocessors());
-        A* parts = parts_of(blocks);
-        launch(ex, what, static_cast<unsigned>(blocks), dim3(32, norm_warps), 0, norm_backward_warps<Kind, V, p(), T>,
-               s.rows(), width, rows_in(dL_dy), rows_in(s), gamma, mean, rstd, rows_in(dL_ds),
-               mode == write::accumulate, parts);
-        add_parts(blocks, parts);
-    };
-    if constexpr (!std::is_same_v<T, double>) {  // which has no room for a row in a warp's registers
-        if (packs && width <= 256) return by_warps(std::integral_constant<int, 256 / (32 * V)>{});
-        if (packs && width <= 1024) return by_warps(std::integral_constant<int, 1024 / (32 * V)>{});
-    }
     with_row_in_block<T>(what, packs, width, [&](auto v, auto p, unsigned threads) {
         const index blocks = std::min<index>(s.rows(), index{8} * ex.multiprocessors());
-        A* parts = parts_of(blocks);
+        A* parts = gradients.dL_dgamma ? ex.memory().template vector<A>(blocks * sums * width).data : nullptr;
         launch(ex, what, static_cast<unsigned>(blocks), threads, 0, norm_backward_rows<Kind, v(), p(), T>, s.rows(),
                width, rows_in(dL_dy), rows_in(s), gamma, mean, rstd, rows_in(dL_ds), mode == write::accumulate, parts);
-        add_parts(blocks, parts);
+        if (parts) column_totals<sums, A>(ex, what, width, blocks, static_cast<const A*>(parts), gradients);
     });
 }
 
@@ -283,9 +339,10 @@ void layer_norm_forward_kernel(executor& ex, const_matrix<T> s, const_vector<T> 
 template <class T>
 void layer_norm_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> s, const_vector<T> gamma,
                                 const_vector<statistic<T>> mean, const_vector<statistic<T>> rstd, matrix_view<T> dL_ds,
-                                out_vector<statistic<T>> dL_dgamma, out_vector<statistic<T>> dL_dbeta, write mode) {
+                                out_vector<statistic<T>> dL_dgamma, out_vector<statistic<T>> dL_dbeta, write mode,
+                                bias_gradient<T> bias) {
     detail::norm_backward<detail::norm_kind::layer, T>(ex, "layer_norm_backward", dL_dy, s, gamma.data, mean.data,
-                                                       rstd.data, dL_ds, dL_dgamma.data, dL_dbeta.data, mode);
+                                                       rstd.data, dL_ds, {dL_dgamma.data, dL_dbeta.data, bias}, mode);
 }
 
 template <class T>
@@ -308,7 +365,7 @@ void rms_norm_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<
                               const_vector<statistic<T>> rstd, matrix_view<T> dL_ds, out_vector<statistic<T>> dL_dgamma,
                               write mode) {
     detail::norm_backward<detail::norm_kind::rms, T>(ex, "rms_norm_backward", dL_dy, s, gamma.data, nullptr, rstd.data,
-                                                     dL_ds, dL_dgamma.data, nullptr, mode);
+                                                     dL_ds, {dL_dgamma.data}, mode);
 }
 
 }  // namespace spectral::cuda

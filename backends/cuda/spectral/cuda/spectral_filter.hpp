@@ -142,12 +142,10 @@ void filter_backward(executor& ex, const char* what, const_matrix<T> dL_dy, cons
                filter_backward_rows<Mix, T>, selected(rows), p, rows_in(dL_dy), rows_in(x), w.data,
                static_cast<A>(gain), gamma, mean, rstd, rows_in(dL_dx), parts.data);
     }
-    column_sums<1, A>(
-        ex, what, blocks, sums, [=] __device__(index n, index c, A(&sum)[1]) { sum[0] += part[n * sums + c]; },
-        [=] __device__(index c, const A(&total)[1]) {
-            A& to = c < N ? dL_dw[c] : c < 2 * N ? dL_dgamma[c - N] : dL_dbeta[c - 2 * N];
-            to += total[0];
-        });
+    column_totals<1, A>(ex, what, sums, blocks, part, [=] __device__(index c, const A(&total)[1]) {
+        A& to = c < N ? dL_dw[c] : c < 2 * N ? dL_dgamma[c - N] : dL_dbeta[c - 2 * N];
+        to += total[0];
+    });
 }
 
 }  // namespace detail

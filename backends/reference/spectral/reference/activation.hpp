@@ -20,12 +20,17 @@ void gelu_forward_kernel(executor&, const_matrix<T> x, matrix_view<T> y) {
 }
 
 template <class T>
-void gelu_backward_kernel(executor&, const_matrix<T> dL_dy, const_matrix<T> x, matrix_view<T> dL_dx) {
-    for (index n = 0; n < x.rows(); ++n)
-        for (index c = 0; c < x.width(); ++c) {
-            const double v = x(n, c);
-            dL_dx(n, c) = static_cast<T>(dL_dy(n, c) * (normal_cdf(v) + v * normal_density(v)));
+void gelu_backward_kernel(executor&, const_matrix<T> dL_dy, const_matrix<T> x, matrix_view<T> dL_dx,
+                          bias_gradient<T> bias) {
+    for (index c = 0; c < x.width(); ++c) {
+        double sum = 0;
+        for (index n = 0; n < x.rows(); ++n) {
+            const double v = x(n, c), slope = dL_dy(n, c) * (normal_cdf(v) + v * normal_density(v));
+            dL_dx(n, c) = static_cast<T>(slope);
+            sum += slope;
         }
+        bias.put(c, static_cast<T>(sum));
+    }
 }
 
 template <class T>

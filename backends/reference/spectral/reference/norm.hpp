@@ -28,9 +28,10 @@ void layer_norm_forward_kernel(executor&, const_matrix<T> s, const_vector<T> gam
 template <class T>
 void layer_norm_backward_kernel(executor&, const_matrix<T> dL_dy, const_matrix<T> s, const_vector<T> gamma,
                                 const_vector<statistic<T>> mean, const_vector<statistic<T>> rstd, matrix_view<T> dL_ds,
-                                out_vector<statistic<T>> dL_dgamma, out_vector<statistic<T>> dL_dbeta, write mode) {
+                                out_vector<statistic<T>> dL_dgamma, out_vector<statistic<T>> dL_dbeta, write mode,
+                                bias_gradient<T> bias = {}) {
     const index C = s.width();
-    std::vector<double> sum_gamma(static_cast<std::size_t>(C)), sum_beta(static_cast<std::size_t>(C));
+    std::vector<double> sum_gamma(static_cast<std::size_t>(C)), sum_beta = sum_gamma, sum = sum_gamma;
     for (index n = 0; n < s.rows(); ++n) {
         double mean_g = 0, mean_gs = 0;
         for (index c = 0; c < C; ++c) {
@@ -43,12 +44,14 @@ void layer_norm_backward_kernel(executor&, const_matrix<T> dL_dy, const_matrix<T
             sum_gamma[static_cast<std::size_t>(c)] += dL_dy(n, c) * hat;
             sum_beta[static_cast<std::size_t>(c)] += dL_dy(n, c);
             const double value = rstd[n] * (g - mean_g - hat * mean_gs);
+            sum[static_cast<std::size_t>(c)] += value;
             dL_ds(n, c) = static_cast<T>(value + (mode == write::accumulate ? dL_ds(n, c) : T(0)));
         }
     }
     for (index c = 0; c < C; ++c) {
         dL_dgamma[c] += static_cast<T>(sum_gamma[static_cast<std::size_t>(c)]);
         dL_dbeta[c] += static_cast<T>(sum_beta[static_cast<std::size_t>(c)]);
+        bias.put(c, static_cast<T>(sum[static_cast<std::size_t>(c)]));
     }
 }
 

@@ -2,6 +2,7 @@
 // backends/cpu/spectral/cpu/detail/row_loops.hpp: loops over the rows of a matrix and over one row, vectorised
 #pragma once
 #include <spectral/cpu/detail/parallel.hpp>
+#include <spectral/ops/bias_gradient.hpp>
 
 namespace spectral::cpu::detail {
 
@@ -59,6 +60,15 @@ vector_view<T> column_sums(executor& ex, index rows, index width, F&& add) {
     for (index t = 1; t < threads; ++t)
         for (index c = 0; c < width; ++c) total.data[c] += total(t, c);
     return {total.data, {width}};
+}
+
+// add(n, sum) adds row n to sum[0, width): to the bias's gradient
+template <class T, class F>
+void put_column_sums(executor& ex, index rows, const bias_gradient<T>& bias, F&& add) {
+    const auto total = column_sums<T>(ex, rows, bias.sums.size(), [&](index first, index last, T* sum) {
+        for (index n = first; n < last; ++n) add(n, sum);
+    });
+    for (index c = 0; c < total.size(); ++c) bias.put(c, total[c]);
 }
 
 }  // namespace spectral::cpu::detail

@@ -65,6 +65,25 @@ __device__ inline void store(T* to, const compute<T> (&from)[V]) {
     *reinterpret_cast<pack<T, V>*>(to) = p;
 }
 
+// The same for values that nobody reads again soon: they leave the caches first.
+template <std::size_t Bytes>
+using wide_access =
+    std::conditional_t<Bytes == 16, uint4,
+                       std::conditional_t<Bytes == 8, uint2, std::conditional_t<Bytes == 4, unsigned, unsigned short>>>;
+template <int V, class T>
+__device__ inline void load_once(const T* from, compute<T> (&to)[V]) {
+    using access = wide_access<sizeof(T) * V>;
+    const access read = __ldcs(reinterpret_cast<const access*>(from));
+    load<V>(reinterpret_cast<const T*>(&read), to);
+}
+template <int V, class T>
+__device__ inline void store_once(T* to, const compute<T> (&from)[V]) {
+    using access = wide_access<sizeof(T) * V>;
+    access written;
+    store<V>(reinterpret_cast<T*>(&written), from);
+    __stcs(reinterpret_cast<access*>(to), written);
+}
+
 // Whether every row of every view starts at 16 bytes and is a whole number of packs long.
 template <class... Views>
 bool takes_packs(const Views&... views) {

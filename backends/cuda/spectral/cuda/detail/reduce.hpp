@@ -4,6 +4,7 @@
 // Always in one order that depends on shapes alone: two runs give the same bits. No atomics.
 #pragma once
 #include <spectral/cuda/detail/launch.hpp>
+#include <spectral/ops/bias_gradient.hpp>
 
 namespace spectral::cuda::detail {
 
@@ -128,49 +129,86 @@ void column_sums(executor& ex, const char* what, index rows, index width, F f, F
     column_totals<K, A>(ex, what, width, chunks, static_cast<const A*>(parts.data), finish);
 }
 
-// Sums of a matrix's columns, read in packs: finish(c, total).
-template <int V, class T>
-__global__ void matrix_column_parts(index rows, index width, index rows_each, rows_of<const T> x, compute<T>* parts) {
-    using A = compute<T>;
-    constexpr int lines = 8;
-    __shared__ A shared[lines][32 * V];
-    const index c = index{V} * (index{blockIdx.x} * 32 + threadIdx.x);
-    const index first = index{blockIdx.y} * rows_each, last = min(first + rows_each, rows);
+// Sums of columns that are read in packs. f.read(n, c): what lies at row n from column c on; f.values(n, c, read, value):
+// the V values of it that are added up. A thread has the same columns in every row of its own, `at_once` of them on
+// their way; all threads walk through the rows together, so that what is read at a time lies together in memory.
+inline constexpr int sum_threads = 512;
+template <int V, class A, class F>
+__global__ void __launch_bounds__(sum_threads, 2) pack_column_parts(index rows, index width, A* parts, F f) {
+    __shared__ A shared[sum_threads * V];
+    const index c = index{V} * (index{blockIdx.x} * blockDim.x + threadIdx.x), step = index{gridDim.y} * blockDim.y;
     A sum[V] = {};
-    if (c < width)
-        for (index n = first + threadIdx.y; n < last; n += lines) {
-            A value[V];
-            load<V>(x(n) + c, value);
+    const auto add = [&](index n, const auto& read) {
+        A value[V];
+        f.values(n, c, read, value);
 #pragma unroll
-            for (int i = 0; i < V; ++i) sum[i] += value[i];
+        for (int i = 0; i < V; ++i) sum[i] += value[i];
+    };
+    if (c < width) {
+        index n = index{blockIdx.y} * blockDim.y + threadIdx.y;
+        for (; n + (F::at_once - 1) * step < rows; n += F::at_once * step) {
+            decltype(f.read(n, c)) read[F::at_once];
+#pragma unroll
+            for (int u = 0; u < F::at_once; ++u) read[u] = f.read(n + u * step, c);
+#pragma unroll
+            for (int u = 0; u < F::at_once; ++u) add(n + u * step, read[u]);
         }
+        for (; n < rows; n += step) add(n, f.read(n, c));
+    }
+    const auto place = [&](unsigned line, int i) -> A& {  // lanes side by side: no bank twice
+        return shared[(line * V + i) * blockDim.x + threadIdx.x];
+    };
 #pragma unroll
-    for (int i = 0; i < V; ++i)
-        shared[threadIdx.y][threadIdx.x + 32 * i] = sum[i];  // lanes side by side: no bank twice
+    for (int i = 0; i < V; ++i) place(threadIdx.y, i) = sum[i];
     __syncthreads();
     if (threadIdx.y == 0 && c < width)
 #pragma unroll
         for (int i = 0; i < V; ++i) {
-            for (int l = 1; l < lines; ++l) sum[i] += shared[l][threadIdx.x + 32 * i];
+            for (unsigned line = 1; line < blockDim.y; ++line) sum[i] += place(line, i);
             parts[index{blockIdx.y} * width + c + i] = sum[i];
         }
 }
 
-template <class T, class Finish>
-void matrix_column_sums(executor& ex, const char* what, view<const T, 2> x, Finish finish) {
-    using A = compute<T>;
-    if (x.width() == 0) return;
+// finish(c, total) for every column
+template <int V, class A, class F, class Finish>
+void pack_column_sums(executor& ex, const char* what, index rows, index width, F f, Finish finish) {
+    if (width == 0) return;
+    unsigned x = 32;
+    while (x < 128 && index{x} * V < width) x *= 2;
+    const unsigned lines = sum_threads / x;
+    const index columns = divide_up(width, index{x} * V);
+    const index wanted = 2 * ex.multiprocessors() / columns;  // to fill the device once
+    const index chunks = std::max<index>(1, std::min(wanted, divide_up(rows, 2 * lines)));
+    arena_scope scratch(ex);
+    A* parts = ex.memory().template vector<A>(chunks * width).data;
+    launch(ex, what, dim3(static_cast<unsigned>(columns), static_cast<unsigned>(chunks)), dim3(x, lines), 0,
+           pack_column_parts<V, A, F>, rows, width, parts, f);
+    column_totals<1, A>(ex, what, width, chunks, static_cast<const A*>(parts), finish);
+}
+
+template <int V, class T>
+struct plain_values {
+    static constexpr int at_once = 4;
+    rows_of<const T> x;
+    __device__ pack<T, V> read(index n, index c) const { return *reinterpret_cast<const pack<T, V>*>(x(n) + c); }
+    __device__ void values(index, index, const pack<T, V>& read, compute<T> (&value)[V]) const {
+#pragma unroll
+        for (int i = 0; i < V; ++i) value[i] = widen(read.value[i]);
+    }
+};
+
+template <class T>
+struct put_bias {  // a struct: nvcc takes no __device__ lambda inside a generic one
+    bias_gradient<T> to;
+    __device__ void operator()(index c, const compute<T> (&total)[1]) const { to.put(c, total[0]); }
+};
+
+// The sums of x's columns, to a bias's gradient
+template <class T>
+void put_column_sums(executor& ex, const char* what, view<const T, 2> x, const bias_gradient<T>& bias) {
     with_packs<T>(takes_packs(x), [&](auto v) {
-        const index columns = divide_up(x.width(), 32 * v());
-        const index wanted = std::max<index>(1, 4 * ex.multiprocessors() / columns);  // chunks that fill the device
-        const index rows_each = std::max<index>(32, divide_up(x.rows(), wanted)),
-                    chunks = divide_up(x.rows(), rows_each);
-        arena_scope scratch(ex);
-        A* parts = ex.memory().template vector<A>(std::max<index>(chunks * x.width(), 1)).data;
-        if (chunks > 0)
-            launch(ex, what, dim3(static_cast<unsigned>(columns), static_cast<unsigned>(chunks)), dim3(32, 8), 0,
-                   matrix_column_parts<v(), T>, x.rows(), x.width(), rows_each, rows_in(x), parts);
-        column_totals<1, A>(ex, what, x.width(), chunks, static_cast<const A*>(parts), finish);
+        pack_column_sums<v(), compute<T>>(ex, what, x.rows(), x.width(), plain_values<v(), T>{rows_in(x)},
+                                          put_bias<T>{bias});
     });
 }
 

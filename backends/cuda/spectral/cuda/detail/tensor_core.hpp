@@ -22,6 +22,12 @@ __device__ inline void copy_async(void* shared, const void* from, bool valid) {
         asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;\n" ::"r"(to), "l"(from), "n"(Bytes), "r"(read)
                      : "memory");
 }
+// Copies asked for since the last group are one; all but the last `Pending` groups of this thread have arrived.
+__device__ inline void copies_end_group() { asm volatile("cp.async.commit_group;\n" ::: "memory"); }
+template <int Pending>
+__device__ inline void copies_wait() {
+    asm volatile("cp.async.wait_group %0;\n" ::"n"(Pending) : "memory");
+}
 // What other threads wrote to shared memory, as far as this thread knows of it, may be read by asynchronous products.
 __device__ inline void products_see_shared() {
 #if __CUDA_ARCH__ >= 900
