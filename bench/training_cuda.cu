@@ -3,9 +3,9 @@
 //   training_cuda [--model full|chiar] [--batch 32] [--time 256] [--vocab 50304] [--small] [--steps 10] [--share 0.5]
 //       [--tune] [--operators] [--recompute] [--fused-bias]
 // One JSON line: median milliseconds and tokens/s, of every step milliseconds and how many products it had to choose,
-// memory, and for CHIAR the share of tokens that attention got. Each threshold is set to the quantile of its own layer's
-// entropies that gives the share asked for, as `calibrate` does, and every five steps again, between steps that are
-// timed: entropies drift. The share printed is what it has become by then.
+// memory, and for CHIAR the shares of the tokens and of the visible pairs of tokens that attention got. Each threshold is
+// set to the quantile of its own layer's entropies that gives the share asked for, as `calibrate` does, and every five
+// steps again, between steps that are timed: entropies drift. The shares printed are what they have become by then.
 // --recompute: backward computes activations again; --fused-bias: gradients of biases from the products that make the
 // weights'.
 #include <spectral/cuda.hpp>
@@ -17,7 +17,6 @@
 #include <chrono>
 #include <cstdio>
 #include <cstring>
-#include <numeric>
 
 namespace {
 
@@ -63,16 +62,25 @@ void calibrate(Model& model, const spectral::batch& b, double share) {
                 *at};
         }
 }
+// What attention of the routed layers gets: of the tokens, and of the pairs of a query and a key that it sees, which
+// depends on where the tokens lie.
+struct routed_share {
+    double tokens = 0, pairs = 0;
+};
 template <class Model>
-double routed_share(Model& model, const spectral::batch& b) {
+routed_share share_of(Model& model, const options& o, const spectral::batch& b) {
     spectral::route_trace trace;
     model.trace = &trace;
     model.run(b, spectral::phase::evaluation);
     model.trace = nullptr;
-    double attention = 0, all = 0;
-    for (const auto& [layer, counts] : trace.counts)
-        if (counts.routed.size() == 2) attention += counts.routed[1], all += counts.routed[0] + counts.routed[1];
-    return all > 0 ? attention / all : 1;
+    double attention = 0, all = 0, pairs = 0, all_pairs = 0;
+    for (const auto& [layer, counts] : trace.counts) {
+        if (counts.routed.size() != 2) continue;
+        attention += counts.routed[1], all += counts.routed[0] + counts.routed[1];
+        pairs += counts.work.attention_pairs;
+        all_pairs += static_cast<double>(o.batch) * static_cast<double>(o.time) * static_cast<double>(o.time + 1) / 2;
+    }
+    return all > 0 ? routed_share{attention / all, pairs / all_pairs} : routed_share{1, 1};
 }
 
 // initial values from a pool of draws: hundreds of millions of their own would take longer than the bench
@@ -115,13 +123,23 @@ void run(executor& ex, const options& o) {
     step();
     ex.synchronize();
     decltype(ex.allocations()) allocations = 0;  // in steps: the evaluations between them have their own
-    std::vector<double> ms, shares;
+    std::vector<double> ms;
+    std::string shares;  // before and after every five steps: of tokens, of pairs
+    routed_share became;  // after them, added up
+    index looks = 0;
+    const auto look = [&](bool after) {
+        const routed_share now = share_of(model, o, b);
+        shares += (shares.empty() ? "[" : ", [") + std::to_string(now.tokens) + ", " + std::to_string(now.pairs) + "]";
+        if (after) became.tokens += now.tokens, became.pairs += now.pairs, ++looks;
+        ex.synchronize();
+    };
+    look(false);
     std::string each;  // milliseconds of every step, in order, and how many classes of products it had to choose for
     for (index i = 0; i < o.steps; ++i) {
         if (i > 0 && i % steps_calibrated == 0) {
-            shares.push_back(routed_share(model, b));
+            look(true);
             calibrate(model, b, o.share);
-            ex.synchronize();
+            look(false);
         }
         const auto before = ex.allocations();
         const auto chosen = spectral::cuda::products_chosen(ex).size();
@@ -133,20 +151,20 @@ void run(executor& ex, const options& o) {
         each += (i ? ", [" : "[") + std::to_string(ms.back()) + ", " +
                 std::to_string(spectral::cuda::products_chosen(ex).size() - chosen) + "]";
     }
-    shares.push_back(routed_share(model, b));
+    look(true);
     std::sort(ms.begin(), ms.end());
     const double median = ms[ms.size() / 2], tokens = static_cast<double>(o.batch * o.time);
     std::size_t free = 0, total = 0;
     cudaMemGetInfo(&free, &total);
     std::printf(
         "{\"model\": \"%s\", \"recompute\": %s, \"fused_bias\": %s, \"tune\": %s, \"vocab\": %lld, \"batch\": %lld, \"time\": %lld, \"ms\": %.3f, \"fastest_ms\": %.3f, \"tokens_per_s\": %.0f, \"loss\": %.4f, "
-        "\"attention_share\": %.3f, \"gib\": %.2f, \"activations_gib\": %.2f, \"allocations_in_steps\": %lld, \"each_ms_and_choices\": [%s], \"device\": \"%s\"}\n",
+        "\"attention_share\": %.3f, \"pairs_share\": %.3f, \"gib\": %.2f, \"activations_gib\": %.2f, \"allocations_in_steps\": %lld, \"each_ms_and_choices\": [%s], \"shares_around_five_steps\": [%s], \"device\": \"%s\"}\n",
         o.chiar ? "chiar" : "full_attention", o.recompute ? "true" : "false", o.fused_bias ? "true" : "false",
         o.tune ? "true" : "false", static_cast<long long>(o.vocab), static_cast<long long>(o.batch),
         static_cast<long long>(o.time), median, ms.front(), tokens / median * 1e3, loss,
-        std::accumulate(shares.begin(), shares.end(), 0.0) / static_cast<double>(shares.size()),
+        became.tokens / static_cast<double>(looks), became.pairs / static_cast<double>(looks),
         static_cast<double>(total - free) / (1u << 30), static_cast<double>(ex.memory().peak()) / (1u << 30),
-        static_cast<long long>(allocations), each.c_str(), ex.device_name().c_str());
+        static_cast<long long>(allocations), each.c_str(), shares.c_str(), ex.device_name().c_str());
     if (!o.operators) return;
     ex.time_by_operator();
     for (int i = 0; i < 3; ++i) step();

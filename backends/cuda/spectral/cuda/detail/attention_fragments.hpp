@@ -199,21 +199,15 @@ struct warpgroup_products {  // by wgmma: between commit() and wait() its regist
     }
 };
 
-// A multiprocessor's 65536 registers, of Blocks blocks: fewer for the 128 threads that load and the 128 that add to sums
-// in memory, if there are such, more for the 128 Groups that compute.
-template <class Products, int Groups, int Blocks, bool Adding = false>
+// A multiprocessor's 65536 registers, of Blocks blocks: fewer for the 128 threads that load, more for the 128 Groups that
+// compute.
+template <class Products, int Groups, int Blocks>
 struct register_shares {
     static constexpr bool uneven = std::is_same_v<Products, warpgroup_products>;
-    static constexpr int all = 65536 / (128 * (Groups + 1 + Adding) * Blocks) / 8 * 8 * (Groups + 1 + Adding),
-                         loading = Adding                   ? 40
-                                   : all > 504 || all < 256 ? 32
-                                                            : 40,
-                         adding = Adding ? 72 : 0, computing = (all - loading - adding) / Groups / 8 * 8;
+    static constexpr int all = 65536 / (128 * (Groups + 1) * Blocks) / 8 * 8 * (Groups + 1),
+                         loading = all > 504 || all < 256 ? 32 : 40, computing = (all - loading) / Groups / 8 * 8;
     static __device__ void load() {
         if constexpr (uneven) give_registers<loading>();
-    }
-    static __device__ void add() {
-        if constexpr (uneven) give_registers<adding>();
     }
     static __device__ void compute() {
         if constexpr (uneven) take_registers<computing>();

@@ -404,19 +404,18 @@ __global__ void __launch_bounds__(one_pass_threads, 1)
                        const query_statistics* statistics, rows_of<const float> rotary, one_pass_plan plan,
                        rows_of<bfloat16> dL_dq, rows_of<bfloat16> dL_dk, rows_of<bfloat16> dL_dv) {
     if constexpr (warpgroup_products::built) {
-        using registers = register_shares<warpgroup_products, 2, 1, true>;
         const one_pass_memory<D, Stages> m;
         const int group = warpgroup_number(), t = threadIdx.x % 128;
         if (threadIdx.x == 0) m.ring.init();
         __syncthreads();
         if (group < 2) {
-            registers::compute();
+            take_registers<200>();  // of 65536 / 128 = 512 for four warpgroups
             add_key_gradients<D, Stages, Dropout>(m, a, rotary, dL_dk, dL_dv, group);
         } else if (group == 2) {
-            registers::add();
+            give_registers<72>();
             add_query_gradients(m, a, plan, rotary, dL_dq, t);
         } else {
-            registers::load();
+            give_registers<40>();
             if (t < one_pass_memory<D, Stages>::loading)
                 load_pieces(m, a, plan, dL_dout, statistics, t);
             else if (t == 64)

@@ -12,7 +12,7 @@ __device__ inline unsigned shared_address(const void* p) { return static_cast<un
 
 // ---- copies ---------------------------------------------------------------------------------------------------------
 
-// 16 (8, 4) bytes from global to shared memory; zeros, and nothing is read, if not `valid`
+// 16 (or 4 or 8) bytes from global to shared memory; zeros, and nothing is read, if not `valid`
 template <int Bytes = 16>
 __device__ inline void copy_async(void* shared, const void* from, bool valid) {
     const unsigned to = shared_address(shared), read = valid ? Bytes : 0;

@@ -18,12 +18,11 @@ inline constexpr bool warpgroup_products_built = false;
 inline constexpr bool warp_products_built = !warpgroup_products_built;  // one of the two is enough
 
 // How a matrix of bfloat16 lies in shared memory: lines of 128 (64) bytes, the 16-byte chunks of a line exchanged by
-// the bits of its number as tile_layout does. `beside`: bytes to the next 64 (32) columns where rows are the summed
-// direction.
+// the bits of its number as tile_layout does.
 template <int Line>
-__device__ inline std::uint64_t matrix_descriptor(unsigned shared, unsigned beside = 16) {
+__device__ inline std::uint64_t matrix_descriptor(unsigned shared) {
     constexpr std::uint64_t swizzle = Line == 128 ? 1 : 2, below = 8 * Line;  // bytes to the next eight lines
-    return (shared & 0x3FFFFu) >> 4 | std::uint64_t{beside >> 4} << 16 | below >> 4 << 32 | swizzle << 62;
+    return (shared & 0x3FFFFu) >> 4 | std::uint64_t{1} << 16 | below >> 4 << 32 | swizzle << 62;
 }
 
 // of what lies `bytes` behind: an addition to the address, which never carries
