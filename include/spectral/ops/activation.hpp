@@ -18,7 +18,7 @@ void gelu_forward(Exec& ex, const_matrix<T> x, matrix_view<T> y) {
 
 // dL_dx = dL_dy (Φ(x) + x φ(x)); bias: that of the map that made x, Σ_n dL_dx[n]
 template <executor Exec, class T>
-void gelu_backward(Exec& ex, const_matrix<T> dL_dy, const_matrix<T> x, matrix_view<T> dL_dx, asked_bias<T> bias = {}) {
+void gelu_backward(Exec& ex, const_matrix<T> dL_dy, const_matrix<T> x, matrix_view<T> dL_dx, out_bias<T> bias = {}) {
     check_shape(dL_dy, {x.rows(), x.width()}, "gelu_backward", "dL_dy");
     check_shape(dL_dx, {x.rows(), x.width()}, "gelu_backward", "dL_dx");
     check_bias(bias, x.width(), "gelu_backward");

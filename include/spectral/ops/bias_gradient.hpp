@@ -19,9 +19,9 @@ struct bias_gradient {
         if (sums.data) sums.data[c] = mode == write::accumulate ? sums.data[c] + sum : sum;
     }
 };
-// An argument of operators: T is known from others.
+// An argument of operators, never deduced.
 template <class T>
-using asked_bias = std::type_identity_t<bias_gradient<T>>;
+using out_bias = std::type_identity_t<bias_gradient<T>>;
 
 // Throws error for sums of another width.
 template <class T>

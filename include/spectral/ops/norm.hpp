@@ -28,7 +28,7 @@ template <executor Exec, class T>
 void layer_norm_backward(Exec& ex, const_matrix<T> dL_dy, const_matrix<T> s, const_vector<T> gamma,
                          const_vector<statistic<T>> mean, const_vector<statistic<T>> rstd, matrix_view<T> dL_ds,
                          out_vector<statistic<T>> dL_dgamma, out_vector<statistic<T>> dL_dbeta,
-                         write mode = write::overwrite, asked_bias<T> bias = {}) {
+                         write mode = write::overwrite, out_bias<T> bias = {}) {
     check_shape(dL_dy, {s.rows(), s.width()}, "layer_norm_backward", "dL_dy");
     check_shape(dL_ds, {s.rows(), s.width()}, "layer_norm_backward", "dL_ds");
     check_shape(gamma, {s.width()}, "layer_norm_backward", "gamma");

@@ -198,7 +198,10 @@ __global__ void __launch_bounds__(32 * norm_warps<Sums>, 1)
         __syncthreads();
         each([&](int p, int c) {
 #pragma unroll
-            for (int i = 0; i < V; ++i) of_warps[warp * width + c + i] = sum[k][p][i];
+            for (int i = 0; i < V; i += 4) {
+                const A four[4] = {sum[k][p][i], sum[k][p][i + 1], sum[k][p][i + 2], sum[k][p][i + 3]};
+                store<4>(of_warps + warp * width + c + i, four);
+            }
         });
         __syncthreads();
         for (int c = lane + 32 * warp; c < width; c += 32 * warps) {
@@ -250,7 +253,8 @@ void norm_forward(executor& ex, const char* what, const_matrix<T> x, const_matri
 // lambda inside a generic one
 template <class T>
 struct norm_gradients {
-    compute<T>*dL_dgamma, *dL_dbeta = nullptr;
+    compute<T>* dL_dgamma;
+    compute<T>* dL_dbeta = nullptr;
     bias_gradient<T> bias{};
 
     template <int Sums>
