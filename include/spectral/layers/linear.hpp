@@ -2,6 +2,7 @@
 // include/spectral/layers/linear.hpp: y = x Wᵀ + b with its parameters and, perhaps, a low-rank adapter
 #pragma once
 #include <spectral/layers/lora.hpp>
+#include <spectral/ops/bias_gradient.hpp>
 #include <spectral/ops/few_rows.hpp>
 
 #include <optional>
