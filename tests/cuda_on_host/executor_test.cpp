@@ -58,4 +58,14 @@ TEST_CASE("cuda executor: out of memory names the sizes and leaves everything as
     CHECK(product() == want);
 }
 
+TEST_CASE("cuda executor: the arena grows by what is asked for where it cannot double", "[cuda]") {
+    cuda::executor ex;
+    arena_scope step(ex);
+    ex.memory().vector<std::byte>(4 << 20);
+    const machine_like nearly_full({.free_bytes = 3 << 20});
+    CHECK(ex.memory().vector<std::byte>(2 << 20).size() == 2 << 20);
+    CHECK(ex.memory().capacity() < 7 << 20);
+    check_throws([&] { ex.memory().vector<std::byte>(5 << 20); }, {"out of memory on host", "5242880 bytes asked for"});
+}
+
 }  // namespace spectral::test

@@ -93,7 +93,7 @@ private:
             top_.used = 0;
         }
         if (blocks_.empty() || top_.used + bytes > blocks_[top_.block].size) {
-            add_block(std::max({bytes, capacity(), std::size_t{1} << 20}));
+            grow(bytes);
             top_ = {blocks_.size() - 1, 0};
         }
         void* p = blocks_[top_.block].data + top_.used;
@@ -103,9 +103,20 @@ private:
         peak_ = std::max(peak_, in_use);
         return p;
     }
+    // By as much as there is already, so that blocks stay few; by what is asked for where there is no room for that.
+    void grow(std::size_t bytes) {
+        const std::size_t wanted = std::max({bytes, capacity(), std::size_t{1} << 20});
+        try {
+            add_block(wanted);
+        } catch (const error&) {
+            if (wanted == bytes) throw;
+            add_block(bytes);
+        }
+    }
     void add_block(std::size_t bytes) {
         bytes = (bytes + 4095) / 4096 * 4096;
-        blocks_.push_back({static_cast<std::byte*>(ex_->allocate(bytes)), bytes});
+        auto* data = static_cast<std::byte*>(ex_->allocate(bytes));
+        blocks_.push_back({data, bytes});
         ++allocations_;
     }
     void free_blocks() {
