@@ -68,7 +68,8 @@ inline cudaError_t cudaRuntimeGetVersion(int* v) { return *v = machine().runtime
 inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
 inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
     const char* architecture = std::getenv("SPECTRAL_HOST_ARCHITECTURE");  // 8: products by mma.sync instead of wgmma
-    *p = {"host", architecture ? std::atoi(architecture) : 9, 0, 2, 227 * 1024};  // the shared memory of sm_90
+    const int major = architecture ? std::atoi(architecture) : 9;
+    *p = {"host", major, 0, 2, (major == 8 ? 99 : 227) * 1024};  // the shared memory of sm_86 and sm_90
     return cudaSuccess;
 }
 template <class K>
@@ -309,10 +310,10 @@ template <class T>
 T max(T a, T b) {
     return a < b ? b : a;
 }
-struct uint2 {
+struct alignas(8) uint2 {
     unsigned x, y;
 };
-struct uint4 {
+struct alignas(16) uint4 {
     unsigned x, y, z, w;
 };
 inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {

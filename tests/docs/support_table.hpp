@@ -69,6 +69,7 @@ struct arguments {
     vector_view<bfloat16> rounded;
     kv_cache<T> cache;
     norm_statistics<T> stats;
+    bias_gradient<T> bias;
     attention_half<T> attention_part;
     feed_forward_half<T> feed_forward_part;
     std::span<const block_half<T>> halves;
@@ -108,11 +109,11 @@ std::vector<row> rows() {
                                    embedding_backward_kernel(ex, a.ids, a.cm, a.sm))},
         {"layer_norm, add_layer_norm",
          SPECTRAL_HAS(layer_norm_forward_kernel(ex, a.cm, a.cv, a.cv, a.x, a.m, a.sv, a.sv);
-                      layer_norm_backward_kernel(ex, a.cm, a.cm, a.cv, a.csv, a.csv, a.m, a.sv, a.sv, a.mode);
+                      layer_norm_backward_kernel(ex, a.cm, a.cm, a.cv, a.csv, a.csv, a.m, a.sv, a.sv, a.mode, a.bias);
                       add_layer_norm_forward_kernel(ex, a.cm, a.cm, a.cv, a.cv, a.x, a.m, a.m, a.sv, a.sv))},
         {"rms_norm", SPECTRAL_HAS(rms_norm_forward_kernel(ex, a.cm, a.cv, a.x, a.m, a.sv);
                                   rms_norm_backward_kernel(ex, a.cm, a.cm, a.cv, a.csv, a.m, a.sv, a.mode))},
-        {"gelu", SPECTRAL_HAS(gelu_forward_kernel(ex, a.cm, a.m); gelu_backward_kernel(ex, a.cm, a.cm, a.m))},
+        {"gelu", SPECTRAL_HAS(gelu_forward_kernel(ex, a.cm, a.m); gelu_backward_kernel(ex, a.cm, a.cm, a.m, a.bias))},
         {"silu_gate", SPECTRAL_HAS(silu_gate_forward_kernel(ex, a.cm, a.cm, a.m);
                                    silu_gate_backward_kernel(ex, a.cm, a.cm, a.cm, a.m, a.m))},
         {"cross_entropy", SPECTRAL_HAS(cross_entropy_kernel(ex, a.cm, a.ids, a.sv, a.x, a.m))},

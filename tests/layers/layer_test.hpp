@@ -118,6 +118,7 @@ public:
     row_list rows;  // which rows y has: the others are not read or written
     std::vector<double> y;  // of the last pass
     route_trace* trace = nullptr;
+    write mode = write::accumulate;  // of dL_dx, where the layer can write it
     std::function<void()> before = [] {};  // every pass: puts back what a pass changes
 
     // the output's shape where it differs from the input's
@@ -199,10 +200,32 @@ public:
     }
     template <class Saved, class Calls, class Surrogate>
     void require_gradients_of(Calls calls, Surrogate surrogate, const std::string& about, double bound = 1e-6) {
+        if constexpr (requires { requires Calls::writes; }) require_written<Saved>(calls, about);
         results<Saved>(calls);
         report(check_gradient(ex, x.view(), dL_dx.view(), surrogate), about + ": dL_dx", bound);
         auto worst = check_parameter_gradients(ex, store, surrogate);
         report(worst, about + ": " + worst.name, bound);
+    }
+
+    // A layer that can write dL_dx writes every row of it, what it would have added to zeros.
+    template <class Saved, class Calls>
+    void require_written(Calls calls, const std::string& about) {
+        const auto size = static_cast<std::size_t>(dL_dx.size());
+        put(dL_dx.view(), std::vector<double>(size, 0));
+        loss<Saved>(calls, true);
+        const auto want = wide(dL_dx.view());
+        put(dL_dx.view(), std::vector<double>(size, nan));
+        mode = write::overwrite;
+        loss<Saved>(calls, true);
+        mode = write::accumulate;
+        const auto got = wide(dL_dx.view());
+        double worst = 0;
+        for (std::size_t i = 0; i < size; ++i) {
+            const double off = std::abs(got[i] - want[i]);
+            worst = off <= worst ? worst : off;  // a NaN stays
+        }
+        INFO(about << ": dL_dx written instead of added to zeros differs by " << worst);
+        CHECK(worst <= 1e-12 * std::max(1.0, largest(want)));
     }
 
     template <std::size_t Rank>
@@ -235,6 +258,7 @@ private:
 // How a rig drives a token operator: on its selection.
 template <class Rig>
 struct operator_calls {
+    static constexpr bool writes = writes_gradient<decltype(Rig::layer), typename Rig::executor, typename Rig::T>;
     Rig& rig;
     template <class Pass, class X, class Y, class Saved>
     void forward(Pass& p, X x, Y y, Saved& s) {
@@ -242,13 +266,17 @@ struct operator_calls {
     }
     template <class Pass, class Y, class X, class Saved>
     void backward(Pass& p, Y dL_dy, X dL_dx, Saved& s) {
-        rig.layer.backward(p, dL_dy, dL_dx, s);
+        if constexpr (writes)
+            rig.layer.backward(p, dL_dy, dL_dx, s, rig.mode);
+        else
+            rig.layer.backward(p, dL_dy, dL_dx, s);
     }
 };
 
 // ... and any other layer of forward(p, x, y, saved), backward(p, dL_dy, dL_dx, saved)
 template <class Rig>
 struct layer_calls {
+    static constexpr bool writes = writes_gradient<decltype(Rig::layer), typename Rig::executor, typename Rig::T>;
     Rig& rig;
     template <class Pass, class X, class Y, class Saved>
     void forward(Pass& p, X x, Y y, Saved& s) {
@@ -256,7 +284,10 @@ struct layer_calls {
     }
     template <class Pass, class Y, class X, class Saved>
     void backward(Pass& p, Y dL_dy, X dL_dx, Saved& s) {
-        rig.layer.backward(p, dL_dy, dL_dx, s);
+        if constexpr (writes)
+            rig.layer.backward(p, dL_dy, dL_dx, s, rig.mode);
+        else
+            rig.layer.backward(p, dL_dy, dL_dx, s);
     }
 };
 

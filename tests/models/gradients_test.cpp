@@ -97,6 +97,33 @@ TEST_CASE("models: gradients, soft and threshold routing", "[models][gradients]"
         }
 }
 
+// What training does: gradients that hold nothing are written by the first backward pass, and added to by the second.
+TEST_CASE("models: forgotten gradients become what cleared ones do", "[models][gradients]") {
+    for (double dropout : {0.0, 0.1})
+        for (bool baseline : {false, true}) {
+            auto c = small_config();
+            c.dropout = dropout;
+            if (baseline) c.model_type = "full_attention";
+            with_model<oracle>(c, [&](auto& model) {
+                const auto b = language_batch(lengths, c.vocab_size, 7);
+                const auto gradients = [&](bool forget) {
+                    auto all = model.parameters.gradients_view();
+                    std::vector<double> start(static_cast<std::size_t>(all.size()), forget ? nan : 0);
+                    model.ex.copy_from_host(all.data, start.data(), start.size() * sizeof(double));
+                    forget ? model.parameters.forget_gradients() : model.parameters.zero_gradients();
+                    for (int i = 0; i < 2; ++i) model.run(b, phase::training, 0.5);
+                    std::vector<double> out;
+                    for (const auto& [name, p] : model.parameters.named())
+                        for (double g : to_host(model.ex, p->grad)) out.push_back(g);
+                    return out;
+                };
+                const auto want = gradients(false), got = gradients(true);
+                compare(got, want, allowed<double>(4, largest(want)),
+                        {"gradients", "forgotten", "reference", "double", ""});
+            });
+        }
+}
+
 TEST_CASE("models: gradients with dropout", "[models][gradients]") {
     for (routing_mode m : {routing_mode::soft, routing_mode::threshold}) {
         auto c = small_config();

@@ -29,6 +29,7 @@ TEMPLATE_LIST_TEST_CASE("gelu: forward and backward, also in place", "[ops][acti
 TEMPLATE_LIST_TEST_CASE("gelu_backward: with the sums of a bias's gradient", "[ops][activation]", targets) {
     auto shapes = edge_shapes();
     shapes.push_back({1027, 40});  // several rows to a thread, in several blocks
+    if (SPECTRAL_TEST_GPU) shapes.push_back({17000, 24});
     over(shapes, [&](index n, index c) {
         for (bool in_place : {false, true})
             for (write mode : {write::overwrite, write::accumulate})

@@ -31,6 +31,9 @@ double steepest(const std::vector<double>& x, index c) {
 std::vector<std::array<index, 2>> shapes() {
     auto out = edge_shapes();
     for (index c : {512, 896, 1024, 1032}) out.push_back({21, c});
+    // several rows to a warp
+    for (index c : {64, 512}) out.push_back({200, c});
+    if (SPECTRAL_TEST_GPU) out.push_back({13000, 16}), out.push_back({6500, 264});
     return out;
 }
 std::vector<double> zeros(index n) { return std::vector<double>(static_cast<std::size_t>(n)); }

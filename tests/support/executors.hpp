@@ -27,6 +27,11 @@
 #if SPECTRAL_TEST_CUDA
 #include <spectral/cuda.hpp>
 #endif
+#if defined(__NVCC__)
+#define SPECTRAL_TEST_GPU 1  // a real one: what needs its many blocks, and would take long on a processor
+#else
+#define SPECTRAL_TEST_GPU 0
+#endif
 #if SPECTRAL_TEST_CPU
 #include <spectral/cpu.hpp>
 #endif

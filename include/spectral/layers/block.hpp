@@ -39,18 +39,17 @@ struct block {
         ffn_norm.forward_add(p, s.mixed, inner, y, s.ffn_norm);
     }
 
-    static constexpr bool writes = writes_gradient<Mixer, Exec, T>;
     // adds to dL_dx, or writes it
     void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s,
                   write mode = write::accumulate) {
         arena_scope scratch(p.ex);
         auto dL_dmixed = p.matrix(dL_dy.rows(), dL_dy.width());
-        ffn_norm.backward(p, dL_dy, dL_dmixed, s.ffn_norm, write::overwrite, ffn.asked_bias());
-        ffn.backward(p, dL_dmixed, dL_dmixed, s.ffn, write::accumulate, bias_sum::made);
-        if constexpr (writes)
-            mix.backward(p, dL_dmixed, dL_dx, s.mix, mode);
-        else
-            mix.backward(p, dL_dmixed, dL_dx, s.mix);
+        ffn_norm.backward(p, dL_dy, dL_dmixed, s.ffn_norm, write::overwrite, ffn.hand_over_bias());
+        ffn.backward(p, dL_dmixed, dL_dmixed, s.ffn, write::accumulate);
+        if constexpr (writes_gradient<Mixer, Exec, T>) return mix.backward(p, dL_dmixed, dL_dx, s.mix, mode);
+        if (mode == write::overwrite)
+            p.ex.fill_bytes(dL_dx.data, 0, static_cast<std::size_t>(dL_dx.size()) * sizeof(T));
+        mix.backward(p, dL_dmixed, dL_dx, s.mix);
     }
 
     template <class F>

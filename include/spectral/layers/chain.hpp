@@ -55,7 +55,7 @@ private:
     matrix_view<T> now_, next_;
 };
 
-// The gradient on its way down: layers add to a fresh zero, or write (`writes`). Where training kept their inputs
+// The gradient on its way down: layers add to a fresh zero, or write. Where training kept their inputs
 // alone, a layer's forward runs again first, with the same random numbers and so to the same bits.
 template <executor Exec, class T>
 class gradient_chain {
@@ -66,10 +66,11 @@ public:
     void start(F&& f) {
         f(now_);
     }
-    // the layer's forward(x, y) and backward(dL_dy, dL_dx)
+    // the layer's forward(x, y) and backward(dL_dy, dL_dx), which adds to dL_dx or overwrites it
     template <class Forward, class Backward>
-    void apply(Forward&& forward, Backward&& backward, bool writes = false) {
-        if (!writes) p_.ex.fill_bytes(next_.data, 0, static_cast<std::size_t>(next_.size()) * sizeof(T));
+    void apply(Forward&& forward, Backward&& backward, write mode = write::accumulate) {
+        if (mode == write::accumulate)
+            p_.ex.fill_bytes(next_.data, 0, static_cast<std::size_t>(next_.size()) * sizeof(T));
         const arena_scope layer(p_.ex);
         if (p_.recompute) {
             const double loss = p_.auxiliary_loss;

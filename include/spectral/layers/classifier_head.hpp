@@ -35,8 +35,8 @@ struct classifier_head {
              dL_dpooled = p.matrix(s.hidden.rows(), s.hidden.width());
         out.backward(p, dL_dlogits, s.hidden, dL_dhidden);
         dropout(p.ex, dL_dhidden, drop, p.draw(-2, 0), dL_dhidden);
-        gelu_backward(p.ex, dL_dhidden, s.before, dL_dhidden, dense.asked_bias());
-        dense.backward(p, dL_dhidden, s.pooled, dL_dpooled, write::overwrite, bias_sum::made);
+        gelu_backward(p.ex, dL_dhidden, s.before, dL_dhidden, dense.hand_over_bias());
+        dense.backward(p, dL_dhidden, s.pooled, dL_dpooled);
         mean_pool_backward(p.ex, dL_dpooled, p.rows, pool_scope::sequence, dL_dh);
     }
     template <class F>

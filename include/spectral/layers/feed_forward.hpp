@@ -34,12 +34,11 @@ struct feed_forward {
         if (p.training()) dropout(p.ex, y, drop, p.draw(layer, site + 1), y);
     }
 
-    // as linear's, of the bias that is added last; with dropout behind it nobody else can sum its gradient
-    bias_gradient<T> asked_bias() { return drop > 0 ? bias_gradient<T>{} : down.asked_bias(); }
+    // linear's, of the bias that is added last; with dropout behind it nobody else can sum its gradient
+    bias_gradient<T> hand_over_bias() { return drop > 0 ? bias_gradient<T>{} : down.hand_over_bias(); }
 
     // dL_dx (= or +=) may be the memory of dL_dy
-    void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s, write mode,
-                  bias_sum sum = bias_sum::own) {
+    void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s, write mode) {
         arena_scope scratch(p.ex);
         auto dL_dhidden = p.matrix(s.hidden.rows(), s.hidden.width());
         if (drop > 0) {
@@ -47,11 +46,11 @@ struct feed_forward {
             dropout(p.ex, dL_dy, drop, p.draw(layer, site + 1), kept);
             down.backward(p, kept, s.hidden, dL_dhidden);
         } else {
-            down.backward(p, dL_dy, s.hidden, dL_dhidden, write::overwrite, sum);
+            down.backward(p, dL_dy, s.hidden, dL_dhidden);
         }
         dropout(p.ex, dL_dhidden, drop, p.draw(layer, site), dL_dhidden);
-        gelu_backward(p.ex, dL_dhidden, s.before, dL_dhidden, up.asked_bias());
-        up.backward(p, dL_dhidden, s.x, dL_dx, mode, bias_sum::made);
+        gelu_backward(p.ex, dL_dhidden, s.before, dL_dhidden, up.hand_over_bias());
+        up.backward(p, dL_dhidden, s.x, dL_dx, mode);
     }
 
     bool used() const { return up.weight.used(); }

@@ -31,11 +31,11 @@ struct layer_norm {
         s = {r, p.statistics(x.rows()), p.statistics(x.rows())};
         add_layer_norm_forward(p.ex, x, r, weight.vector(), bias.vector(), layer_norm_eps, r, y, s.mean, s.rstd);
     }
-    // dL_ds: gradient of what was normalised, so of x and of r alike; asked: that of the bias of the map that made r
+    // dL_ds: gradient of what was normalised, so of x and of r alike; of_bias: that of the bias of the map that made r
     void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, matrix_view<T> dL_ds, saved& s,
-                  write mode = write::overwrite, const bias_gradient<T>& asked = {}) {
+                  write mode = write::overwrite, const bias_gradient<T>& of_bias = {}) {
         layer_norm_backward(p.ex, dL_dy, s.s, weight.vector(), s.mean, s.rstd, dL_ds, p.gradient_vector_of(weight),
-                            p.gradient_vector_of(bias), mode, asked);
+                            p.gradient_vector_of(bias), mode, of_bias);
     }
 
     template <class F>

@@ -6,11 +6,9 @@
 #include <spectral/ops/few_rows.hpp>
 
 #include <optional>
+#include <utility>
 
 namespace spectral {
-
-// whether backward of a linear map sums the gradient of its bias, or the operator before it has
-enum class bias_sum { own, made };
 
 template <executor Exec, class T>
 struct linear {
@@ -18,6 +16,7 @@ struct linear {
     parameter<T> bias;  // (O), unused without bias
     std::optional<lora<Exec, T>> adapter;
     bool adapter_on = true;  // off: as if there were none
+    bool bias_handed_over = false;  // between hand_over_bias and backward
 
     linear() = default;
     linear(index in, index out, bool with_bias = true, initializer init = initializer::normal(0.02))
@@ -34,12 +33,15 @@ struct linear {
     void forward(pass<Exec, T>& p, const_matrix<T> x, matrix_view<T> y) { forward_part(p, 0, out(), x, y); }
     // dL_dx may be empty (nothing below trains); gradients of frozen parameters are not computed
     void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, const_matrix<T> x, matrix_view<T> dL_dx,
-                  write mode = write::overwrite, bias_sum sum = bias_sum::own) {
-        backward_part(p, 0, out(), dL_dy, x, dL_dx, mode, sum);
+                  write mode = write::overwrite) {
+        backward_part(p, 0, out(), dL_dy, x, dL_dx, mode);
     }
-    // for the operator that makes dL_dy, which sums it on its way; backward then takes bias_sum::made
-    bias_gradient<T> asked_bias() {
-        return bias.grad.data ? bias_gradient<T>{bias.grad_vector(), bias.write_mode(0, out())} : bias_gradient<T>{};
+    // For the operator that makes dL_dy, which sums the bias's gradient on its way: the backward that follows leaves it
+    // alone. Empty where that would not sum it either.
+    bias_gradient<T> hand_over_bias() {
+        if (!weight.grad.data || !bias.grad.data) return {};
+        bias_handed_over = true;
+        return {bias.grad_vector(), bias.write_mode(0, out())};
     }
 
     // the map as operators take it that fuse it with others, without dropout
@@ -55,11 +57,11 @@ struct linear {
         if (adapter && adapter_on) adapter->forward(p, first, x, y);
     }
     void backward_part(pass<Exec, T>& p, index first, index count, const_matrix<T> dL_dy, const_matrix<T> x,
-                       matrix_view<T> dL_dx, write mode, bias_sum sum = bias_sum::own) {
+                       matrix_view<T> dL_dx, write mode) {
         if (dL_dx.data) linear_backward_input(p.ex, dL_dy, weight.matrix().slice(first, count), dL_dx, mode);
         if (weight.grad.data) {
             const write how = weight.write_mode(first, count);
-            const bool sums = bias.grad.data && sum == bias_sum::own;
+            const bool sums = bias.grad.data && !std::exchange(bias_handed_over, false);
             if (sums) bias.write_mode(first, count);  // its parts are the weight's
             linear_backward_weight(p.ex, dL_dy, x, weight.grad.slice(first, count),
                                    sums ? bias.grad_vector().slice(first, count) : out_vector<statistic<T>>{}, how);

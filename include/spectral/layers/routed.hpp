@@ -119,7 +119,7 @@ struct routed {
         if (p.trace) record(p, x, s);
     }
 
-    // adds to dL_dx, or writes it: of operators that choose rows the last goes first, where it can write
+    // adds to dL_dx, or writes it: where each row has one operator, the last goes first and may write, the others add
     void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s,
                   write mode = write::accumulate) {
         using combine = typename routing<T>::combine;

@@ -88,8 +88,8 @@ struct self_attention {
         arena_scope scratch(p.ex);
         auto dL_dsum = direct ? dL_dx : p.matrix(n, C), dL_dout = p.matrix(n, C), dL_dq = p.matrix(n, C),
              dL_dkv = p.matrix(m, 2 * C);
-        norm.backward(p, packed(p, dL_dy, s.rows, n), dL_dsum, s.norm, write::overwrite, out_proj.asked_bias());
-        out_proj.backward(p, dL_dsum, s.out, dL_dout, write::overwrite, bias_sum::made);
+        norm.backward(p, packed(p, dL_dy, s.rows, n), dL_dsum, s.norm, write::overwrite, out_proj.hand_over_bias());
+        out_proj.backward(p, dL_dsum, s.out, dL_dout);
 
         auto dL_dk = dL_dkv.columns(0, C), dL_dv = dL_dkv.columns(C, C);
         attention_backward<Exec, T>(p.ex, dL_dout, s.q, s.kv.columns(0, C), s.kv.columns(C, C), s.out, s.lse, s.q_rows,

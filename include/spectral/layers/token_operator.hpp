@@ -40,7 +40,7 @@ concept token_operator = requires(Op& op, pass<Exec, T>& p, const_matrix<T> x, c
     op.visit_parameters(visitor, std::string{});
 };
 
-// whether backward of an operator can write dL_dx as well as add to it
+// whether backward of an operator can write dL_dx, every row of it, as well as add to its own
 template <class Op, class Exec, class T>
 inline constexpr bool writes_gradient = requires(Op& op, pass<Exec, T>& p, matrix_view<T> v, typename Op::saved& s) {
     op.backward(p, v, v, s, write::overwrite);

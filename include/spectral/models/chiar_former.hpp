@@ -95,12 +95,11 @@ struct chiar_stack {
         gradient_chain<Exec, T> dL_dx(p, dL_dh.rows(), config.d_model, s.inputs);
         dL_dx.start([&](auto out) { norm.backward(p, dL_dh, out, s.norm); });
         dL_dx.apply([&](auto x, auto y) { last.forward(p, x, y, s.last); },
-                    [&](auto dy, auto out) { last.backward(p, dy, out, s.last, write::overwrite); },
-                    last_block::writes);
+                    [&](auto dy, auto out) { last.backward(p, dy, out, s.last, write::overwrite); }, write::overwrite);
         for (std::size_t i = middle.size(); i-- > 0;)
             dL_dx.apply([&](auto x, auto y) { middle[i].forward(p, x, y, s.middle[i]); },
                         [&](auto dy, auto out) { middle[i].backward(p, dy, out, s.middle[i], write::overwrite); },
-                        middle_block::writes);
+                        write::overwrite);
         dL_dx.apply([&](auto x, auto y) { forward_first(p, x, y, s); },
                     [&](auto dy, auto out) {
                         gate ? gate->backward(p, first, dy, out, s.gate) : first.backward(p, dy, out, s.first);

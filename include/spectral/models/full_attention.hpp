@@ -64,7 +64,7 @@ struct attention_stack {
         for (std::size_t i = blocks.size(); i-- > 0;)
             dL_dx.apply([&](auto x, auto y) { blocks[i].forward(p, x, y, s.blocks[i]); },
                         [&](auto dy, auto out) { blocks[i].backward(p, dy, out, s.blocks[i], write::overwrite); },
-                        block_type::writes);
+                        write::overwrite);
         embedding.backward(p, s.ids, dL_dx.value());
     }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// include/spectral/ops/bias_gradient.hpp: the gradient of a bias, summed by the operator before it in a backward pass
+// include/spectral/ops/bias_gradient.hpp: the gradient of a bias, summed by the operator that makes dL_dy
 //   y = … + b:   dL_db = Σ_n dL_dy[n]
-// An operator that makes dL_dy has its rows at hand, and linear_backward_weight would read them once more.
+// That operator has the rows at hand, and linear_backward_weight would read them once more.
 #pragma once
 #include <spectral/core/executor.hpp>
 #include <spectral/core/half.hpp>

@@ -49,9 +49,9 @@ struct gelu_gradients {
     __device__ operands read(index n, index c) const {
         return {*reinterpret_cast<const pack<T, V>*>(dL_dy(n) + c), *reinterpret_cast<const pack<T, V>*>(x(n) + c)};
     }
-    __device__ void values(index n, index c, const operands& read, compute<T> (&value)[V]) const {
+    __device__ void make(index n, index c, const operands& at, compute<T> (&value)[V]) const {
 #pragma unroll
-        for (int i = 0; i < V; ++i) value[i] = widen(read.dy.value[i]) * gelu_slope<T>(widen(read.x.value[i]));
+        for (int i = 0; i < V; ++i) value[i] = widen(at.dy.value[i]) * gelu_slope<T>(widen(at.x.value[i]));
         store<V>(dL_dx(n) + c, value);
     }
 };

@@ -29,9 +29,9 @@ void linear_backward_input_kernel(executor& ex, const_matrix<T> dL_dy, const_mat
     detail::gemm<T>(ex, "linear_backward_input", {dL_dy}, {w}, 1, mode == write::accumulate ? 1 : 0, dL_dx);
 }
 
-// Where the operator before has not summed it, the bias's gradient is a pass of its own, before the product, while dL_dy
-// may still be in the cache; by options().fused_bias_gradient, and where nothing is added to, cuBLASLt's epilogue, whose
-// products lost on the H100 what the pass cost.
+// Where the operator that makes dL_dy has not summed it, the bias's gradient is a pass of its own, before the product,
+// while dL_dy may still be in the cache; by options().fused_bias_gradient, and where nothing is added to, cuBLASLt's
+// epilogue, whose products lost on the H100 what the pass cost.
 template <class T>
 void linear_backward_weight_kernel(executor& ex, view<const T, 2> dL_dy, const_matrix<T> x,
                                    matrix_view<statistic<T>> dL_dw, out_vector<statistic<T>> dL_db, write mode) {

@@ -3,7 +3,8 @@
 //
 // One block a row, the row in registers: every value is read once and written once. A thread has the same columns in
 // every row, so backward sums the parameters' gradients in registers too and leaves one part a block, which are added
-// in order. Backward of rows of up to 1024 values takes a warp a row: no barrier comes between one row and the next.
+// in order. Backward of rows of up to 1024 values takes a warp a row, which waits in shared memory: no barrier comes
+// between one row and the next.
 #pragma once
 #include <spectral/cuda/detail/reduce.hpp>
 #include <spectral/cuda/detail/tensor_core.hpp>
@@ -121,8 +122,8 @@ __global__ void norm_backward_rows(index rows, index width, rows_of<const T> dL_
 }
 
 // The same with a warp a row, for rows of up to 32 P V values, while its next row is on its way to shared memory: that
-// leaves registers to a lane's sums for its columns. With three Sums the last is that of what dL_ds was given. The sums of
-// the block's warps are added in order at the end.
+// leaves registers to a lane's sums for its columns: of dL_dy ŝ, of dL_dy (layer norm) and, the third, of what dL_ds was
+// given. The sums of the block's warps are added in order at the end.
 template <int Sums>
 inline constexpr int norm_warps = Sums > 2 ? 12 : 16;
 inline constexpr int norm_stages = 2;
@@ -265,7 +266,7 @@ struct norm_gradients {
     }
 };
 
-// Whether a warp takes a row as its own: then everything is done. `Sums` as there.
+// Whether a warp takes a row as its own: then everything is done.
 template <norm_kind Kind, int Sums, class T>
 bool norm_backward_by_warps(executor& ex, const char* what, const_matrix<T> dL_dy, const_matrix<T> s, const T* gamma,
                             const compute<T>* mean, const compute<T>* rstd, matrix_view<T> dL_ds,
@@ -312,7 +313,7 @@ void norm_backward(executor& ex, const char* what, const_matrix<T> dL_dy, const_
         if (asked) {
             if (norm_backward_by_warps<Kind, 3, T>(ex, what, dL_dy, s, gamma, mean, rstd, dL_ds, gradients, mode))
                 return;
-            // the block that has a row has no room for a third sum
+            // where a block takes a row, its threads have no registers for a third sum: a pass of its own
             const auto made = mode == write::overwrite ? dL_ds : ex.memory().template matrix<T>(s.rows(), width);
             norm_backward<Kind, T>(ex, what, dL_dy, s, gamma, mean, rstd, made,
                                    {gradients.dL_dgamma, gradients.dL_dbeta}, write::overwrite);

@@ -25,9 +25,9 @@ void gelu_backward_kernel(executor&, const_matrix<T> dL_dy, const_matrix<T> x, m
     for (index c = 0; c < x.width(); ++c) {
         double sum = 0;
         for (index n = 0; n < x.rows(); ++n) {
-            const double v = x(n, c), slope = dL_dy(n, c) * (normal_cdf(v) + v * normal_density(v));
-            dL_dx(n, c) = static_cast<T>(slope);
-            sum += slope;
+            const double v = x(n, c), made = dL_dy(n, c) * (normal_cdf(v) + v * normal_density(v));
+            dL_dx(n, c) = static_cast<T>(made);
+            sum += made;
         }
         bias.put(c, static_cast<T>(sum));
     }

@@ -29,7 +29,7 @@ template <class T>
 void layer_norm_backward_kernel(executor&, const_matrix<T> dL_dy, const_matrix<T> s, const_vector<T> gamma,
                                 const_vector<statistic<T>> mean, const_vector<statistic<T>> rstd, matrix_view<T> dL_ds,
                                 out_vector<statistic<T>> dL_dgamma, out_vector<statistic<T>> dL_dbeta, write mode,
-                                bias_gradient<T> bias = {}) {
+                                bias_gradient<T> bias) {
     const index C = s.width();
     std::vector<double> sum_gamma(static_cast<std::size_t>(C)), sum_beta = sum_gamma, sum = sum_gamma;
     for (index n = 0; n < s.rows(); ++n) {

@@ -80,7 +80,7 @@ void spectral_mix_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_mat
         mean[i] = stats.mean[row_of(rows, i)];
         rstd[i] = stats.rstd[row_of(rows, i)];
     }
-    layer_norm_backward_kernel<T>(ex, dy, s, gamma, mean, rstd, ds, dL_dgamma, dL_dbeta, write::overwrite);
+    layer_norm_backward_kernel<T>(ex, dy, s, gamma, mean, rstd, ds, dL_dgamma, dL_dbeta, write::overwrite, {});
     for (index i = 0; i < n; ++i)
         for (index c = 0; c < C; ++c) dx(i, c) = ds(i, c);
     spectral_filter_backward_kernel<T>(ex, ds, packed, w, gain, dx, dL_dw);

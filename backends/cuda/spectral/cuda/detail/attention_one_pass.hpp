@@ -409,7 +409,7 @@ __global__ void __launch_bounds__(one_pass_threads, 1)
         if (threadIdx.x == 0) m.ring.init();
         __syncthreads();
         if (group < 2) {
-            take_registers<200>();  // of 65536 / 128 = 512 for four warpgroups
+            take_registers<200>();  // 2 · 200 + 72 + 40 = 512 = 65536 / 128
             add_key_gradients<D, Stages, Dropout>(m, a, rotary, dL_dk, dL_dv, group);
         } else if (group == 2) {
             give_registers<72>();

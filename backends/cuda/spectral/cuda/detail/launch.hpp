@@ -65,7 +65,7 @@ __device__ inline void store(T* to, const compute<T> (&from)[V]) {
     *reinterpret_cast<pack<T, V>*>(to) = p;
 }
 
-// The same for values that nobody reads again soon: they leave the caches first.
+// The same for values that leave the caches before they are read again: they make room first.
 template <std::size_t Bytes>
 using wide_access =
     std::conditional_t<Bytes == 16, uint4,

@@ -129,29 +129,30 @@ void column_sums(executor& ex, const char* what, index rows, index width, F f, F
     column_totals<K, A>(ex, what, width, chunks, static_cast<const A*>(parts.data), finish);
 }
 
-// Sums of columns that are read in packs. f.read(n, c): what lies at row n from column c on; f.values(n, c, read, value):
-// the V values of it that are added up. A thread has the same columns in every row of its own, `at_once` of them on
-// their way; all threads walk through the rows together, so that what is read at a time lies together in memory.
+// Sums of columns that are read in packs. f.read(n, c): what lies at row n from column c on; f.make(n, c, operands,
+// value): the V values of it that are added up (and perhaps written). A thread has the same columns in every row of its
+// own, `at_once` of them on their way; all threads walk through the rows together, so that what is read at a time lies
+// together in memory.
 inline constexpr int sum_threads = 512;
 template <int V, class A, class F>
 __global__ void __launch_bounds__(sum_threads, 2) pack_column_parts(index rows, index width, A* parts, F f) {
     __shared__ A shared[sum_threads * V];
     const index c = index{V} * (index{blockIdx.x} * blockDim.x + threadIdx.x), step = index{gridDim.y} * blockDim.y;
     A sum[V] = {};
-    const auto add = [&](index n, const auto& read) {
+    const auto add = [&](index n, const auto& operands) {
         A value[V];
-        f.values(n, c, read, value);
+        f.make(n, c, operands, value);
 #pragma unroll
         for (int i = 0; i < V; ++i) sum[i] += value[i];
     };
     if (c < width) {
         index n = index{blockIdx.y} * blockDim.y + threadIdx.y;
         for (; n + (F::at_once - 1) * step < rows; n += F::at_once * step) {
-            decltype(f.read(n, c)) read[F::at_once];
+            decltype(f.read(n, c)) operands[F::at_once];
 #pragma unroll
-            for (int u = 0; u < F::at_once; ++u) read[u] = f.read(n + u * step, c);
+            for (int u = 0; u < F::at_once; ++u) operands[u] = f.read(n + u * step, c);
 #pragma unroll
-            for (int u = 0; u < F::at_once; ++u) add(n + u * step, read[u]);
+            for (int u = 0; u < F::at_once; ++u) add(n + u * step, operands[u]);
         }
         for (; n < rows; n += step) add(n, f.read(n, c));
     }
@@ -191,9 +192,9 @@ struct plain_values {
     static constexpr int at_once = 4;
     rows_of<const T> x;
     __device__ pack<T, V> read(index n, index c) const { return *reinterpret_cast<const pack<T, V>*>(x(n) + c); }
-    __device__ void values(index, index, const pack<T, V>& read, compute<T> (&value)[V]) const {
+    __device__ void make(index, index, const pack<T, V>& x, compute<T> (&value)[V]) const {
 #pragma unroll
-        for (int i = 0; i < V; ++i) value[i] = widen(read.value[i]);
+        for (int i = 0; i < V; ++i) value[i] = widen(x.value[i]);
     }
 };
 

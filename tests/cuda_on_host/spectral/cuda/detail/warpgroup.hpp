@@ -11,9 +11,9 @@ namespace spectral::cuda::detail {
 inline constexpr bool warpgroup_products_built = true, warp_products_built = true;
 
 template <int Line>
-std::uint64_t matrix_descriptor(unsigned shared, unsigned beside = 16) {
+std::uint64_t matrix_descriptor(unsigned shared) {
     constexpr std::uint64_t swizzle = Line == 128 ? 1 : 2, below = 8 * Line;
-    return (shared & 0x3FFFFu) >> 4 | std::uint64_t{beside >> 4} << 16 | below >> 4 << 32 | swizzle << 62;
+    return (shared & 0x3FFFFu) >> 4 | std::uint64_t{1} << 16 | below >> 4 << 32 | swizzle << 62;
 }
 
 inline std::uint64_t behind(std::uint64_t descriptor, unsigned bytes) { return descriptor + (bytes >> 4); }
