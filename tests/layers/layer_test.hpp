@@ -207,6 +207,15 @@ public:
         report(worst, about + ": " + worst.name, bound);
     }
 
+    // the layer's backward, in the rig's mode where it has one
+    template <class Pass, class Y, class X, class Saved>
+    void backward(Pass& p, Y dL_dy, X dx, Saved& s) {
+        if constexpr (writes_gradient<Layer, executor, T>)
+            layer.backward(p, dL_dy, dx, s, mode);
+        else
+            layer.backward(p, dL_dy, dx, s);
+    }
+
     // A layer that can write dL_dx writes every row of it, what it would have added to zeros.
     template <class Saved, class Calls>
     void require_written(Calls calls, const std::string& about) {
@@ -266,17 +275,14 @@ struct operator_calls {
     }
     template <class Pass, class Y, class X, class Saved>
     void backward(Pass& p, Y dL_dy, X dL_dx, Saved& s) {
-        if constexpr (writes)
-            rig.layer.backward(p, dL_dy, dL_dx, s, rig.mode);
-        else
-            rig.layer.backward(p, dL_dy, dL_dx, s);
+        rig.backward(p, dL_dy, dL_dx, s);
     }
 };
 
 // ... and any other layer of forward(p, x, y, saved), backward(p, dL_dy, dL_dx, saved)
 template <class Rig>
 struct layer_calls {
-    static constexpr bool writes = writes_gradient<decltype(Rig::layer), typename Rig::executor, typename Rig::T>;
+    static constexpr bool writes = operator_calls<Rig>::writes;
     Rig& rig;
     template <class Pass, class X, class Y, class Saved>
     void forward(Pass& p, X x, Y y, Saved& s) {
@@ -284,10 +290,7 @@ struct layer_calls {
     }
     template <class Pass, class Y, class X, class Saved>
     void backward(Pass& p, Y dL_dy, X dL_dx, Saved& s) {
-        if constexpr (writes)
-            rig.layer.backward(p, dL_dy, dL_dx, s, rig.mode);
-        else
-            rig.layer.backward(p, dL_dy, dL_dx, s);
+        rig.backward(p, dL_dy, dL_dx, s);
     }
 };
 

@@ -47,8 +47,7 @@ struct block {
         ffn_norm.backward(p, dL_dy, dL_dmixed, s.ffn_norm, write::overwrite, ffn.hand_over_bias());
         ffn.backward(p, dL_dmixed, dL_dmixed, s.ffn, write::accumulate);
         if constexpr (writes_gradient<Mixer, Exec, T>) return mix.backward(p, dL_dmixed, dL_dx, s.mix, mode);
-        if (mode == write::overwrite)
-            p.ex.fill_bytes(dL_dx.data, 0, static_cast<std::size_t>(dL_dx.size()) * sizeof(T));
+        if (mode == write::overwrite) p.clear(dL_dx);
         mix.backward(p, dL_dmixed, dL_dx, s.mix);
     }
 

@@ -69,8 +69,7 @@ public:
     // the layer's forward(x, y) and backward(dL_dy, dL_dx), which adds to dL_dx or overwrites it
     template <class Forward, class Backward>
     void apply(Forward&& forward, Backward&& backward, write mode = write::accumulate) {
-        if (mode == write::accumulate)
-            p_.ex.fill_bytes(next_.data, 0, static_cast<std::size_t>(next_.size()) * sizeof(T));
+        if (mode == write::accumulate) p_.clear(next_);
         const arena_scope layer(p_.ex);
         if (p_.recompute) {
             const double loss = p_.auxiliary_loss;

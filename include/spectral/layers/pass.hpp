@@ -149,6 +149,8 @@ struct pass {
     vector_view<statistic<T>> gradient_vector_of(const parameter<T>& w) const {
         return w.grad.data ? w.grad_vector() : statistics(w.size());
     }
+    // m = 0; m is contiguous
+    void clear(matrix_view<T> m) const { ex.fill_bytes(m.data, 0, static_cast<std::size_t>(m.size()) * sizeof(T)); }
     matrix_view<T> zeros(index n, index c) const { return ex.memory().template zeros<T, 2>({n, c}); }
 };
 

@@ -126,8 +126,7 @@ struct routed {
         arena_scope scratch(p.ex);
         const index n = dL_dy.rows(), K = static_cast<index>(count);
         const bool last_writes = writes_gradient<last_operator, Exec, T> && s.route.how == combine::select;
-        if (mode == write::overwrite && !last_writes)
-            p.ex.fill_bytes(dL_dx.data, 0, static_cast<std::size_t>(dL_dx.size()) * sizeof(T));
+        if (mode == write::overwrite && !last_writes) p.clear(dL_dx);
         if (s.route.how == combine::select) {
             each_backwards(
                 [&](auto& op, auto& saved_op, std::size_t o) {

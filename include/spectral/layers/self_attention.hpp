@@ -82,8 +82,7 @@ struct self_attention {
         const index n = s.q.rows(), m = s.kv.rows(), C = dL_dx.width();
         const bool direct = mode == write::overwrite && s.rows.is_all() && n > 0;  // dL_dx begins as the residual's
         const bool keys_write = mode == write::overwrite && !direct && n > 0 && config.kv_scope == kv_scope::all;
-        if (mode == write::overwrite && !direct && !keys_write)
-            p.ex.fill_bytes(dL_dx.data, 0, static_cast<std::size_t>(dL_dx.size()) * sizeof(T));
+        if (mode == write::overwrite && !direct && !keys_write) p.clear(dL_dx);
         if (n == 0) return;
         arena_scope scratch(p.ex);
         auto dL_dsum = direct ? dL_dx : p.matrix(n, C), dL_dout = p.matrix(n, C), dL_dq = p.matrix(n, C),
