@@ -297,7 +297,7 @@ TEST_CASE("train: a signal saves and stops; resumed, the run ends as if nothing 
 // A runner whose executor chooses how it computes.
 struct planning_runner : model_runner<reference::executor, float, chiar_stack<reference::executor, float>> {
     using model_runner::model_runner;
-    executor_plans here{"a device", {{"8 8 8", "c0de"}}};
+    executor_plans here{"a device", {{"8 8 8", "c0de"}}, 4096};
 
     executor_plans plans() override { return here; }
     bool use_plans(const executor_plans& p) override {
@@ -327,10 +327,12 @@ TEST_CASE("train: a resumed run repeats the executor's plans, or says that they 
     };
     const auto first = planning(), second = planning(), elsewhere = planning();
     first->here.products["4 4 4"] = "f00d";
+    first->here.arena_bytes = 5000;
     said(*first, 1);
     o.resume = true;
     CHECK(said(*second, 3).find("plans.json") == std::string::npos);
     CHECK(second->here.products == first->here.products);
+    CHECK(second->here.arena_bytes == 5000);
     elsewhere->here.made_by = "another device";
     CHECK(said(*elsewhere, 5).find("plans.json holds for a device: this machine chooses its own") != std::string::npos);
     CHECK(elsewhere->here.products.size() == 1);
@@ -338,7 +340,8 @@ TEST_CASE("train: a resumed run repeats the executor's plans, or says that they 
     for (const auto& [text, sentence] :
          {std::pair{"[]", "made_by: expected a text"}, std::pair{R"({"made_by": 1})", "made_by: expected a text"},
           std::pair{R"({"made_by": "x"})", "products: expected texts by name"},
-          std::pair{R"({"made_by": "x", "products": {"a": 1}})", "expected texts"}}) {
+          std::pair{R"({"made_by": "x", "products": {"a": 1}})", "expected texts"},
+          std::pair{R"({"made_by": "x", "products": {}, "arena_bytes": -1})", "arena_bytes: expected a number of bytes"}}) {
         std::ofstream(o.run / "last/plans.json") << text;
         CHECK_SENTENCE(read_plans(o.run / "last"), sentence);
     }

@@ -96,9 +96,11 @@ inline void save_checkpoint(const std::filesystem::path& run, runner& r, const t
             {"options", state.options}};
         write_file_atomically(unfinished / "trainer.json", json.dump(2) + "\n");
         if (const executor_plans plans = r.plans(); !plans.products.empty())
-            write_file_atomically(
-                unfinished / "plans.json",
-                nlohmann::ordered_json{{"made_by", plans.made_by}, {"products", plans.products}}.dump(2) + "\n");
+            write_file_atomically(unfinished / "plans.json", nlohmann::ordered_json{{"made_by", plans.made_by},
+                                                                                    {"arena_bytes", plans.arena_bytes},
+                                                                                    {"products", plans.products}}
+                                                                     .dump(2) +
+                                                                 "\n");
         detail::sync_directory(unfinished);
         fs::remove_all(finished);
         fs::rename(unfinished, finished);
@@ -157,7 +159,10 @@ inline executor_plans read_plans(const std::filesystem::path& checkpoint) {
     const auto products = json.value("products", nlohmann::json());
     check(products.is_object() && std::all_of(products.begin(), products.end(), is_text), file.string(),
           "products: expected texts by name");
-    return {json["made_by"], products};
+    const auto arena_bytes = json.value("arena_bytes", nlohmann::json(0u));  // files of earlier versions have none
+    check(arena_bytes.is_number_unsigned(), file.string(), "arena_bytes: expected a number of bytes, found ",
+          arena_bytes.dump());
+    return {json["made_by"], products, arena_bytes};
 }
 
 // Weights, moments and plans of a checkpoint into a runner of the same configuration; returns the trainer's state.

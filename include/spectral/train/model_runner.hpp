@@ -144,7 +144,7 @@ public:
 
     executor_plans plans() override {
         if constexpr (requires(Exec & ex) { products_chosen(ex); })
-            return {products_made_by(*ex_), products_chosen(*ex_)};
+            return {products_made_by(*ex_), products_chosen(*ex_), ex_->memory().peak()};
         else
             return {};
     }
@@ -152,6 +152,7 @@ public:
         if constexpr (requires(Exec & ex) { choose_products(ex, plans.products); }) {
             if (plans.made_by != products_made_by(*ex_)) return false;
             choose_products(*ex_, plans.products);
+            ex_->memory().reserve(plans.arena_bytes);
         }
         return true;
     }

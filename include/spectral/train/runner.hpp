@@ -23,11 +23,12 @@ struct named_values {
     std::vector<double> values;
 };
 
-// What an executor chose for itself (algorithms of matrix products, by shape); a later run repeats it, for
-// the same bits.
+// What an executor found out for itself: algorithms of matrix products, by shape, which a later run repeats for the
+// same bits, and the memory of its arena, which a later run asks for before its first step.
 struct executor_plans {
     std::string made_by;  // the device and library that they hold for
     std::map<std::string, std::string> products;
+    std::size_t arena_bytes = 0;
 };
 
 // What holds of every model.
