@@ -26,7 +26,7 @@ constexpr std::uint64_t seed = 1;
 constexpr index vocabulary = 256;
 
 struct options {
-    index steps = 200, batch = 4, time = 128;
+    index steps = 200, batch = 2, time = 256;  // longer than what one block of attention takes of the keys
     int threads = 8;
     std::string text, model;  // model: empty for both
 };
@@ -97,13 +97,11 @@ void print_flips(const char* name, const flips_by_layer& count) {
 
 template <class Config>
 struct factory {
-    std::unique_ptr<runner> (*cpu_f64)(const Config&, int, bool), (*cpu_f32)(const Config&, int, bool),
-        (*cuda_f32)(const Config&, int, bool), (*cuda_bf16)(const Config&, int, bool);
+    make_function<Config>*cpu_f64, *cpu_f32, *cuda_f32, *cuda_bf16;
 };
 
 template <class Config>
-training start(const char* name, std::unique_ptr<runner> (*make)(const Config&, int, bool), const Config& c,
-               const options& o) {
+training start(const char* name, make_function<Config>* make, const Config& c, const options& o) {
     training t{name, make(c, {.threads = o.threads}, true)};
     t.model->initialize(seed);
     if (auto* route = t.model->layer_route()) route->set_objective(skip_budget{{{"", 0.25}}}.objective());
@@ -185,7 +183,7 @@ chiar_config small_chiar(const options& o) {
     c.d_model = 128;
     c.max_seq_len = o.time;
     c.meta_pool = meta_pool::causal;
-    training t = start("cpu f64", make_cpu_f64, c, o);
+    training t = start<chiar_config>("cpu f64", make_cpu_f64, c, o);
     t.step(o, 0, nullptr);
     c.tau.assign(static_cast<std::size_t>(c.n_layers), std::nullopt);
     for (auto& [layer, routes] : t.trace.layers) {

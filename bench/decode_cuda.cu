@@ -4,7 +4,7 @@
 // First logits of a step against plain float loops over the same rows, and replays against direct launches, bit by bit.
 // Then tokens/s for 24, 20 and 16 blocks, sequences and contexts; the floor is the measured read of the weights and the
 // cache.
-//   nvcc -std=c++20 -O3 -arch=sm_90 --expt-relaxed-constexpr --extended-lambda -Iinclude -Ibackends/cuda
+//   nvcc -std=c++20 -O3 -arch=sm_90a --expt-relaxed-constexpr --extended-lambda -Iinclude -Ibackends/cuda
 //   bench/decode_cuda.cu -lcublasLt -lcufft
 #ifndef DECODE_SCALAR
 #define DECODE_SCALAR bfloat16  // or float: then weights alone are kept as bfloat16

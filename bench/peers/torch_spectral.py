@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# bench/peers/torch_spectral.py: spectral mixing, entropy and norm in PyTorch on the shape of bench/cuda_spectral.cu: by FFT, eager and
+# bench/peers/torch_spectral.py: spectral mixing, entropy and norm in PyTorch on the shape of bench/spectral_mix_cuda.cu: by FFT, eager and
 # compiled, and by one matrix product with the folded filter (without entropy). Milliseconds, medians of event times.
 import math
 import torch

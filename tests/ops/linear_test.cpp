@@ -10,8 +10,9 @@ namespace {
 // (rows, inputs, outputs): the edges of every extent, alone and together; each extent long enough to be cut into
 // blocks, and strides of whole kilobytes
 std::vector<std::array<index, 3>> sizes() {
-    std::vector<std::array<index, 3>> out{{33, 48, 257},  {256, 31, 17}, {97, 97, 97}, {128, 64, 192},
-                                          {40, 1024, 20}, {9, 801, 35},  {9, 35, 801}, {801, 17, 9}};
+    std::vector<std::array<index, 3>> out{
+        {33, 48, 257}, {256, 31, 17}, {97, 97, 97}, {128, 64, 192}, {40, 1024, 20},
+        {9, 801, 35},  {9, 35, 801},  {801, 17, 9}, {21, 24, 1029}};  // a head of odd width
     for (index n : edge_rows) out.push_back({n, 5, 3});
     for (index i : edge_widths) out.push_back({3, i, 5});
     for (index o : edge_widths) out.push_back({7, 16, o});

@@ -84,37 +84,41 @@ TEMPLATE_LIST_TEST_CASE("spectral_filter: forward and backward", "[ops][spectral
 }
 
 TEMPLATE_LIST_TEST_CASE("spectral_mix: forward and backward over selections", "[ops][spectral_filter]", targets) {
-    for (index n : {0, 1, 2, 3, 7, 17, 300})
-        for (index d : {3, 5, 16, 17, 31, 32, 33, 48, 97, 256, 257})
-            for (const subset& rows : subsets(n))
-                for (dct_norm norm : norms) {
-                    if (d > 97 && (norm == dct_norm::ortho || n == 300) && n != 17) continue;  // the reference is slow
-                    check_against_reference<TestType>(
-                        "spectral_mix", shape(n, d, rows.listed ? rows.rows.size() : std::size_t(n)),
-                        16.0 * static_cast<double>(d + n),
-                        [&](auto& on) { return mix(on, n, d, rows, norm, normals(n * d, 1)); });
-                }
+    for (index d : {3, 5, 16, 17, 31, 32, 33, 48, 97, 256, 257}) DYNAMIC_SECTION("width " << d) {
+            for (index n : {0, 1, 2, 3, 7, 17, 300})
+                for (const subset& rows : subsets(n))
+                    for (dct_norm norm : norms) {
+                        // the reference is slow
+                        if (d > 97 && (norm == dct_norm::ortho || n == 300) && n != 17) continue;
+                        check_against_reference<TestType>(
+                            "spectral_mix", shape(n, d, rows.listed ? rows.rows.size() : std::size_t(n)),
+                            16.0 * static_cast<double>(d + n),
+                            [&](auto& on) { return mix(on, n, d, rows, norm, normals(n * d, 1)); });
+                    }
+        }
 }
 
 TEMPLATE_LIST_TEST_CASE("spectral_mix and spectral_filter: widths that a backend may treat apart",
                         "[ops][spectral_filter]", backends) {
     for (index d :
-         {64, 128, 320, 384, 512, 640, 768, 896, 1001, 1024, 1028, 1280, 1536, 2048, 2560, 3072, 3584, 4096, 5000}) {
-        const index n = 3;
-        const subset rows = d % 3 ? subset{true, {0, 2}} : subset{};
-        check_against_reference<TestType>("spectral_mix", shape(n, d), 16.0 * static_cast<double>(d), [&](auto& on) {
-            return mix(on, n, d, rows, dct_norm::ortho, normals(n * d, 1));
-        });
-        check_against_reference<TestType>("spectral_filter", shape(n, d), 2.0 * static_cast<double>(d), [&](auto& on) {
-            auto x = on.input(n, d, normals(n * d, 1)), dL_dy = on.input(n, d, normals(n * d, 5));
-            auto w = on.input(near(0.5, d, 2));
-            auto y = on.output(n, d), dL_dx = on.state(n, d, normals(n * d, 3));
-            auto dL_dw = on.state(normals(d, 4));
-            spectral_filter_forward(on.ex, x, w, dct_norm::reference, y);
-            spectral_filter_backward(on.ex, dL_dy, x, w, dct_norm::reference, dL_dx, dL_dw);
-            return outputs{{"y", on.read(y)}, {"dL_dx", on.read(dL_dx)}, {"dL_dw", on.read(dL_dw)}};
-        });
-    }
+         {64, 128, 320, 384, 512, 640, 768, 896, 1001, 1024, 1028, 1280, 1536, 2048, 2560, 3072, 3584, 4096, 5000})
+        DYNAMIC_SECTION("width " << d) {
+            const index n = 3;
+            const subset rows = d % 3 ? subset{true, {0, 2}} : subset{};
+            check_against_reference<TestType>(
+                "spectral_mix", shape(n, d), 16.0 * static_cast<double>(d),
+                [&](auto& on) { return mix(on, n, d, rows, dct_norm::ortho, normals(n * d, 1)); });
+            check_against_reference<TestType>(
+                "spectral_filter", shape(n, d), 2.0 * static_cast<double>(d), [&](auto& on) {
+                    auto x = on.input(n, d, normals(n * d, 1)), dL_dy = on.input(n, d, normals(n * d, 5));
+                    auto w = on.input(near(0.5, d, 2));
+                    auto y = on.output(n, d), dL_dx = on.state(n, d, normals(n * d, 3));
+                    auto dL_dw = on.state(normals(d, 4));
+                    spectral_filter_forward(on.ex, x, w, dct_norm::reference, y);
+                    spectral_filter_backward(on.ex, dL_dy, x, w, dct_norm::reference, dL_dx, dL_dw);
+                    return outputs{{"y", on.read(y)}, {"dL_dx", on.read(dL_dx)}, {"dL_dw", on.read(dL_dw)}};
+                });
+        }
 }
 
 TEMPLATE_LIST_TEST_CASE("spectral_filter: w = 1 is the gain", "[ops][spectral_filter]", targets) {

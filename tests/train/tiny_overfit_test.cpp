@@ -44,8 +44,6 @@ batch task_batch(std::uint64_t seed, const std::vector<index>& lengths) {
 // the fastest target of float, one thread
 #if SPECTRAL_TEST_CPU
 using trained = std::tuple<target<cpu::executor, float, 1>>;
-#elif SPECTRAL_TEST_CUDA
-using trained = std::tuple<target<cuda::executor, float>>;
 #else
 using trained = std::tuple<target<reference::executor, float>>;
 #endif

@@ -341,7 +341,8 @@ TEST_CASE("train: a resumed run repeats the executor's plans, or says that they 
          {std::pair{"[]", "made_by: expected a text"}, std::pair{R"({"made_by": 1})", "made_by: expected a text"},
           std::pair{R"({"made_by": "x"})", "products: expected texts by name"},
           std::pair{R"({"made_by": "x", "products": {"a": 1}})", "expected texts"},
-          std::pair{R"({"made_by": "x", "products": {}, "arena_bytes": -1})", "arena_bytes: expected a number of bytes"}}) {
+          std::pair{R"({"made_by": "x", "products": {}, "arena_bytes": -1})",
+                    "arena_bytes: expected a number of bytes"}}) {
         std::ofstream(o.run / "last/plans.json") << text;
         CHECK_SENTENCE(read_plans(o.run / "last"), sentence);
     }

@@ -152,7 +152,11 @@ public:
         if constexpr (requires(Exec & ex) { choose_products(ex, plans.products); }) {
             if (plans.made_by != products_made_by(*ex_)) return false;
             choose_products(*ex_, plans.products);
-            ex_->memory().reserve(plans.arena_bytes);
+            if (for_training_) try {
+                    ex_->memory().reserve(plans.arena_bytes);
+                } catch (const error&) {
+                    // a training of other options may need less: it asks as it goes
+                }
         }
         return true;
     }

@@ -79,22 +79,6 @@ void cross_entropy_of(executor& ex, view<const Z, 2> logits, const_vector<row_in
     });
 }
 
-// Rows to a block of logits: equal blocks of at most 1 GB. Each block adds to the whole gradient of the head, so few
-// are better.
-inline index rows_of_logits(index rows, index row_bytes) {
-    const index most = std::clamp<index>((index{1} << 30) / row_bytes, 64, std::max<index>(rows, 64));
-    return std::max<index>(1, divide_up(rows, std::max<index>(1, divide_up(rows, most))));
-}
-
-// f(first, count) for the rows of a head that cuBLASLt multiplies fast, a multiple of 8, and for what is left: with all
-// 50257 in one product the head takes three times as long (bench/results/cuda/vocabulary_h100.jsonl).
-template <class F>
-void for_head_parts(index rows, F&& f) {
-    const index whole = rows < 64 ? rows : rows / 8 * 8;
-    f(index{0}, whole);
-    if (whole < rows) f(whole, rows - whole);
-}
-
 }  // namespace detail
 
 template <class T>

@@ -4,7 +4,7 @@
 // Backward without atomics: the rows are sorted by id (CUB's radix sort is stable, so rows of one id stay in order),
 // and one block adds up each id's rows. The same bits in every run.
 #pragma once
-#include <spectral/cuda/detail/launch.hpp>
+#include <spectral/cuda/partition.hpp>
 #include <spectral/ops/embedding.hpp>
 
 #include <cub/device/device_radix_sort.cuh>
@@ -12,26 +12,6 @@
 namespace spectral::cuda {
 
 namespace detail {
-
-template <int V, class T>
-__global__ void gather_table_rows(index count, index width, const row_index* ids, rows_of<const T> table, rows_of<T> y,
-                                  bool accumulate) {
-    using A = compute<T>;
-    for (index n = index{blockIdx.x} * blockDim.y + threadIdx.y; n < count; n += index{gridDim.x} * blockDim.y) {
-        const T* from = table(ids[n]);
-        T* to = y(n);
-        for (index c = index{V} * threadIdx.x; c < width; c += index{V} * blockDim.x) {
-            A value[V], before[V];
-            load<V>(from + c, value);
-            if (accumulate) {
-                load<V>(to + c, before);
-#pragma unroll
-                for (int i = 0; i < V; ++i) value[i] += before[i];
-            }
-            store<V>(to + c, value);
-        }
-    }
-}
 
 template <class T>
 __global__ void add_rows_by_id(index count, index width, const row_index* ids, const row_index* rows,
@@ -54,15 +34,7 @@ __global__ void add_rows_by_id(index count, index width, const row_index* ids, c
 template <class T>
 void embedding_forward_kernel(executor& ex, const_vector<row_index> ids, const_matrix<T> table, matrix_view<T> y,
                               write mode) {
-    if (y.empty()) return;
-    detail::with_packs<T>(detail::takes_packs(table, y), [&](auto v) {
-        unsigned x = 1;
-        while (x < 128 && index{x} * v() < y.width()) x *= 2;
-        const unsigned lines = 128 / x;
-        detail::launch(ex, "embedding_forward", detail::blocks_for(ex, ids.size(), lines), dim3(x, lines), 0,
-                       detail::gather_table_rows<v(), T>, ids.size(), y.width(), ids.data, detail::rows_in(table),
-                       detail::rows_in(y), mode == write::accumulate);
-    });
+    detail::move<T>(ex, "embedding_forward", ids.size(), table, ids.data, y, nullptr, mode == write::accumulate);
 }
 
 // a table kept as bfloat16 while the model computes in another type

@@ -24,7 +24,7 @@ namespace spectral::cuda {
 
 // Which device, its memory, and whether TF32 may be used.
 struct executor_options {
-    int device = 0;
+    int device = 0;  // becomes the calling thread's; a thread that has used another since calls cudaSetDevice first
     std::size_t arena_bytes = 0;  // reserved at construction; 0: the first step of a shape asks for what it needs
     bool overlap = true;  // kernels of a decoding step start before the one before them ends (sm_90 and later)
     bool read_ahead = true;  // ... and bring weights that come later into the second level cache
@@ -110,7 +110,7 @@ class executor {
 public:
     static constexpr const char* name = "cuda";
 
-    explicit executor(const executor_options& options = {}) : options_(options) {
+    explicit executor(const executor_options& options = {}) : executor(options, detail::delegated{}) {
         int devices = 0, driver = 0, runtime = 0;
         const cudaError_t found = cudaGetDeviceCount(&devices);
         (void)cudaGetLastError();
@@ -303,6 +303,8 @@ private:
     template <class Kept>
     static inline const char type_tag = 0;
     static std::string version(int v) { return spectral::detail::join(v / 1000, '.', v % 1000 / 10); }
+
+    executor(const executor_options& options, detail::delegated) : options_(options) {}
 
     executor_options options_;
     std::string device_name_;

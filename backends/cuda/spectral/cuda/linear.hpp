@@ -2,16 +2,57 @@
 // backends/cuda/spectral/cuda/linear.hpp: y = x Wᵀ + b
 #pragma once
 #include <spectral/cuda/detail/gemm.hpp>
-#include <spectral/cuda/detail/reduce.hpp>
+#include <spectral/cuda/partition.hpp>
 #include <spectral/ops/linear.hpp>
 
 namespace spectral::cuda {
+
+namespace detail {
+
+// Rows to a block of logits: equal blocks of at most 1 GB. Each block adds to the whole gradient of the head, so few
+// are better.
+inline index rows_of_logits(index rows, index row_bytes) {
+    const index most = std::clamp<index>((index{1} << 30) / row_bytes, 64, std::max<index>(rows, 64));
+    return std::max<index>(1, divide_up(rows, std::max<index>(1, divide_up(rows, most))));
+}
+
+// f(first, count) for the rows of a head that cuBLASLt multiplies fast, a multiple of 8, and for what is left: with all
+// 50257 in one product the head takes three times as long (bench/results/cuda/vocabulary_h100.jsonl).
+template <class F>
+void for_head_parts(index rows, F&& f) {
+    const index whole = rows < 64 ? rows : rows / 8 * 8;
+    f(index{0}, whole);
+    if (whole < rows) f(whole, rows - whole);
+}
+
+// y (=, +=) x Wᵀ + b where y's rows are not aligned, as of 50257 logits: into rows that are, a block of them at a time
+template <class T>
+void linear_by_aligned_rows(executor& ex, const_matrix<T> x, const_matrix<T> w, const_vector<T> b, matrix_view<T> y,
+                            bool accumulate) {
+    const index N = y.rows(), O = y.width(), stride = divide_up(O, 16) * 16,
+                block = rows_of_logits(N, stride * static_cast<index>(sizeof(T)));
+    arena_scope scratch(ex);
+    const auto memory = ex.memory().template matrix<T>(block, stride).columns(0, O);
+    for (index first = 0; first < N; first += block) {
+        const auto out = memory.slice(0, std::min(block, N - first));
+        for_head_parts(O, [&](index o, index part) {
+            gemm<T>(ex, "linear_forward", {x.slice(first, out.rows())}, {w.slice(o, part), true}, 1, 0,
+                    out.columns(o, part), b.data ? b.data + o : nullptr);
+        });
+        move<T>(ex, "linear_forward", out.rows(), out, nullptr, y.slice(first, out.rows()), nullptr, accumulate);
+    }
+}
+
+}  // namespace detail
 
 // The bias is cuBLASLt's epilogue in float and bfloat16; in double, where it has none, a pass of its own.
 template <class T>
 void linear_forward_kernel(executor& ex, const_matrix<T> x, const_matrix<T> w, const_vector<T> b, matrix_view<T> y,
                            write mode) {
     if (y.empty()) return;
+    if constexpr (std::is_same_v<T, bfloat16>)
+        if (y.row_stride % 8 != 0 && y.width() > 1024 && y.rows() > 1)
+            return detail::linear_by_aligned_rows<T>(ex, x, w, b, y, mode == write::accumulate);
     constexpr bool epilogue = !std::is_same_v<T, double>;
     detail::gemm<T>(ex, "linear_forward", {x}, {w, true}, 1, mode == write::accumulate ? 1 : 0, y,
                     epilogue ? b.data : nullptr);
@@ -31,7 +72,7 @@ void linear_backward_input_kernel(executor& ex, const_matrix<T> dL_dy, const_mat
 
 // Where the operator that makes dL_dy has not summed it, the bias's gradient is a pass of its own, before the product,
 // while dL_dy may still be in the cache; by options().fused_bias_gradient, and where nothing is added to, cuBLASLt's
-// epilogue, whose products lost on the H100 what the pass cost.
+// epilogue, whose products lose what the pass costs, or nearly (docs/08-why.md).
 template <class T>
 void linear_backward_weight_kernel(executor& ex, view<const T, 2> dL_dy, const_matrix<T> x,
                                    matrix_view<statistic<T>> dL_dw, out_vector<statistic<T>> dL_db, write mode) {

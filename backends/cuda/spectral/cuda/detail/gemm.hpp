@@ -58,7 +58,7 @@ struct matrix_products : kept {
     std::map<product_class, plan> plans;
     std::map<product_class, cublasLtMatmulAlgo_t> given;  // choices of an earlier process
 
-    explicit matrix_products(executor& ex_) : ex(ex_) {
+    explicit matrix_products(executor& ex_) : matrix_products(ex_, delegated{}) {
         checked(cublasLtCreate(&handle), "cublasLtCreate");
         checked(cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
         const std::size_t bytes = workspace_bytes;
@@ -77,6 +77,7 @@ struct matrix_products : kept {
         if (handle) noted(cublasLtDestroy(handle), "cublasLtDestroy");
         ex.deallocate(workspace, workspace_bytes);
     }
+    matrix_products(executor& ex_, delegated) : ex(ex_) {}
 
     cublasStatus_t run(const plan& p, const cublasLtMatmulAlgo_t& algorithm, const void* alpha, const void* left,
                        const void* right, const void* beta, void* result) {
@@ -96,25 +97,21 @@ struct matrix_products : kept {
         if (!p.usable) return;
         p.algorithm = found[0].algo;
         if (!timed || count < 2) return;
-        cudaEvent_t begin = nullptr, end = nullptr;
-        checked(cudaEventCreate(&begin), "cudaEventCreate");
-        checked(cudaEventCreate(&end), "cudaEventCreate");
+        const event begin, end;
         float best = INFINITY;
         for (int i = 0; i < count; ++i) {
             float fastest = INFINITY;
             for (int repeat = 0; repeat < 4; ++repeat) {  // the first loads the kernel
-                checked(cudaEventRecord(begin, ex.stream()), "cudaEventRecord");
+                checked(cudaEventRecord(begin.it, ex.stream()), "cudaEventRecord");
                 if (trial(found[i].algo) != CUBLAS_STATUS_SUCCESS) break;
-                checked(cudaEventRecord(end, ex.stream()), "cudaEventRecord");
-                checked(cudaEventSynchronize(end), "a matrix product on trial");
+                checked(cudaEventRecord(end.it, ex.stream()), "cudaEventRecord");
+                checked(cudaEventSynchronize(end.it), "a matrix product on trial");
                 float ms = 0;
-                checked(cudaEventElapsedTime(&ms, begin, end), "cudaEventElapsedTime");
+                checked(cudaEventElapsedTime(&ms, begin.it, end.it), "cudaEventElapsedTime");
                 if (repeat > 0) fastest = std::min(fastest, ms);
             }
             if (fastest < best) best = fastest, p.algorithm = found[i].algo;
         }
-        noted(cudaEventDestroy(begin), "cudaEventDestroy");
-        noted(cudaEventDestroy(end), "cudaEventDestroy");
     }
 };
 

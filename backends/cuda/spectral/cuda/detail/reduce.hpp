@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // backends/cuda/spectral/cuda/detail/reduce.hpp: sums and maxima of a warp, a block, and down the columns of a matrix
 //
-// Always in one order that depends on shapes alone: two runs give the same bits. No atomics.
+// Always in one order, which shapes and the number of multiprocessors decide: two runs give the same bits. No atomics.
 #pragma once
 #include <spectral/cuda/detail/launch.hpp>
 #include <spectral/ops/bias_gradient.hpp>

@@ -48,4 +48,15 @@ void noted(Status status, const char* call) noexcept {
     if (!good(status)) std::fprintf(stderr, "spectral: cuda: %s failed: %s\n", call, text(status).c_str());
 }
 
+struct event {
+    cudaEvent_t it = nullptr;
+    event() { checked(cudaEventCreate(&it), "cudaEventCreate"); }
+    event(const event&) = delete;
+    event& operator=(const event&) = delete;
+    ~event() { noted(cudaEventDestroy(it), "cudaEventDestroy"); }
+};
+
+// Of a constructor that another one delegates to: whatever throws after it, the destructor runs.
+struct delegated {};
+
 }  // namespace spectral::cuda::detail

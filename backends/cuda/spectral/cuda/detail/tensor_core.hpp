@@ -64,15 +64,6 @@ struct shared_barrier {
 #endif
         } while (!done);
     }
-    // whether the phase is over: does not wait
-    __device__ bool is_over(unsigned parity) const {
-        unsigned done;
-        asm volatile("{\n.reg .pred p;\nmbarrier.test_wait.parity.shared.b64 p, [%1], %2;\nselp.b32 %0, 1, 0, p;\n}\n"
-                     : "=r"(done)
-                     : "r"(shared_address(this)), "r"(parity)
-                     : "memory");
-        return done;
-    }
 };
 
 // Arrives, on its own, when this thread's copies so far have.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// bench/cuda_spectral.cu: the spectral operators on a GPU: checked against double, then timed beside a copy and a
+// bench/spectral_mix_cuda.cu: the spectral operators on a GPU: checked against double, then timed beside a copy and a
 // product
-//   nvcc -std=c++20 -O3 -arch=sm_90 --expt-relaxed-constexpr --extended-lambda -Iinclude -Ibackends/cuda
-//   bench/cuda_spectral.cu -lcublasLt -lcufft cuda_spectral [WIDTH...]
+//   nvcc -std=c++20 -O3 -arch=sm_90a --expt-relaxed-constexpr --extended-lambda -Iinclude -Ibackends/cuda
+//   bench/spectral_mix_cuda.cu -lcublasLt -lcufft spectral_mix_cuda [WIDTH...]
 // 65536 and 8192 rows of bfloat16, medians of event times in ms. `copy` moves the bytes of x and y once; `product` is x
 // times one folded d x d matrix (no entropy, no norm). Errors are the largest differences, over the largest value, from
 // the same operators in double on the same numbers; `flips` is the share of routes that differ, at a threshold that
@@ -175,5 +175,5 @@ int main(int count, char** values) try {
     for (auto d : widths)
         spectral::time_width(ex, d, 65536), spectral::time_width(ex, d, 8192), spectral::check_width(ex, d);
 } catch (const std::exception& e) {
-    return std::fprintf(stderr, "cuda_spectral: %s\n", e.what()), 1;
+    return std::fprintf(stderr, "spectral_mix_cuda: %s\n", e.what()), 1;
 }
