@@ -44,34 +44,32 @@ TEMPLATE_LIST_TEST_CASE("layer_norm: forward and backward", "[ops][norm]", targe
         if (c == 1)
             return;  // variance 0: rstd = 1/sqrt(eps) turns the mean's last bit into 300 times as much; by hand below
         const double steep = 4 * steepest(normals(n * c, 1), c);  // 4: the size of the largest values
-        for (auto [mode, biased] : {std::pair{write::overwrite, false},
-                                    {write::accumulate, false},
-                                    {write::overwrite, true},
-                                    {write::accumulate, true}})
-            check_against_reference<TestType>(
-                "layer_norm", shape(n, c), 4.0 * static_cast<double>(c + n), [&](auto& on) {
-                    auto s = on.input(n, c, normals(n * c, 1));
-                    auto gamma = on.input(around_one(c, 2)), beta = on.input(normals(c, 3));
-                    auto y = on.output(n, c);
-                    auto mean = on.output(n), rstd = on.output(n);
-                    layer_norm_forward(on.ex, s, gamma, beta, eps, y, mean, rstd);
-                    auto dL_ds = mode == write::overwrite ? on.output(n, c) : on.state(n, c, normals(n * c, 4));
-                    auto dL_dgamma = on.state(normals(c, 5)), dL_dbeta = on.state(normals(c, 6));
-                    // the sums' mode is the other one
-                    bias_gradient<typename std::decay_t<decltype(on)>::scalar> bias;
-                    if (biased && mode == write::overwrite) bias = {on.state(normals(c, 9)), write::accumulate};
-                    if (biased && mode == write::accumulate) bias = {on.state(not_a_number(c)), write::overwrite};
-                    layer_norm_backward(on.ex, on.input(n, c, normals(n * c, 7)), s, gamma, mean, rstd, dL_ds,
-                                        dL_dgamma, dL_dbeta, mode, bias);
-                    outputs out{{"y", on.read(y), steep},
-                                {"mean", on.read(mean)},
-                                {"rstd", on.read(rstd), steep},
-                                {"dL_ds", on.read(dL_ds), steep},
-                                {"dL_dgamma", on.read(dL_dgamma), steep},
-                                {"dL_dbeta", on.read(dL_dbeta)}};
-                    if (biased) out.push_back({"dL_db", on.read(bias.sums), steep});
-                    return out;
-                });
+        for (const write mode : {write::overwrite, write::accumulate})
+            for (const bool biased : {false, true})
+                check_against_reference<TestType>(
+                    "layer_norm", shape(n, c), 4.0 * static_cast<double>(c + n), [&](auto& on) {
+                        auto s = on.input(n, c, normals(n * c, 1));
+                        auto gamma = on.input(around_one(c, 2)), beta = on.input(normals(c, 3));
+                        auto y = on.output(n, c);
+                        auto mean = on.output(n), rstd = on.output(n);
+                        layer_norm_forward(on.ex, s, gamma, beta, eps, y, mean, rstd);
+                        auto dL_ds = mode == write::overwrite ? on.output(n, c) : on.state(n, c, normals(n * c, 4));
+                        auto dL_dgamma = on.state(normals(c, 5)), dL_dbeta = on.state(normals(c, 6));
+                        // the sums' mode is the other one
+                        bias_gradient<typename std::decay_t<decltype(on)>::scalar> bias;
+                        if (biased && mode == write::overwrite) bias = {on.state(normals(c, 9)), write::accumulate};
+                        if (biased && mode == write::accumulate) bias = {on.state(not_a_number(c)), write::overwrite};
+                        layer_norm_backward(on.ex, on.input(n, c, normals(n * c, 7)), s, gamma, mean, rstd, dL_ds,
+                                            dL_dgamma, dL_dbeta, mode, bias);
+                        outputs out{{"y", on.read(y), steep},
+                                    {"mean", on.read(mean)},
+                                    {"rstd", on.read(rstd), steep},
+                                    {"dL_ds", on.read(dL_ds), steep},
+                                    {"dL_dgamma", on.read(dL_dgamma), steep},
+                                    {"dL_dbeta", on.read(dL_dbeta)}};
+                        if (biased) out.push_back({"dL_db", on.read(bias.sums), steep});
+                        return out;
+                    });
     });
 }
 

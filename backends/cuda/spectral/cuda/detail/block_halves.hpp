@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(halves_threads, 1) block_halves_chain(const __
     // the list of halves, where a read takes no detour
     for (unsigned i = threadIdx.x; i < job.count * sizeof(half_step<T>) / 4; i += blockDim.x)
         reinterpret_cast<unsigned*>(steps)[i] = reinterpret_cast<const unsigned*>(job.step)[i];
-    for (int i = threadIdx.x; i < job.slots; i += blockDim.x) full[i].init(tile_rows), empty[i].init(stream_warps);
+    for (int i = threadIdx.x; i < job.slots; i += blockDim.x) full[i].init(tile_rows), empty[i].init(32 * stream_warps);
     copies_see_barriers();
     __syncthreads();
     for (int i = threadIdx.x; i < 2 * job.count; i += blockDim.x) steps[i / 2].of[i % 2].take(i % 2);
