@@ -274,7 +274,7 @@ struct halves_worker {
                 for (int u = 0; u < 4; ++u) now[u] = ahead[u];
                 if (--left) read_next();
                 multiply(d, now, own + 2 * column, plane, width - column);
-                empty[done].arrive();
+                empty[done].arrive();  // every lane for itself: what racecheck can follow
                 if (++done == job.slots) done = 0;
                 if ((column += tile_columns) < width) continue;
                 column = 0;

@@ -48,6 +48,7 @@ void noted(Status status, const char* call) noexcept {
     if (!good(status)) std::fprintf(stderr, "spectral: cuda: %s failed: %s\n", call, text(status).c_str());
 }
 
+// Made with the scope, given back with it.
 struct event {
     cudaEvent_t it = nullptr;
     event() { checked(cudaEventCreate(&it), "cudaEventCreate"); }
