@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // bench/cufft_cuda.cu: the DCT by cuFFT, an independent check of the library's transforms, and what it takes
-//   cufft_cuda [WIDTH...]
+//   cufft_cuda [WIDTH...]          the check
+//   cufft_cuda --forms [WIDTH...]  mix and its gradients by cuFFT and by products with the matrix, for widths that are no
+//                                  block's work (detail/composed_rows.hpp), ms
 // Makhoul's way (doi:10.1109/TASSP.1980.1163351): even samples forwards and odd ones backwards, a real transform of length d, a
 // rotation, written here once more. `by` says who makes the library's: itself (own) or cuFFT too, in double and float. Differences are the largest, over the largest coefficient, from dct_forward in double and float. Times, ms,
 // of 65536 rows in float: `cufft` is its batched real transform alone, there and back, of what our operator does in one
@@ -162,11 +164,48 @@ bool measure(E& ex, index d) {
     const double copied = bench::event_ms(ex, [&] { copy<E, float>(ex, x.view(), y.view()); });
     // a transform's rounding grows with the logarithm of its length: 20 eps holds it for every width here
     const bool good = exact < 20 * 2.3e-16 && single < 20 * 1.2e-7;
-    const auto by = [&](bool cufft) { return cufft ? "cuFFT" : "own"; };
+    const auto by = [&](bool composed) { return composed ? "cuFFT" : "own"; };
     std::printf("%s d %5d: double %.1e by %-5s  float %.1e by %-5s   copy %.3f  cufft %.3f  mix %.3f ms\n",
-                good ? "ok " : "BAD", int(d), exact, by(D::by_cufft<double>(ex, d)), single,
-                by(D::by_cufft<float>(ex, d)), copied, cufft, mix);
+                good ? "ok " : "BAD", int(d), exact, by(D::is_composed<double>(ex, d)), single,
+                by(D::is_composed<float>(ex, d)), copied, cufft, mix);
     return good;
+}
+
+template <class T>
+void forms(E& ex, index d) {
+    using S = statistic<T>;
+    if (!D::is_composed<S>(ex, d)) throw error("cufft", spectral::detail::join(d, " is no composed width"));
+    for (index n : {64, 1024, 8192, 65536}) {
+        auto x = random<T>(ex, n, d), dy = random<T>(ex, n, d), dx = random<T>(ex, n, d);
+        tensor<E, T, 2> y(ex, {n, d});
+        tensor<E, T> w(ex, {d});
+        tensor<E, S> mean(ex, {n}), rstd(ex, {n}), dw(ex, {d}), dgamma(ex, {d}), dbeta(ex, {d});
+        ex.fill_bytes(w.data(), 0, static_cast<std::size_t>(d) * sizeof(T));
+        const norm_statistics<T> stats{mean.view(), rstd.view()};
+        const auto forward = [&] {
+            spectral_mix_forward<E, T>(ex, x.view(), selection::all(n), w.view(), dct_norm::ortho, w.view(), w.view(),
+                                       1e-5, y.view(), stats);
+        };
+        const auto backward = [&] {
+            spectral_mix_backward<E, T>(ex, dy.view(), x.view(), selection::all(n), w.view(), dct_norm::ortho, w.view(),
+                                        stats, dx.view(), dw.view(), dgamma.view(), dbeta.view());
+        };
+        double ms[2][2];
+        auto& choices = ex.keep<D::transform_choices>(0).by_matrix;
+        for (bool matrix : {false, true}) {
+            forward();  // makes the class of this shape known
+            for (auto& [name, by_matrix] : choices) by_matrix = matrix;
+            ms[matrix][0] = bench::event_ms(ex, forward);
+            ms[matrix][1] = bench::event_ms(ex, backward);
+        }
+        std::printf(
+            "%-8s %5d x %4d  mix: cufft %.3f  matrix %.3f   backward: cufft %.3f  matrix %.3f   forward and "
+            "backward %.2f\n",
+            std::is_same_v<T, double>  ? "double"
+            : std::is_same_v<T, float> ? "float"
+                                       : "bfloat16",
+            int(n), int(d), ms[0][0], ms[1][0], ms[0][1], ms[1][1], (ms[0][0] + ms[0][1]) / (ms[1][0] + ms[1][1]));
+    }
 }
 
 }  // namespace
@@ -178,7 +217,17 @@ int main(int count, char** values) try {
     cufftGetVersion(&version);
     std::printf("%s, cuFFT %d\n", ex.device_name().c_str(), version);
     std::vector<spectral::index> widths;
-    for (int i = 1; i < count; ++i) widths.push_back(std::atoi(values[i]));
+    const bool forms = count > 1 && std::string(values[1]) == "--forms";
+    for (int i = forms ? 2 : 1; i < count; ++i) widths.push_back(std::atoi(values[i]));
+    if (forms) {
+        if (widths.empty()) widths = {22, 97, 194, 254, 352, 509, 704, 1012, 1408, 2002};
+        for (auto d : widths) {
+            spectral::forms<float>(ex, d);
+            spectral::forms<spectral::bfloat16>(ex, d);
+            spectral::forms<double>(ex, d);
+        }
+        return 0;
+    }
     if (widths.empty()) widths = {60, 97, 256, 384, 640, 768, 896, 1000, 1024, 1536, 2048, 3584, 4096, 6000, 8192};
     const double chunks = spectral::chunks_difference(ex, 97, 100000);
     bool good = chunks < 1e-5;  // sums of 100000 rows

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // tests/cuda_on_host/executor_test.cpp: what the CUDA executor says where it cannot work: no device, a driver that is
-// too old, a program without code for the device, no memory
+// too old, a program without code for the device, no memory; and how it keeps its choices
 #include <spectral/ops/linear.hpp>
+#include <spectral/ops/spectral_filter.hpp>
 #include <support/operator_test.hpp>
 
 namespace spectral::test {
@@ -66,6 +67,52 @@ TEST_CASE("cuda executor: the arena grows by what is asked for where it cannot d
     CHECK(ex.memory().vector<std::byte>(2 << 20).size() == 2 << 20);
     CHECK(ex.memory().capacity() < 7 << 20);
     check_throws([&] { ex.memory().vector<std::byte>(5 << 20); }, {"out of memory on host", "5242880 bytes asked for"});
+}
+
+TEST_CASE("cuda executor: choices are written out, read back and followed", "[cuda]") {
+    // 97 is transformed by cuFFT, or from 4096 rows on by products with the matrix
+    const index n = 4096, d = 97;
+    const auto filtered = [&](cuda::executor& ex) {
+        tensor<cuda::executor, double, 2> x(ex, {n, d}, normals(n * d, 1)), y(ex, {n, d});
+        tensor<cuda::executor, double> w(ex, {d}, normals(d, 2));
+        arena_scope step(ex);
+        spectral_filter_forward<cuda::executor, double>(ex, x.view(), w.view(), dct_norm::ortho, y.view());
+        return y.to_host();
+    };
+    const std::string name = "dct 97 double, up to 4096 rows";
+    cuda::executor first;
+    const auto by_rule = filtered(first);
+    auto chosen = cuda::products_chosen(first);
+    REQUIRE(chosen.count(name) == 1);
+    CHECK(chosen[name] == "matrix");
+    CHECK(chosen.size() == 3);  // and its two products
+
+    cuda::executor second;
+    cuda::choose_products(second, chosen);
+    CHECK(filtered(second) == by_rule);
+    CHECK(cuda::products_chosen(second) == chosen);
+
+    chosen[name] = "cuFFT";
+    cuda::executor third;
+    cuda::choose_products(third, chosen);
+    const auto by_cufft = filtered(third);
+    CHECK(by_cufft != by_rule);  // by rounding
+    double apart = 0;
+    for (std::size_t i = 0; i < by_rule.size(); ++i) apart = std::max(apart, std::abs(by_cufft[i] - by_rule[i]));
+    CHECK(apart < 1e-13);
+    CHECK(cuda::products_chosen(third) == chosen);
+
+    cuda::executor timed({.tune = true});
+    (void)filtered(timed);
+    CHECK(cuda::products_chosen(timed).count(name) == 1);
+    CHECK(timed.memory().peak() > 0);
+
+    check_throws(
+        [&] {
+            cuda::choose_products(timed, {{name, "both"}});
+        },
+        {"plans", name, "expected \"matrix\" or \"cuFFT\", found \"both\""});
+    check_throws([&] { cuda::choose_products(timed, {{"1 2", "zz"}}); }, {"plans", "1 2", "hexadecimal", "zz"});
 }
 
 }  // namespace spectral::test

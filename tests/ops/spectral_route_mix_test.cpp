@@ -92,7 +92,7 @@ TEMPLATE_LIST_TEST_CASE("spectral_route_mix: two and three operators, chosen and
 
 TEMPLATE_LIST_TEST_CASE("spectral_route_mix: every width that a backend may treat apart", "[ops][spectral_route_mix]",
                         backends) {
-    for (index d : {128, 320, 384, 640, 768, 896, 1024, 1280, 1536, 2048, 2560, 3072, 3584, 4096}) {
+    for (index d : widths_apart) {
         const case_of c(3, d, dct_norm::ortho, 2);
         check_against_reference<TestType>("spectral_route_mix", shape(3, d), 16.0 * static_cast<double>(d),
                                           [&](auto& on) { return c.run(on, false); });

@@ -18,6 +18,7 @@
 #include <spectral/cuda/norm.hpp>
 #include <spectral/cuda/optimizer.hpp>
 #include <spectral/cuda/partition.hpp>
+#include <spectral/cuda/plans.hpp>
 #include <spectral/cuda/pool.hpp>
 #include <spectral/cuda/random_features.hpp>
 #include <spectral/cuda/rotary.hpp>

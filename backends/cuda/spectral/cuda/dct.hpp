@@ -2,7 +2,7 @@
 // backends/cuda/spectral/cuda/dct.hpp: the transform of every row, one block to a row, or by cuFFT
 #pragma once
 #include <spectral/cuda/detail/dct_plan.hpp>
-#include <spectral/cuda/detail/spectral_by_cufft.hpp>
+#include <spectral/cuda/detail/spectral_composed.hpp>
 #include <spectral/ops/dct.hpp>
 
 namespace spectral::cuda {
@@ -31,8 +31,8 @@ template <bool Inverse, class T>
 void transform_rows(executor& ex, const char* what, const_matrix<T> x, dct_scale scale, matrix_view<T> y) {
     using A = compute<T>;
     if (x.empty()) return;
-    if (by_cufft<A>(ex, x.width()))
-        return Inverse ? idct_by_cufft<T>(ex, what, x, scale, y) : dct_by_cufft<T>(ex, what, x, scale, y);
+    if (is_composed<A>(ex, x.width()))
+        return Inverse ? idct_composed<T>(ex, what, x, scale, y) : dct_composed<T>(ex, what, x, scale, y);
     const auto& p = dct_shape_of<A>(ex, x.width());
     launch(ex, what, blocks_for(ex, x.rows()), p.threads(), p.shared_bytes(), dct_rows<Inverse, T>, x.rows(), p,
            rows_in(x), static_cast<A>(scale.first), static_cast<A>(scale.rest), rows_in(y));

@@ -170,8 +170,8 @@ void spectral_entropy_forward_kernel(executor& ex, view<const T, 2> x, dct_scale
         all.take_entropy(scale, x.width(), entropy.data);
         if (detail::try_row_mix(ex, "spectral_entropy_forward", all, x.width())) return;
     }
-    if (detail::by_cufft<A>(ex, x.width()))
-        return detail::entropy_by_cufft<T>(ex, "spectral_entropy_forward", x, scale,
+    if (detail::is_composed<A>(ex, x.width()))
+        return detail::entropy_composed<T>(ex, "spectral_entropy_forward", x, scale,
                                            detail::entropy_of_flat<A>(x.width()), entropy.data);
     const auto& p = detail::dct_shape_of<A>(ex, x.width());
     detail::launch(ex, "spectral_entropy_forward", detail::blocks_for(ex, x.rows()), p.threads(), p.shared_bytes(),
@@ -188,8 +188,8 @@ void spectral_entropy_backward_kernel(executor& ex, const_vector<statistic<T>> d
         if (detail::try_entropy_backward<T>(ex, x, dL_dentropy.data, scale, detail::entropy_of_flat<float>(x.width()),
                                             dL_dx))
             return;
-    if (detail::by_cufft<A>(ex, x.width()))
-        return detail::entropy_backward_by_cufft<T>(ex, "spectral_entropy_backward", dL_dentropy.data, x, scale,
+    if (detail::is_composed<A>(ex, x.width()))
+        return detail::entropy_backward_composed<T>(ex, "spectral_entropy_backward", dL_dentropy.data, x, scale,
                                                     detail::entropy_of_flat<A>(x.width()), dL_dx);
     const auto& p = detail::dct_shape_of<A>(ex, x.width());
     detail::launch(ex, "spectral_entropy_backward", detail::blocks_for(ex, x.rows()), p.threads(), p.shared_bytes(),

@@ -131,8 +131,8 @@ void filter_backward(executor& ex, const char* what, const_matrix<T> dL_dy, cons
         part = fast.parts;
     }
     if (blocks == 0) {
-        if (by_cufft<A>(ex, x.width()))
-            return filter_backward_by_cufft<T>(ex, what, dL_dy, x, rows, w.data, static_cast<A>(gain), gamma, mean,
+        if (is_composed<A>(ex, x.width()))
+            return filter_backward_composed<T>(ex, what, dL_dy, x, rows, w.data, static_cast<A>(gain), gamma, mean,
                                                rstd, dL_dx, dL_dw, dL_dgamma, dL_dbeta);
         const auto& p = dct_shape_of<A>(ex, N);
         blocks = static_cast<unsigned>(std::min<index>(x.rows(), index{8} * ex.multiprocessors()));
@@ -159,8 +159,8 @@ void spectral_filter_forward_kernel(executor& ex, const_matrix<T> x, const_vecto
         all.take_filter(w, gain, y);
         if (detail::try_row_mix(ex, "spectral_filter_forward", all, x.width())) return;
     }
-    if (detail::by_cufft<A>(ex, x.width()))
-        return detail::filter_by_cufft<T>(ex, "spectral_filter_forward", x, w.data, static_cast<A>(gain), y);
+    if (detail::is_composed<A>(ex, x.width()))
+        return detail::filter_composed<T>(ex, "spectral_filter_forward", x, w.data, static_cast<A>(gain), y);
     const auto& p = detail::dct_shape_of<A>(ex, x.width());
     detail::launch(ex, "spectral_filter_forward", detail::blocks_for(ex, x.rows()), p.threads(), p.shared_bytes(),
                    detail::filter_rows<T>, x.rows(), p, detail::rows_in(x), w.data, static_cast<A>(gain),
@@ -186,8 +186,8 @@ void spectral_mix_forward_kernel(executor& ex, const_matrix<T> x, const selectio
         chosen.take_norm(gamma, beta, eps, stats);
         if (detail::try_row_mix(ex, "spectral_mix_forward", chosen, x.width())) return;
     }
-    if (detail::by_cufft<A>(ex, x.width()))
-        return detail::mix_by_cufft<T>(ex, "spectral_mix_forward", x, rows, w.data, static_cast<A>(gain), gamma.data,
+    if (detail::is_composed<A>(ex, x.width()))
+        return detail::mix_composed<T>(ex, "spectral_mix_forward", x, rows, w.data, static_cast<A>(gain), gamma.data,
                                        beta.data, static_cast<A>(eps), y, stats.mean.data, stats.rstd.data);
     const auto& p = detail::dct_shape_of<A>(ex, x.width());
     detail::launch(ex, "spectral_mix_forward", detail::blocks_for(ex, x.rows()), p.threads(), p.shared_bytes(),

@@ -315,7 +315,8 @@ void attention_backward_plain(executor& ex, const attention_problem<T>& problem,
                               rows_of<const T> out, rows_of<const statistic<T>> lse, rows_of<T> dL_dq, rows_of<T> dL_dk,
                               rows_of<T> dL_dv) {
     using A = compute<T>;
-    constexpr int R = tile_lines<T>, columns = Width / 16;
+    // heads of more than 128 doubles: tiles of 16 queries, or four of these tiles are more than shared memory
+    constexpr int R = std::is_same_v<A, double> && Width > 128 ? 1 : tile_lines<T>, columns = Width / 16;
     const int heads = problem.heads, D = problem.width;
     arena_scope scratch(ex);
     A* delta = ex.memory().template vector<A>(rows * heads).data;

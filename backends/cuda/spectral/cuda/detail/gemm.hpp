@@ -6,14 +6,12 @@
 // All row-major with their strides. cuBLASLt counts columns first, so the product asked of it is Cᵀ = op(B)ᵀ op(A)ᵀ.
 // An algorithm is chosen once for a class of shapes (sizes rounded up: a routed layer has another number of rows in
 // every step) and kept: cuBLASLt's first proposal, or with options().tune the fastest of its proposals. Choices are
-// written out and read back (products_chosen, choose_products), so that a later process repeats this one's bits.
+// written out and read back (../plans.hpp), so that a later process repeats this one's bits.
 // Float is computed in float, not in TF32, unless the executor's options say so; bfloat16 accumulates in float.
 #pragma once
 #include <spectral/cuda/detail/launch.hpp>
 
 #include <array>
-#include <cstring>
-#include <sstream>
 
 namespace spectral::cuda {
 
@@ -40,6 +38,23 @@ inline std::uint32_t alignment(const void* p) {
     std::uint32_t bytes = 64;
     while (reinterpret_cast<std::uintptr_t>(p) % bytes) bytes /= 2;
     return bytes;
+}
+
+// The fastest of three runs, after one that loads their kernels, in ms; infinity where run() says that it could not
+template <class F>
+float fastest_ms(executor& ex, F&& run) {
+    const event begin, end;
+    float fastest = INFINITY;
+    for (int repeat = 0; repeat < 4; ++repeat) {
+        checked(cudaEventRecord(begin.it, ex.stream()), "cudaEventRecord");
+        if (!run()) return INFINITY;
+        checked(cudaEventRecord(end.it, ex.stream()), "cudaEventRecord");
+        checked(cudaEventSynchronize(end.it), "work on trial");
+        float ms = 0;
+        checked(cudaEventElapsedTime(&ms, begin.it, end.it), "cudaEventElapsedTime");
+        if (repeat > 0) fastest = std::min(fastest, ms);
+    }
+    return fastest;
 }
 
 struct matrix_products : kept {
@@ -97,19 +112,9 @@ struct matrix_products : kept {
         if (!p.usable) return;
         p.algorithm = found[0].algo;
         if (!timed || count < 2) return;
-        const event begin, end;
         float best = INFINITY;
         for (int i = 0; i < count; ++i) {
-            float fastest = INFINITY;
-            for (int repeat = 0; repeat < 4; ++repeat) {  // the first loads the kernel
-                checked(cudaEventRecord(begin.it, ex.stream()), "cudaEventRecord");
-                if (trial(found[i].algo) != CUBLAS_STATUS_SUCCESS) break;
-                checked(cudaEventRecord(end.it, ex.stream()), "cudaEventRecord");
-                checked(cudaEventSynchronize(end.it), "a matrix product on trial");
-                float ms = 0;
-                checked(cudaEventElapsedTime(&ms, begin.it, end.it), "cudaEventElapsedTime");
-                if (repeat > 0) fastest = std::min(fastest, ms);
-            }
+            const float fastest = fastest_ms(ex, [&] { return good(trial(found[i].algo)); });
             if (fastest < best) best = fastest, p.algorithm = found[i].algo;
         }
     }
@@ -230,54 +235,5 @@ bool gemm(executor& ex, const char* what, factor<T> a, factor<T> b, double alpha
 }
 
 }  // namespace detail
-
-// ---- choices that outlive a process ---------------------------------------------------------------------------------
-
-// The algorithm of every class of products so far, as text: to be kept beside a checkpoint.
-inline std::map<std::string, std::string> products_chosen(executor& ex) {
-    std::map<std::string, std::string> out;
-    const auto add = [&](const detail::product_class& key, const cublasLtMatmulAlgo_t& algorithm) {
-        std::ostringstream name, bytes;
-        for (index v : key.value) name << (name.tellp() > 0 ? " " : "") << v;
-        const auto* b = reinterpret_cast<const unsigned char*>(&algorithm);
-        for (std::size_t i = 0; i < sizeof algorithm; ++i)
-            bytes << "0123456789abcdef"[b[i] / 16] << "0123456789abcdef"[b[i] % 16];
-        out[name.str()] = bytes.str();
-    };
-    const auto& products = ex.keep<detail::matrix_products>(0);
-    for (const auto& [key, algorithm] : products.given) add(key, algorithm);  // also those not met again so far
-    for (const auto& [key, plan] : products.plans)
-        if (plan.usable) add(key, plan.algorithm);
-    return out;
-}
-
-// Uses these from now on, for classes that have none yet. They hold for one device and version of cuBLASLt: see
-// products_made_by.
-inline void choose_products(executor& ex, const std::map<std::string, std::string>& chosen) {
-    auto& products = ex.keep<detail::matrix_products>(0);
-    for (const auto& [name, bytes] : chosen) {
-        detail::product_class key;
-        std::istringstream in(name);
-        for (index& v : key.value) in >> v;
-        cublasLtMatmulAlgo_t algorithm{};
-        const auto digit = [](char c) {
-            return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-        };
-        bool good = !in.fail() && bytes.size() == 2 * sizeof algorithm;
-        for (std::size_t i = 0; good && i < sizeof algorithm; ++i) {
-            const int high = digit(bytes[2 * i]), low = digit(bytes[2 * i + 1]);
-            good = high >= 0 && low >= 0;
-            reinterpret_cast<unsigned char*>(&algorithm)[i] = static_cast<unsigned char>(16 * high + low);
-        }
-        check(good, "plans", "\"", name, "\": expected ", detail::product_class::numbers, " numbers and ",
-              2 * sizeof algorithm, " hexadecimal digits, found \"", bytes, "\"");
-        products.given[key] = algorithm;
-    }
-}
-
-// What choices belong to: "NVIDIA H200, cuBLASLt 130001"
-inline std::string products_made_by(const executor& ex) {
-    return spectral::detail::join(ex.device_name(), ", cuBLASLt ", cublasLtGetVersion());
-}
 
 }  // namespace spectral::cuda

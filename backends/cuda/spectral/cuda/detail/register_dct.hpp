@@ -27,10 +27,13 @@ constexpr int register_radix(index width) {
         case 64:
         case 128:
         case 256: return 16;
+        case 192: return 24;
+        case 960: return 30;
         case 512:
         case 1024: return 32;
-        case 2048:
-        case 4096: return 64;
+        case 576:
+        case 1152:
+        case 2304: return 36;
         case 320:
         case 640:
         case 1280:
@@ -39,8 +42,12 @@ constexpr int register_radix(index width) {
         case 768:
         case 1536:
         case 3072: return 48;
+        case 1600: return 50;
         case 896:
         case 3584: return 56;
+        case 1920: return 60;
+        case 2048:
+        case 4096: return 64;
     }
     return 0;
 }
@@ -81,8 +88,8 @@ auto with_register_width(index width, F f) {
     const auto all = [&]<int... Width>(std::integer_sequence<int, Width...>) {
         return at(std::integral_constant<int, Width>{}...);
     };
-    return all(std::integer_sequence<int, 64, 128, 256, 320, 384, 512, 640, 768, 896, 1024, 1280, 1536, 2048, 2560,
-                                     3072, 3584, 4096>{});
+    return all(std::integer_sequence<int, 64, 128, 192, 256, 320, 384, 512, 576, 640, 768, 896, 960, 1024, 1152, 1280,
+                                     1536, 1600, 1920, 2048, 2304, 2560, 3072, 3584, 4096>{});
 }
 
 template <class A>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// backends/cuda/spectral/cuda/detail/spectral_by_cufft.hpp: the spectral operators, put together from cuFFT's transforms
+// backends/cuda/spectral/cuda/detail/spectral_composed.hpp: the spectral operators of composed_rows.hpp's transforms
 #pragma once
-#include <spectral/cuda/detail/cufft_rows.hpp>
+#include <spectral/cuda/detail/composed_rows.hpp>
 #include <spectral/cuda/detail/reduce.hpp>
 #include <spectral/cuda/partition.hpp>
 #include <spectral/ops/spectral_entropy.hpp>
@@ -10,11 +10,11 @@ namespace spectral::cuda::detail {
 
 // y = diag(first, rest) C x
 template <class T>
-void dct_by_cufft(executor& ex, const char* what, const_matrix<T> x, dct_scale scale, matrix_view<T> y) {
+void dct_composed(executor& ex, const char* what, const_matrix<T> x, dct_scale scale, matrix_view<T> y) {
     using A = compute<T>;
     arena_scope scratch(ex);
     const index N = x.width();
-    cufft_rows<A> s(ex, what, x.rows(), N);
+    composed_rows<A> s(ex, what, x.rows(), N);
     A* X = s.buffer();
     const A zero = static_cast<A>(scale.first), rest = static_cast<A>(scale.rest);
     const auto in = rows_in(x);
@@ -30,11 +30,11 @@ void dct_by_cufft(executor& ex, const char* what, const_matrix<T> x, dct_scale s
 
 // y = Cᵀ diag(first, rest) x
 template <class T>
-void idct_by_cufft(executor& ex, const char* what, const_matrix<T> x, dct_scale scale, matrix_view<T> y) {
+void idct_composed(executor& ex, const char* what, const_matrix<T> x, dct_scale scale, matrix_view<T> y) {
     using A = compute<T>;
     arena_scope scratch(ex);
     const index N = x.width();
-    cufft_rows<A> s(ex, what, x.rows(), N);
+    composed_rows<A> s(ex, what, x.rows(), N);
     A* samples = s.buffer();
     const A zero = static_cast<A>(scale.first), rest = static_cast<A>(scale.rest);
     const auto in = rows_in(x);
@@ -42,19 +42,19 @@ void idct_by_cufft(executor& ex, const char* what, const_matrix<T> x, dct_scale 
     while (s.next()) {
         const index first = s.first;
         s.idct(samples, [=] __device__(index i, index k) { return widen(in(first + i)[k]) * (k == 0 ? zero : rest); });
-        for_each_element(ex, what, s.count, N, [=] __device__(index i, index c) {
-            to(first + i)[c] = narrow<T>(samples[i * N + sample_place(N, c)]);
-        });
+        const auto place = s.place;
+        for_each_element(ex, what, s.count, N,
+                         [=] __device__(index i, index c) { to(first + i)[c] = narrow<T>(samples[i * N + place(c)]); });
     }
 }
 
 // y = gain Cᵀ (w ⊙ C x)
 template <class T>
-void filter_by_cufft(executor& ex, const char* what, const_matrix<T> x, const T* w, compute<T> gain, matrix_view<T> y) {
+void filter_composed(executor& ex, const char* what, const_matrix<T> x, const T* w, compute<T> gain, matrix_view<T> y) {
     using A = compute<T>;
     arena_scope scratch(ex);
     const index N = x.width();
-    cufft_rows<A> s(ex, what, x.rows(), N);
+    composed_rows<A> s(ex, what, x.rows(), N);
     A* samples = s.buffer();
     const auto in = rows_in(x);
     const auto to = rows_in(y);
@@ -63,23 +63,23 @@ void filter_by_cufft(executor& ex, const char* what, const_matrix<T> x, const T*
         s.filter(
             samples, [=] __device__(index i, index c) { return widen(in(first + i)[c]); },
             [=] __device__(index k) { return gain * widen(w[k]); });
-        for_each_element(ex, what, s.count, N, [=] __device__(index i, index c) {
-            to(first + i)[c] = narrow<T>(samples[i * N + sample_place(N, c)]);
-        });
+        const auto place = s.place;
+        for_each_element(ex, what, s.count, N,
+                         [=] __device__(index i, index c) { to(first + i)[c] = narrow<T>(samples[i * N + place(c)]); });
     }
 }
 
 // y = LN(x + filtered), a block to a row; `first`: number of the chunk's first row among the selected ones
 template <class T>
 __global__ void norm_of_mixed(index first, index count, selected rows, int N, rows_of<const T> x,
-                              const compute<T>* samples, const T* gamma, const T* beta, compute<T> eps, rows_of<T> y,
-                              compute<T>* mean, compute<T>* rstd) {
+                              const compute<T>* samples, sample_places place, const T* gamma, const T* beta,
+                              compute<T> eps, rows_of<T> y, compute<T>* mean, compute<T>* rstd) {
     using A = compute<T>;
     const index last = min(first + count, rows.size());
     for (index i = first + blockIdx.x; i < last; i += gridDim.x) {
         const index n = rows[i];
         const A* mixed = samples + (i - first) * N;
-        const auto value = [&](int c) { return widen(x(n)[c]) + mixed[sample_place(N, c)]; };
+        const auto value = [&](int c) { return widen(x(n)[c]) + mixed[place(c)]; };
         A sum = 0, square = 0;
         for (int c = threadIdx.x; c < N; c += blockDim.x) sum += value(c);
         const A average = block_reduce(sum) / static_cast<A>(N);
@@ -96,14 +96,14 @@ __global__ void norm_of_mixed(index first, index count, selected rows, int N, ro
 
 // y[row] = LN(x + filter(x)), statistics at the row's number
 template <class T>
-void mix_by_cufft(executor& ex, const char* what, const_matrix<T> x, const selection& chosen, const T* w,
+void mix_composed(executor& ex, const char* what, const_matrix<T> x, const selection& chosen, const T* w,
                   compute<T> gain, const T* gamma, const T* beta, compute<T> eps, matrix_view<T> y, compute<T>* mean,
                   compute<T>* rstd) {
     using A = compute<T>;
     arena_scope scratch(ex);
     const index N = x.width();
     const selected rows(chosen);
-    cufft_rows<A> s(ex, what, chosen.capacity, N);
+    composed_rows<A> s(ex, what, chosen.capacity, N);
     A* samples = s.buffer();
     const auto in = rows_in(x);
     while (s.next()) {
@@ -113,13 +113,14 @@ void mix_by_cufft(executor& ex, const char* what, const_matrix<T> x, const selec
             [=] __device__(index i, index c) { return first + i < rows.size() ? widen(in(rows[first + i])[c]) : A(0); },
             [=] __device__(index k) { return gain * widen(w[k]); });
         launch(ex, what, blocks_for(ex, s.count), threads_for(N), 0, norm_of_mixed<T>, first, s.count, rows,
-               static_cast<int>(N), in, static_cast<const A*>(samples), gamma, beta, eps, rows_in(y), mean, rstd);
+               static_cast<int>(N), in, static_cast<const A*>(samples), s.place, gamma, beta, eps, rows_in(y), mean,
+               rstd);
     }
 }
 
 // Gradients as in filter_backward_rows: gamma null for the filter alone.
 template <class T>
-void filter_backward_by_cufft(executor& ex, const char* what, const_matrix<T> dL_dy, const_matrix<T> x,
+void filter_backward_composed(executor& ex, const char* what, const_matrix<T> dL_dy, const_matrix<T> x,
                               const selection& chosen, const T* w, compute<T> gain, const T* gamma,
                               const compute<T>* mean, const compute<T>* rstd, matrix_view<T> dL_dx, compute<T>* dL_dw,
                               compute<T>* dL_dgamma, compute<T>* dL_dbeta) {
@@ -127,18 +128,19 @@ void filter_backward_by_cufft(executor& ex, const char* what, const_matrix<T> dL
     arena_scope scratch(ex);
     const index N = x.width();
     const selected rows(chosen);
-    cufft_rows<A> s(ex, what, chosen.capacity, N);
+    composed_rows<A> s(ex, what, chosen.capacity, N);
     A *X = s.buffer(), *samples = s.buffer(), *D = s.buffer();  // C x; x's filtered rows; C dL_ds
     A *mean_g = ex.memory().template vector<A>(s.most).data, *mean_gs = ex.memory().template vector<A>(s.most).data;
     const auto in = rows_in(x), slope = rows_in(dL_dy);
     const auto to = rows_in(dL_dx);
+    const auto place = s.place;
     while (s.next()) {
         const index first = s.first;
         const auto here = [=] __device__(index i) { return first + i < rows.size(); };
         s.dct(X, [=] __device__(index i, index c) { return here(i) ? widen(in(rows[first + i])[c]) : A(0); });
         const auto hat = [=] __device__(index i, index c) {
             const index n = rows[first + i];
-            return (samples[i * N + sample_place(N, c)] + widen(in(n)[c]) - mean[n]) * rstd[n];
+            return (samples[i * N + place(c)] + widen(in(n)[c]) - mean[n]) * rstd[n];
         };
         const auto g = [=] __device__(index i, index c) {
             return widen(slope(rows[first + i])[c]) * (gamma ? widen(gamma[c]) : A(1));
@@ -178,7 +180,7 @@ void filter_backward_by_cufft(executor& ex, const char* what, const_matrix<T> dL
         for_each_element(ex, what, s.count, N, [=] __device__(index i, index c) {
             if (!here(i)) return;
             T& at = to(rows[first + i])[c];
-            at = narrow<T>(widen(at) + back[i * N + sample_place(N, c)] + (gamma ? dL_ds(i, c) : A(0)));
+            at = narrow<T>(widen(at) + back[i * N + place(c)] + (gamma ? dL_ds(i, c) : A(0)));
         });
     }
 }
@@ -196,12 +198,12 @@ void row_powers(executor& ex, const char* what, index count, index N, const A* X
 }
 
 template <class T>
-void entropy_by_cufft(executor& ex, const char* what, const_matrix<T> x, dct_scale scale, compute<T> log_width,
+void entropy_composed(executor& ex, const char* what, const_matrix<T> x, dct_scale scale, compute<T> log_width,
                       compute<T>* entropy) {
     using A = compute<T>;
     arena_scope scratch(ex);
     const index N = x.width();
-    cufft_rows<A> s(ex, what, x.rows(), N);
+    composed_rows<A> s(ex, what, x.rows(), N);
     A *X = s.buffer(), *power = ex.memory().template vector<A>(s.most).data;
     const A zero = static_cast<A>(scale.first), rest = static_cast<A>(scale.rest);
     const auto in = rows_in(x);
@@ -220,12 +222,12 @@ void entropy_by_cufft(executor& ex, const char* what, const_matrix<T> x, dct_sca
 }
 
 template <class T>
-void entropy_backward_by_cufft(executor& ex, const char* what, const compute<T>* dL_dentropy, const_matrix<T> x,
+void entropy_backward_composed(executor& ex, const char* what, const compute<T>* dL_dentropy, const_matrix<T> x,
                                dct_scale scale, compute<T> log_width, matrix_view<T> dL_dx) {
     using A = compute<T>;
     arena_scope scratch(ex);
     const index N = x.width();
-    cufft_rows<A> s(ex, what, x.rows(), N);
+    composed_rows<A> s(ex, what, x.rows(), N);
     A *X = s.buffer(), *samples = s.buffer(), *power = ex.memory().template vector<A>(s.most).data,
       *weighted = ex.memory().template vector<A>(s.most).data;
     const A zero = static_cast<A>(scale.first), rest = static_cast<A>(scale.rest);
@@ -249,9 +251,10 @@ void entropy_backward_by_cufft(executor& ex, const char* what, const compute<T>*
             const A by = k == 0 ? zero : rest, value = X[i * N + k] * by, share = value * value / power[i];
             return dL_dentropy[first + i] * 2 * value / power[i] * (slope(share) - weighted[i]) * by;
         });
+        const auto place = s.place;
         for_each_element(ex, what, s.count, N, [=] __device__(index i, index c) {
             T& at = to(first + i)[c];
-            at = narrow<T>(widen(at) + samples[i * N + sample_place(N, c)]);
+            at = narrow<T>(widen(at) + samples[i * N + place(c)]);
         });
     }
 }
