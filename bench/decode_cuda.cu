@@ -2,8 +2,8 @@
 // bench/decode_cuda.cu: Qwen2.5-0.5B shape, random weights: decoding on a GPU against a measured read of as many bytes
 //
 // First logits of a step against plain float loops over the same rows, and replays against direct launches, bit by bit.
-// Then tokens/s for 24, 20 and 16 blocks, sequences and contexts; the floor is the measured read of the weights and the
-// cache.
+// Then tokens/s for models of 24, 20 and 16 blocks, sequences and contexts, where the floor is the measured read of the
+// weights and the cache, and for 24 blocks of which gates keep some closed, with and without adapters beside the weights.
 //   nvcc -std=c++20 -O3 -arch=sm_90a --expt-relaxed-constexpr --extended-lambda -Iinclude -Ibackends/cuda
 //   bench/decode_cuda.cu -lcublasLt -lcufft
 #ifndef DECODE_SCALAR
@@ -252,14 +252,31 @@ double weight_bytes(model_t& model) {
     return bytes;
 }
 
+// seconds of a token: the median over chunks of eight that choose themselves
+double seconds_a_token(Exec& ex, model_t& model, decode_state<Exec, T>& state, index sequences, int tokens) {
+    const index vocabulary = model.config.backbone.vocab_size;
+    const std::vector<index> one(static_cast<std::size_t>(sequences), 1);
+    std::vector<row_index> ids(static_cast<std::size_t>(sequences), 7);
+    model.choose(ids, one, 4, vocabulary, state);
+    const auto allocations = ex.allocations();
+    std::vector<double> t;
+    const int chunk = 8;
+    for (int i = 0; i < tokens / chunk; ++i) {
+        const double start = seconds();
+        const auto out = model.choose(ids, one, chunk, vocabulary, state);
+        t.push_back((seconds() - start) / chunk);
+        for (std::size_t s = 0; s < ids.size(); ++s) ids[s] = out[s * chunk + chunk - 1];
+    }
+    check(ex.allocations() == allocations, "decode_cuda", "the executor allocated while decoding");
+    return median(t);
+}
+
 struct figure {
     double token, tokens_per_s, floor;
 };
 figure measure(Exec& ex, model_t& model, index sequences, index context, double bandwidth, int tokens) {
     auto state = model.stack.make_decode_state(ex, sequences, context + 3 * tokens + 16);
     const auto& c = model.config.backbone;
-    std::vector<index> lengths(static_cast<std::size_t>(sequences), context),
-        one(static_cast<std::size_t>(sequences), 1);
     // a context of given length without its prefill: keys and values are what an earlier use of the memory left
     for (index l = 0; l < c.num_hidden_layers; ++l) {
         state.make_cache(ex, l, sequences, state.capacity, c.num_key_value_heads * c.head_width());
@@ -269,23 +286,37 @@ figure measure(Exec& ex, model_t& model, index sequences, index context, double 
         cache.end.assign(end);
     }
     for (index& n : state.length) n = context;
-    std::vector<row_index> ids(static_cast<std::size_t>(sequences), 7);
-    model.choose(ids, one, 4, c.vocab_size, state);
-    const auto allocations = ex.allocations();
-    std::vector<double> t;
-    const int chunk = 8;
-    for (int i = 0; i < tokens / chunk; ++i) {
-        const double start = seconds();
-        const auto out = model.choose(ids, one, chunk, c.vocab_size, state);
-        t.push_back((seconds() - start) / chunk);
-        for (std::size_t s = 0; s < ids.size(); ++s) ids[s] = out[s * chunk + chunk - 1];
-    }
-    check(ex.allocations() == allocations, "decode_cuda", "the executor allocated while decoding");
-    const double token = median(t), keys = 2.0 *
-                                           static_cast<double>(sequences * context * c.num_key_value_heads *
-                                                               c.head_width() * c.num_hidden_layers) *
-                                           sizeof(T);
+    const double token = seconds_a_token(ex, model, state, sequences, tokens),
+                 keys = 2.0 *
+                        static_cast<double>(sequences * context * c.num_key_value_heads * c.head_width() *
+                                            c.num_hidden_layers) *
+                        sizeof(T);
     return {token, static_cast<double>(sequences) / token, (weight_bytes(model) + keys) / bandwidth * 1e-9};
+}
+
+// LayerRoute's decoding: gates that a prompt of 128 tokens left open or closed, adapters merged or beside the weights
+void measure_gated(Exec& ex) {
+    double all = 0;
+    for (bool adapters : {false, true})
+        for (index closed : {0, 4, 8}) {
+            auto m = shape(24);
+            m.route.gates.emplace();
+            if (adapters) m.route.lora.emplace();
+            model_t model(ex, m, gradients::none);
+            fill(model);
+            std::vector<char> open(24, 1);
+            for (index l = 0; l < closed; ++l)
+                open[static_cast<std::size_t>(8 + l)] = 0;  // from the middle, as published
+            model.stack.forced_open = open;
+            auto state = model.stack.make_decode_state(ex, 1, 1024);
+            model.decode(some_ids(128, m.backbone.vocab_size, 5), std::vector<index>{128}, state);
+            const double token = seconds_a_token(ex, model, state, 1, 160);
+            if (!adapters && !closed) all = token;
+            std::printf(
+                "24 blocks, %d closed by their gates, adapters %s: %.1f us/token, %.0f tokens/s, %.3f of all "
+                "blocks merged\n",
+                int(closed), adapters ? "beside the weights" : "merged", 1e6 * token, 1 / token, all / token);
+        }
 }
 
 // us of one of many: `work(i)` for i below count, recorded once, replayed
@@ -403,6 +434,7 @@ int main(int argc, char**) try {
                 std::printf("\n");
             }
     }
+    measure_gated(ex);
     for (const auto& [what, options] : {std::pair{"as it is", spectral::cuda::executor_options{}},
                                         {"weights not brought nearer", {.read_ahead = false}},
                                         {"kernels one after the other", {.overlap = false, .read_ahead = false}}}) {
