@@ -294,7 +294,7 @@ figure measure(Exec& ex, model_t& model, index sequences, index context, double 
     return {token, static_cast<double>(sequences) / token, (weight_bytes(model) + keys) / bandwidth * 1e-9};
 }
 
-// LayerRoute's decoding: gates that a prompt of 128 tokens left open or closed, adapters merged or beside the weights
+// LayerRoute's decoding: blocks that gates closed for a sequence (here by force), adapters merged or beside the weights
 void measure_gated(Exec& ex) {
     double all = 0;
     for (bool adapters : {false, true})

@@ -82,10 +82,9 @@ void add_runner_options(CLI::App& app, runner_choice& choice_) {
         ->group("Machine")
         ->check(CLI::Range(0, 4096).description(""));
     app.add_flag("--time-products", choice_.machine.time_products,
-                 "cuda: choose every matrix product by timing; a run keeps what was chosen in plans.json")
+                 "cuda: choose products and forms of transforms by timing; a run keeps what was chosen in plans.json")
         ->group("Machine");
-    option(app, "--plans", choice_.plans, "RUN", "cuda: take the matrix products that this run chose: the same bits")
-        ->group("Machine");
+    option(app, "--plans", choice_.plans, "RUN", "cuda: take the choices of this run: the same bits")->group("Machine");
 }
 void add_route_options(CLI::App& app, route_files& files) {
     option(app, "--adapter", files.adapter, "DIR", "low-rank adapter, as PEFT writes it, or a run")

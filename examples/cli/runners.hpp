@@ -43,7 +43,7 @@ inline constexpr runner_entry runner_table[] = {
 struct runner_choice {
     std::string executor = "cpu", dtype = "f32";
     std::string storage;  // of a Qwen2 backbone; empty: as computed
-    std::string plans;  // a run or checkpoint whose choices of matrix products are taken
+    std::string plans;  // a run or checkpoint whose choices of products and transforms are taken
     machine_options machine;
 
     weight_storage backbone_storage() const;

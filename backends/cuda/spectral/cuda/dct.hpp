@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// backends/cuda/spectral/cuda/dct.hpp: the transform of every row, one block to a row, or by cuFFT
+// backends/cuda/spectral/cuda/dct.hpp: the transform of every row, one block to a row, or composed
 #pragma once
 #include <spectral/cuda/detail/dct_plan.hpp>
 #include <spectral/cuda/detail/spectral_composed.hpp>

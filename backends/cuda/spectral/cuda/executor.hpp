@@ -3,7 +3,7 @@
 //
 // One device, one stream, one thread at a time. Kernels are queued on the stream and nothing waits for them but
 // copy_to_host(). Work may be recorded as a CUDA graph and replayed. What outlives a call is made once and kept here:
-// the cuBLASLt handle and its workspace, the chosen matrix product of every shape, the tables of every transform.
+// the cuBLASLt handle and its workspace, the chosen matrix product of every shape, the form and the tables of every transform.
 #pragma once
 #if !defined(__CUDACC__)
 #error \
@@ -30,8 +30,8 @@ struct executor_options {
     bool read_ahead = true;  // ... and bring weights that come later into the second level cache
     bool tf32 = false;  // float matrix products on tensor cores, which read 10 fraction bits of 23
     bool fused_bias_gradient = false;  // bfloat16: a bias's gradient from the product that makes its weight's
-    bool tune =
-        false;  // matrix products: time what cuBLASLt proposes, once for a class of shapes, and keep the fastest
+    // once for a class of shapes, time what cuBLASLt proposes for a product, or the two forms of a composed transform
+    bool tune = false;
     bool timings = false;  // time_by_operator(): events around every kernel, which then start a little later
 };
 
@@ -317,5 +317,10 @@ private:
     std::unique_ptr<detail::operator_timings> timings_;
     std::map<std::pair<const void*, index>, std::unique_ptr<detail::kept>> kept_;
 };
+
+// in plans.hpp
+std::map<std::string, std::string> products_chosen(executor& ex);
+void choose_products(executor& ex, const std::map<std::string, std::string>& chosen);
+std::string products_made_by(const executor& ex);
 
 }  // namespace spectral::cuda

@@ -3,8 +3,9 @@
 #pragma once
 #include <spectral/cuda/detail/composed_rows.hpp>
 
-#include <cstring>
+#include <map>
 #include <sstream>
+#include <string>
 
 namespace spectral::cuda {
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// backends/cuda/spectral/cuda/detail/composed_rows.hpp: the DCT of rows that are no block's work, put together
+// backends/cuda/spectral/cuda/detail/composed_rows.hpp: the DCT of rows that are too long or too odd for one block, by
+// cuFFT or by products with the transform's matrix
 //
 // By cuFFT: Makhoul's order makes the DCT a real transform of length N, which is cuFFT's; the rotation after it (before
 // it, on the way back) is dct_plan.hpp's, and so are the factors. Order, cuFFT, rotation, cuFFT and order again are a
@@ -8,8 +9,13 @@
 // compute in float (double for double): a matrix rounded to bfloat16 or TF32 would change routes.
 // Rows go in chunks, as many at a time as a power of two, so that few plans serve all counts.
 #pragma once
+#include <spectral/core/tensor.hpp>
 #include <spectral/cuda/detail/cufft_plan.hpp>
 #include <spectral/cuda/detail/gemm.hpp>
+
+#include <cmath>
+#include <map>
+#include <string>
 
 namespace spectral::cuda::detail {
 
@@ -62,7 +68,7 @@ template <class A>
 struct composed_rows {
     static constexpr bool is_double = std::is_same_v<A, double>;
     // Where products win by rule (bench/results/cuda/forms_h200.txt), and up to which width it is worth a trial
-    static constexpr index rule_rows = 4096, rule_from = 64, rule_to = is_double ? 512 : 256, widest_trial = 1024;
+    static constexpr index rule_rows = 8192, rule_from = 64, rule_to = is_double ? 512 : 256, widest_trial = 1024;
     executor& ex;
     const char* what;
     index rows, N, most, first = 0, count = 0;
@@ -78,7 +84,7 @@ struct composed_rows {
         while (2 * most * N <= (index{1} << 24) && most < rows) most *= 2;
         bins = ex.memory().template vector<complex<A>>(most * line).data;
         reals = reinterpret_cast<A*>(bins);
-        use_matrix(by_matrix());
+        use_matrix(chosen_form());
     }
     bool next() {
         first += count;
@@ -91,7 +97,10 @@ struct composed_rows {
     // X = C x for x = load(i, c), i < count
     template <class Load>
     void dct(A* X, Load load) {
-        if (matrix) return lay(reals, load), product(true, X);
+        if (matrix) {
+            lay(reals, load);
+            return product(true, X);
+        }
         const index N = this->N, line = this->line;
         const complex<A>*V = bins, *quarter = plan().quarter;
         const A zero = static_cast<A>(std::sqrt(1.0 / static_cast<double>(N))),
@@ -107,7 +116,10 @@ struct composed_rows {
     // samples = Cᵀ X for X = coefficient(i, k), i < count
     template <class Coefficient>
     void idct(A* samples, Coefficient coefficient) {
-        if (matrix) return lay(reals, coefficient), product(false, samples);
+        if (matrix) {
+            lay(reals, coefficient);
+            return product(false, samples);
+        }
         const index N = this->N, line = this->line, mirrored = N % 2 ? N : 0;
         complex<A>* V = bins;
         const complex<A>* quarter = plan().quarter;
@@ -167,7 +179,8 @@ struct composed_rows {
         matrix = wanted ? ex.keep<dct_matrix<A>>(N, N).C.data() : nullptr;
         place = {N, wanted};
     }
-    bool by_matrix() {
+    // whether the matrix, for rows as many as this class has at most. What a trial made stays with the executor.
+    bool chosen_form() {
         if (N > widest_trial || (!is_double && ex.options().tf32)) return false;
         const std::string name =
             spectral::detail::join("dct ", N, is_double ? " double" : " float", ", up to ", most, " rows");

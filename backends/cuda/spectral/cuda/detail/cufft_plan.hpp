@@ -4,7 +4,9 @@
 #include <spectral/core/tensor.hpp>
 #include <spectral/cuda/detail/small_dft.hpp>
 
+#include <algorithm>
 #include <cmath>
+#include <vector>
 
 namespace spectral::cuda::detail {
 

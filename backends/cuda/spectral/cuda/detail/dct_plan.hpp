@@ -4,7 +4,7 @@
 // Even width N: Makhoul's order v (even samples forwards, odd ones backwards) makes the DCT a real transform of length
 // N, which is a complex one of M = N/2 on z[m] = v[2m] + i v[2m+1]. Odd N: a complex transform of length M = N on v.
 // Transforms are Stockham's, radix 8, 4, 2, 3, 5, 7 in registers, between two buffers. Widths that these divide and
-// shared memory holds; the others are cuFFT's (composed_rows.hpp).
+// shared memory holds; the others are composed (composed_rows.hpp).
 //
 //   V[k] = DFT_N(v)[k],   (C x)[k] = c_k Re(e^{-iπk/2N} V[k]),   (C x)[N-k] = -c_k Im(e^{-iπk/2N} V[k])
 // with c_0 = √(1/N), c_k = √(2/N); and back: e^{-iπk/2N} V[k] = (X[k] − i X[N-k]) / c_k.

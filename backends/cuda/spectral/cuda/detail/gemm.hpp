@@ -40,23 +40,6 @@ inline std::uint32_t alignment(const void* p) {
     return bytes;
 }
 
-// The fastest of three runs, after one that loads their kernels, in ms; infinity where run() says that it could not
-template <class F>
-float fastest_ms(executor& ex, F&& run) {
-    const event begin, end;
-    float fastest = INFINITY;
-    for (int repeat = 0; repeat < 4; ++repeat) {
-        checked(cudaEventRecord(begin.it, ex.stream()), "cudaEventRecord");
-        if (!run()) return INFINITY;
-        checked(cudaEventRecord(end.it, ex.stream()), "cudaEventRecord");
-        checked(cudaEventSynchronize(end.it), "work on trial");
-        float ms = 0;
-        checked(cudaEventElapsedTime(&ms, begin.it, end.it), "cudaEventElapsedTime");
-        if (repeat > 0) fastest = std::min(fastest, ms);
-    }
-    return fastest;
-}
-
 struct matrix_products : kept {
     static constexpr std::size_t workspace_bytes = std::size_t{32} << 20;  // what NVIDIA suggests for Hopper
     executor& ex;

@@ -21,34 +21,18 @@
 
 namespace spectral::cuda::detail {
 
-// R of the widths that have a register form, else 0
+// The widths that have a register form, and their R
+struct register_form {
+    int width, radix;
+};
+constexpr register_form register_forms[] = {{64, 16},   {128, 16},  {192, 24},  {256, 16},  {320, 40},  {384, 48},
+                                            {512, 32},  {576, 36},  {640, 40},  {768, 48},  {896, 56},  {960, 30},
+                                            {1024, 32}, {1152, 36}, {1280, 40}, {1536, 48}, {1600, 50}, {1920, 60},
+                                            {2048, 64}, {2304, 36}, {2560, 40}, {3072, 48}, {3584, 56}, {4096, 64}};
+
 constexpr int register_radix(index width) {
-    switch (width) {
-        case 64:
-        case 128:
-        case 256: return 16;
-        case 192: return 24;
-        case 960: return 30;
-        case 512:
-        case 1024: return 32;
-        case 576:
-        case 1152:
-        case 2304: return 36;
-        case 320:
-        case 640:
-        case 1280:
-        case 2560: return 40;
-        case 384:
-        case 768:
-        case 1536:
-        case 3072: return 48;
-        case 1600: return 50;
-        case 896:
-        case 3584: return 56;
-        case 1920: return 60;
-        case 2048:
-        case 4096: return 64;
-    }
+    for (const auto& form : register_forms)
+        if (form.width == width) return form.radix;
     return 0;
 }
 
@@ -85,11 +69,10 @@ auto with_register_width(index width, F f) {
         ((width == w() ? void(result = f(w)) : void()), ...);
         return result;
     };
-    const auto all = [&]<int... Width>(std::integer_sequence<int, Width...>) {
-        return at(std::integral_constant<int, Width>{}...);
+    const auto all = [&]<std::size_t... I>(std::index_sequence<I...>) {
+        return at(std::integral_constant<int, register_forms[I].width>{}...);
     };
-    return all(std::integer_sequence<int, 64, 128, 192, 256, 320, 384, 512, 576, 640, 768, 896, 960, 1024, 1152, 1280,
-                                     1536, 1600, 1920, 2048, 2304, 2560, 3072, 3584, 4096>{});
+    return all(std::make_index_sequence<std::size(register_forms)>{});
 }
 
 template <class A>
