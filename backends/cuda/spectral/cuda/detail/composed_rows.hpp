@@ -56,6 +56,16 @@ struct sample_places {
     __device__ index operator()(index c) const { return in_order ? c : c % 2 == 0 ? c / 2 : N - 1 - c / 2; }
 };
 
+// Where products win (bench/results/cuda/forms_h200.txt): cuFFT is fast where prime factors are small, as 11 and 13, and
+// slow in double.
+inline bool matrix_by_rule(index N, index rows, bool is_double) {
+    if (rows <= 4096 || N < 64 || N > (is_double ? 512 : 256)) return false;
+    index largest = 1;
+    for (index p = 2, left = N; left > 1; ++p)
+        while (left % p == 0) left /= p, largest = p;
+    return is_double || largest > 64;
+}
+
 // The form of every class of transforms that had a choice: "dct WIDTH float, up to ROWS rows"
 struct transform_choices : kept {
     std::map<std::string, bool> by_matrix;
@@ -67,8 +77,7 @@ struct transform_choices : kept {
 template <class A>
 struct composed_rows {
     static constexpr bool is_double = std::is_same_v<A, double>;
-    // Where products win by rule (bench/results/cuda/forms_h200.txt), and up to which width it is worth a trial
-    static constexpr index rule_rows = 8192, rule_from = 64, rule_to = is_double ? 512 : 256, widest_trial = 1024;
+    static constexpr index widest_trial = 1024;
     executor& ex;
     const char* what;
     index rows, N, most, first = 0, count = 0;
@@ -186,8 +195,8 @@ struct composed_rows {
             spectral::detail::join("dct ", N, is_double ? " double" : " float", ", up to ", most, " rows");
         auto& known = ex.keep<transform_choices>(0).by_matrix;
         if (const auto it = known.find(name); it != known.end()) return it->second;
-        const bool chosen = ex.options().tune ? there_and_back_ms(true) < there_and_back_ms(false)
-                                              : most >= rule_rows && N >= rule_from && N <= rule_to;
+        const bool chosen =
+            ex.options().tune ? there_and_back_ms(true) < there_and_back_ms(false) : matrix_by_rule(N, most, is_double);
         return known[name] = chosen;
     }
     float there_and_back_ms(bool with_matrix) {
