@@ -23,8 +23,8 @@ struct named_values {
     std::vector<double> values;
 };
 
-// What an executor found out for itself: algorithms of matrix products and forms of transforms, by shape, which a later run repeats for the
-// same bits, and the memory of its arena, which a later run asks for before its first step.
+// What an executor found out for itself: algorithms of matrix products and forms of transforms, by shape, which a later
+// run repeats for the same bits, and the memory of its arena, which a later run asks for before its first step.
 struct executor_plans {
     std::string made_by;  // the device and library that they hold for
     std::map<std::string, std::string> products;

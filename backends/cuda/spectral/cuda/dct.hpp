@@ -31,8 +31,7 @@ template <bool Inverse, class T>
 void transform_rows(executor& ex, const char* what, const_matrix<T> x, dct_scale scale, matrix_view<T> y) {
     using A = compute<T>;
     if (x.empty()) return;
-    if (is_composed<A>(ex, x.width()))
-        return Inverse ? idct_composed<T>(ex, what, x, scale, y) : dct_composed<T>(ex, what, x, scale, y);
+    if (is_composed<A>(ex, x.width())) return transform_composed<Inverse, T>(ex, what, x, scale, y);
     const auto& p = dct_shape_of<A>(ex, x.width());
     launch(ex, what, blocks_for(ex, x.rows()), p.threads(), p.shared_bytes(), dct_rows<Inverse, T>, x.rows(), p,
            rows_in(x), static_cast<A>(scale.first), static_cast<A>(scale.rest), rows_in(y));

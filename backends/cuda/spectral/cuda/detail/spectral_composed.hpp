@@ -8,43 +8,31 @@
 
 namespace spectral::cuda::detail {
 
-// y = diag(first, rest) C x
-template <class T>
-void dct_composed(executor& ex, const char* what, const_matrix<T> x, dct_scale scale, matrix_view<T> y) {
+// y = diag(first, rest) C x, or Inverse: y = Cᵀ diag(first, rest) x
+template <bool Inverse, class T>
+void transform_composed(executor& ex, const char* what, const_matrix<T> x, dct_scale scale, matrix_view<T> y) {
     using A = compute<T>;
     arena_scope scratch(ex);
     const index N = x.width();
     composed_rows<A> s(ex, what, x.rows(), N);
-    A* X = s.buffer();
+    A* made = s.buffer();  // coefficients, or samples
     const A zero = static_cast<A>(scale.first), rest = static_cast<A>(scale.rest);
     const auto in = rows_in(x);
     const auto to = rows_in(y);
+    const auto place = s.place;
     while (s.next()) {
         const index first = s.first;
-        s.dct(X, [=] __device__(index i, index c) { return widen(in(first + i)[c]); });
-        for_each_element(ex, what, s.count, N, [=] __device__(index i, index k) {
-            to(first + i)[k] = narrow<T>(X[i * N + k] * (k == 0 ? zero : rest));
+        const auto value = [=] __device__(index i, index c) {
+            return widen(in(first + i)[c]) * (!Inverse ? A(1) : c == 0 ? zero : rest);
+        };
+        if constexpr (Inverse)
+            s.idct(made, value);
+        else
+            s.dct(made, value);
+        for_each_element(ex, what, s.count, N, [=] __device__(index i, index c) {
+            const A by = Inverse ? A(1) : c == 0 ? zero : rest;
+            to(first + i)[c] = narrow<T>(made[i * N + (Inverse ? place(c) : c)] * by);
         });
-    }
-}
-
-// y = Cᵀ diag(first, rest) x
-template <class T>
-void idct_composed(executor& ex, const char* what, const_matrix<T> x, dct_scale scale, matrix_view<T> y) {
-    using A = compute<T>;
-    arena_scope scratch(ex);
-    const index N = x.width();
-    composed_rows<A> s(ex, what, x.rows(), N);
-    A* samples = s.buffer();
-    const A zero = static_cast<A>(scale.first), rest = static_cast<A>(scale.rest);
-    const auto in = rows_in(x);
-    const auto to = rows_in(y);
-    while (s.next()) {
-        const index first = s.first;
-        s.idct(samples, [=] __device__(index i, index k) { return widen(in(first + i)[k]) * (k == 0 ? zero : rest); });
-        const auto place = s.place;
-        for_each_element(ex, what, s.count, N,
-                         [=] __device__(index i, index c) { to(first + i)[c] = narrow<T>(samples[i * N + place(c)]); });
     }
 }
 
