@@ -102,8 +102,8 @@ std::vector<row> rows() {
                                                              a.attention, a.csm, a.m, a.m, a.m))},
         {"rotary", SPECTRAL_HAS(rotary_kernel(ex, a.m, a.ids, a.csm, a.direction))},
         {"kv_append", SPECTRAL_HAS(kv_append_kernel(ex, a.cm, a.cm, a.map, a.cache))},
-        {"linear", SPECTRAL_HAS(linear_forward_kernel(ex, a.cm, a.cm, a.cv, a.m, a.mode);
-                                linear_backward_input_kernel(ex, a.cm, a.cm, a.m, a.mode);
+        {"linear", SPECTRAL_HAS(linear_forward_kernel(ex, a.cm, a.cm, a.cv, a.m, a.cm, a.x);
+                                linear_backward_input_kernel(ex, a.cm, a.cm, a.m, a.mode, a.x);
                                 linear_backward_weight_kernel(ex, a.cm, a.cm, a.sm, a.sv, a.mode))},
         {"embedding", SPECTRAL_HAS(embedding_forward_kernel(ex, a.ids, a.cm, a.m, a.mode);
                                    embedding_backward_kernel(ex, a.ids, a.cm, a.sm))},
@@ -112,7 +112,7 @@ std::vector<row> rows() {
                       layer_norm_backward_kernel(ex, a.cm, a.cm, a.cv, a.csv, a.csv, a.m, a.sv, a.sv, a.mode, a.bias);
                       add_layer_norm_forward_kernel(ex, a.cm, a.cm, a.cv, a.cv, a.x, a.m, a.m, a.sv, a.sv))},
         {"rms_norm", SPECTRAL_HAS(rms_norm_forward_kernel(ex, a.cm, a.cv, a.x, a.m, a.sv);
-                                  rms_norm_backward_kernel(ex, a.cm, a.cm, a.cv, a.csv, a.m, a.sv, a.mode))},
+                                  rms_norm_backward_kernel(ex, a.cm, a.cm, a.cv, a.csv, a.m, a.sv, a.cm))},
         {"gelu", SPECTRAL_HAS(gelu_forward_kernel(ex, a.cm, a.m); gelu_backward_kernel(ex, a.cm, a.cm, a.m, a.bias))},
         {"silu_gate", SPECTRAL_HAS(silu_gate_forward_kernel(ex, a.cm, a.cm, a.m);
                                    silu_gate_backward_kernel(ex, a.cm, a.cm, a.cm, a.m, a.m))},

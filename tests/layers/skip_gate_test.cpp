@@ -59,9 +59,10 @@ struct gated_block {
         decide(p, x, s);
         gate.blend(p, run_inner(s), x, y, s.gate);
     }
-    void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s) {
+    void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s,
+                  write mode = write::accumulate) {
         const auto inner_backward = [&](auto dy, auto out) { inner.backward(p, dy, out, s.inner); };
-        gate.backward(p, inner_backward, s.rows, g.dL_dsoft, dL_dy, dL_dx, s.gate);
+        gate.backward(p, inner_backward, s.rows, g.dL_dsoft, dL_dy, dL_dx, s.gate, mode);
     }
     template <class F>
     void visit_parameters(F&& f, const std::string& prefix) {

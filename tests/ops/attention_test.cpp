@@ -266,6 +266,19 @@ TEMPLATE_LIST_TEST_CASE("attention: keys of long sequences add to the gradients 
             }
 }
 
+// Gradients of few keys are made by several blocks, each for some of the query heads that share them.
+TEMPLATE_LIST_TEST_CASE("attention: query heads shared out", "[ops][attention]", targets) {
+    if (!on_cuda(TestType::instance())) return;
+    for (index sequences : {1, 150, 600})  // a head to a block, some, all
+        DYNAMIC_SECTION(heads_text(7, 1, 64) << ", " << sequences << " sequences") {
+            attention_problem p(7, 1, 64);
+            p.lengths.assign(static_cast<std::size_t>(sequences), 3);
+            p.lengths.front() = 300;
+            p.rotated = true;
+            check_attention_case<TestType>(p.rows(0.9, 1));
+        }
+}
+
 TEMPLATE_LIST_TEST_CASE("attention: one row a sequence against a long cache", "[ops][attention]", targets) {
     for (auto [heads, kv_heads] : all_heads)
         for (double dropout : {0.0, 0.5}) {

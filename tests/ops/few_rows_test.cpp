@@ -90,10 +90,9 @@ struct hands {
         auto y = matrix(x.rows(), p.weight.rows());
         linear_forward<Exec, T>(ex, x, p.weight, p.bias, y);
         if (!p.a.data) return y;
-        auto low = matrix(x.rows(), p.a.rows()), scaled = ex.memory().template zeros<T, 2>({x.rows(), p.a.rows()});
-        linear_forward<Exec, T>(ex, x, p.a, {}, low);
-        add<Exec, T>(ex, low, scaled, p.scale);
-        linear_forward<Exec, T>(ex, scaled, p.b, {}, y, write::accumulate);
+        auto low = matrix(x.rows(), p.a.rows());
+        linear_forward<Exec, T>(ex, x, p.a, {}, low, {}, p.scale);
+        linear_forward<Exec, T>(ex, low, p.b, {}, y, y);
         return y;
     }
 };

@@ -21,18 +21,36 @@ std::vector<std::array<index, 3>> sizes() {
     if (SPECTRAL_TEST_GPU) out.push_back({17000, 5, 24});  // several rows to a thread that sums columns
     return out;
 }
+
+// what a product is added to
+enum class summand { none, y, other, part_of_wider };
+std::string describe(summand s) {
+    static const char* names[] = {"", " + y", " + another", " + part of a wider matrix"};
+    return names[static_cast<int>(s)];
+}
+template <class T, class Bench>
+view<const T, 2> added(Bench& on, summand s, view<T, 2> y) {
+    const index n = y.rows(), o = y.width();
+    switch (s) {
+        case summand::none: return {};
+        case summand::y: return y;
+        case summand::other: return on.input(n, o, normals(n * o, 4));
+        default: return view<const T, 2>(on.input(n, o + 3, normals(n * (o + 3), 4))).columns(1, o);
+    }
+}
 }  // namespace
 
 TEMPLATE_LIST_TEST_CASE("linear_forward", "[ops][linear]", targets) {
     over(sizes(), [&](index n, index i, index o) {
         for (bool bias : {true, false})
-            for (write mode : {write::overwrite, write::accumulate})
+            for (summand plus : {summand::none, summand::y, summand::other, summand::part_of_wider})
                 check_against_reference<TestType>(
-                    "linear_forward", shape(n, i, o), static_cast<double>(i + 2), [&](auto& on) {
+                    "linear_forward", shape(n, i, o) + describe(plus), static_cast<double>(i + 3), [&](auto& on) {
                         using T = typename std::decay_t<decltype(on)>::scalar;
-                        auto y = mode == write::overwrite ? on.output(n, o) : on.state(n, o, normals(n * o, 4));
+                        auto y = plus == summand::y ? on.state(n, o, normals(n * o, 4)) : on.output(n, o);
                         linear_forward(on.ex, on.input(n, i, normals(n * i, 1)), on.input(o, i, normals(o * i, 2)),
-                                       bias ? on.input(normals(o, 3)) : view<const T, 1>{}, y, mode);
+                                       bias ? on.input(normals(o, 3)) : view<const T, 1>{}, y, added<T>(on, plus, y),
+                                       plus == summand::none ? 1 : 1.5);
                         return outputs{{"y", on.read(y)}};
                     });
     });
@@ -74,10 +92,10 @@ TEMPLATE_LIST_TEST_CASE("linear_backward_input", "[ops][linear]", targets) {
     over(sizes(), [&](index n, index i, index o) {
         for (write mode : {write::overwrite, write::accumulate})
             check_against_reference<TestType>(
-                "linear_backward_input", shape(n, i, o), static_cast<double>(o + 1), [&](auto& on) {
+                "linear_backward_input", shape(n, i, o), static_cast<double>(o + 2), [&](auto& on) {
                     auto dL_dx = mode == write::overwrite ? on.output(n, i) : on.state(n, i, normals(n * i, 4));
                     linear_backward_input(on.ex, on.input(n, o, normals(n * o, 5)), on.input(o, i, normals(o * i, 2)),
-                                          dL_dx, mode);
+                                          dL_dx, mode, mode == write::overwrite ? 1.5 : 1);
                     return outputs{{"dL_dx", on.read(dL_dx)}};
                 });
     });
@@ -107,15 +125,17 @@ TEMPLATE_LIST_TEST_CASE("linear: a weight kept as bfloat16 counts as its widened
     for (index n : {1, 2, 3, 4, 5, 8, 9, 20})
         for (index i : {1, 15, 16, 31, 32, 47, 100, 257}) shapes.push_back({n, i, 37});
     over(shapes, [&](index n, index i, index o) {
-        for (write mode : {write::overwrite, write::accumulate}) {
-            check_against_reference<TestType>("linear_forward, narrow", shape(n, i, o), static_cast<double>(i + 2),
-                                              [&, weight = narrow_after_oracle()](auto& on) mutable {
-                                                  auto y = mode == write::overwrite ? on.output(n, o)
-                                                                                    : on.state(n, o, normals(n * o, 4));
-                                                  linear_forward(on.ex, on.input(n, i, normals(n * i, 1)),
-                                                                 weight(on, o, i, 2), on.input(normals(o, 3)), y, mode);
-                                                  return outputs{{"y", on.read(y)}};
-                                              });
+        for (summand plus : {summand::none, summand::y, summand::other})
+            check_against_reference<TestType>(
+                "linear_forward, narrow", shape(n, i, o) + describe(plus), static_cast<double>(i + 3),
+                [&, weight = narrow_after_oracle()](auto& on) mutable {
+                    using T = typename std::decay_t<decltype(on)>::scalar;
+                    auto y = plus == summand::y ? on.state(n, o, normals(n * o, 4)) : on.output(n, o);
+                    linear_forward(on.ex, on.input(n, i, normals(n * i, 1)), weight(on, o, i, 2),
+                                   on.input(normals(o, 3)), y, added<T>(on, plus, y));
+                    return outputs{{"y", on.read(y)}};
+                });
+        for (write mode : {write::overwrite, write::accumulate})
             check_against_reference<TestType>(
                 "linear_backward_input, narrow", shape(n, i, o), static_cast<double>(o + 1),
                 [&, weight = narrow_after_oracle()](auto& on) mutable {
@@ -123,7 +143,6 @@ TEMPLATE_LIST_TEST_CASE("linear: a weight kept as bfloat16 counts as its widened
                     linear_backward_input(on.ex, on.input(n, o, normals(n * o, 5)), weight(on, o, i, 2), dL_dx, mode);
                     return outputs{{"dL_dx", on.read(dL_dx)}};
                 });
-        }
     });
 }
 
@@ -147,9 +166,11 @@ TEMPLATE_LIST_TEST_CASE("linear by hand", "[ops][linear]", targets) {
     auto y = on.output(1, 2);
     linear_forward(on.ex, on.input(1, 3, {1, 2, 3}), on.input(2, 3, {1, 0, 0, 1, -1, 2}), on.input({10, 20}), y);
     CHECK(on.read(y) == std::vector<double>{11, 25});
-    linear_forward(on.ex, on.input(1, 3, {1, 2, 3}), on.input(2, 3, {1, 0, 0, 1, -1, 2}), on.input({10, 20}), y,
-                   write::accumulate);
+    linear_forward(on.ex, on.input(1, 3, {1, 2, 3}), on.input(2, 3, {1, 0, 0, 1, -1, 2}), on.input({10, 20}), y, y);
     CHECK(on.read(y) == std::vector<double>{22, 50});
+    linear_forward(on.ex, on.input(1, 3, {1, 2, 3}), on.input(2, 3, {1, 0, 0, 1, -1, 2}), {}, y, on.input(1, 2, {7, 8}),
+                   2);
+    CHECK(on.read(y) == std::vector<double>{9, 18});
     // dL_dy = (1, 2): dL_dx = dL_dy W, dL_dw += dL_dyᵀ x, dL_db += dL_dy
     auto dL_dy = on.input(1, 2, {1, 2}), w = on.input(2, 3, {1, 0, 0, 1, -1, 2});
     auto dL_dx = on.state(1, 3, {100, 100, 100});
@@ -209,6 +230,7 @@ TEST_CASE("linear: errors", "[ops][linear]") {
                  {"linear_forward", "width", "expected 4", "found 5"});
     check_throws([&] { linear_forward(on.ex, x, w, {}, wrong); }, {"linear_forward", "y", "(2, 3)", "(2, 2)"});
     check_throws([&] { linear_forward(on.ex, x, w, on.input({1, 2}), y); }, {"linear_forward", "bias", "(3)", "(2)"});
+    check_throws([&] { linear_forward(on.ex, x, w, {}, y, wrong); }, {"linear_forward", "plus", "(2, 3)", "(2, 2)"});
     check_throws([&] { linear_backward_input(on.ex, x, w, wrong); },
                  {"linear_backward_input", "expected 4", "found 3"});
     auto dL_dw = on.output(3, 3);

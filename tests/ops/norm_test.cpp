@@ -91,7 +91,7 @@ TEMPLATE_LIST_TEST_CASE("add_layer_norm_forward, also into the memory of r", "[o
 
 TEMPLATE_LIST_TEST_CASE("rms_norm: forward and backward, gamma trained or frozen", "[ops][norm]", targets) {
     over(shapes(), [&](index n, index c) {
-        for (write mode : {write::overwrite, write::accumulate})
+        for (int plus : {0, 1, 2})  // nothing, dL_ds itself, another gradient
             for (bool frozen : {false, true})
                 check_against_reference<TestType>(
                     "rms_norm", shape(n, c), 4.0 * static_cast<double>(c + n), [&](auto& on) {
@@ -101,10 +101,13 @@ TEMPLATE_LIST_TEST_CASE("rms_norm: forward and backward, gamma trained or frozen
                         auto y = on.output(n, c);
                         auto rstd = on.output(n);
                         rms_norm_forward(on.ex, s, gamma, eps, y, rstd);
-                        auto dL_ds = mode == write::overwrite ? on.output(n, c) : on.state(n, c, normals(n * c, 4));
+                        auto dL_ds = plus == 1 ? on.state(n, c, normals(n * c, 4)) : on.output(n, c);
+                        const view<const T, 2> beside = plus == 0   ? view<const T, 2>{}
+                                                        : plus == 1 ? dL_ds
+                                                                    : on.input(n, c, normals(n * c, 4));
                         auto dL_dgamma = frozen ? vector_view<statistic<T>>{} : on.state(normals(c, 5));
                         rms_norm_backward(on.ex, on.input(n, c, normals(n * c, 7)), s, gamma, rstd, dL_ds, dL_dgamma,
-                                          mode);
+                                          beside);
                         return outputs{{"y", on.read(y)},
                                        {"rstd", on.read(rstd)},
                                        {"dL_ds", on.read(dL_ds)},
@@ -190,7 +193,8 @@ TEMPLATE_LIST_TEST_CASE("norms: accumulate adds what overwrite writes", "[ops][n
             auto dL_ds = mode == write::overwrite ? plain : added;
             auto dL_dgamma = on.state(zeros(c)), dL_dbeta = on.state(zeros(c));
             if (rms)
-                rms_norm_backward(on.ex, dL_dy, s, gamma, rstd, dL_ds, dL_dgamma, mode);
+                rms_norm_backward(on.ex, dL_dy, s, gamma, rstd, dL_ds, dL_dgamma,
+                                  mode == write::accumulate ? dL_ds : matrix_view<T>{});
             else
                 layer_norm_backward(on.ex, dL_dy, s, gamma, mean, rstd, dL_ds, dL_dgamma, dL_dbeta, mode);
         }
@@ -293,6 +297,8 @@ TEST_CASE("norms: errors", "[ops][norm]") {
     check_throws([&] { rms_norm_forward(on.ex, s, v, eps, y, one); }, {"rms_norm_forward", "rstd", "(2)", "(1)"});
     check_throws([&] { rms_norm_backward(on.ex, s, s, v, rstd, wrong, d); },
                  {"rms_norm_backward", "dL_ds", "(2, 4)", "(2, 3)"});
+    check_throws([&] { rms_norm_backward(on.ex, s, s, v, rstd, y, d, wrong); },
+                 {"rms_norm_backward", "plus", "(2, 4)", "(2, 3)"});
 }
 
 }  // namespace spectral::test::norm_test

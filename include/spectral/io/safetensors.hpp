@@ -77,7 +77,7 @@ bool convert_element(S from, T& to) {
         to = static_cast<T>(from);
     } else {
         to = static_cast<T>(from);
-        return static_cast<S>(to) == from && (to < T{}) == (from < S{});
+        return std::in_range<T>(from);
     }
     return true;
 }

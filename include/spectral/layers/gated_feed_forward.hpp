@@ -49,12 +49,12 @@ struct gated_feed_forward {
         arena_scope scratch(p.ex);
         const auto hidden = s.hidden.data ? s.hidden : p.matrix(n, F);
         silu_gate_forward(p.ex, s.gate, s.up, hidden);
-        down_proj.forward(p, hidden, y);
-        add<Exec, T>(p.ex, x, y);
+        down_proj.forward(p, hidden, y, x);
     }
 
-    // adds to dL_dx
-    void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s) {
+    // adds to dL_dx, or writes it
+    void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s,
+                  write mode = write::accumulate) {
         arena_scope scratch(p.ex);
         const index n = dL_dy.rows(), F = up_proj.out();
         auto dL_dhidden = p.matrix(n, F), dL_dgate = p.matrix(n, F), dL_dup = p.matrix(n, F),
@@ -63,7 +63,8 @@ struct gated_feed_forward {
         silu_gate_backward(p.ex, dL_dhidden, s.gate, s.up, dL_dgate, dL_dup);
         gate_proj.backward(p, dL_dgate, s.x_hat, dL_dx_hat);
         up_proj.backward(p, dL_dup, s.x_hat, dL_dx_hat, write::accumulate);
-        norm.backward(p, dL_dx_hat, dL_dx, s.norm, write::accumulate);
+        if (mode == write::overwrite) return norm.backward(p, dL_dx_hat, dL_dx, s.norm, dL_dy);
+        norm.backward(p, dL_dx_hat, dL_dx, s.norm, dL_dx);
         add<Exec, T>(p.ex, dL_dy, dL_dx);
     }
 

@@ -77,8 +77,7 @@ struct grouped_attention {
         s.out = p.matrix(n, q_proj.out());
         s.lse = p.statistics(n, heads);
         attention_forward(p.ex, s.q, k, v, p.rows, k_rows, options(), s.out, s.lse);
-        o_proj.forward(p, s.out, y);
-        add<Exec, T>(p.ex, x, y);
+        o_proj.forward(p, s.out, y, x);
         count(p, n, k_rows);
     }
 
@@ -90,8 +89,9 @@ struct grouped_attention {
         if (p.trace) p.trace->counts[layer].work.key_rows += x.rows();
     }
 
-    // adds to dL_dx
-    void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s) {
+    // adds to dL_dx, or writes it
+    void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s,
+                  write mode = write::accumulate) {
         arena_scope scratch(p.ex);
         const index n = dL_dy.rows();
         auto dL_dout = p.matrix(n, q_proj.out()), dL_dq = p.matrix(n, q_proj.out());
@@ -103,7 +103,8 @@ struct grouped_attention {
         q_proj.backward(p, dL_dq, s.x_hat, dL_dx_hat);
         k_proj.backward(p, dL_dk, s.x_hat, dL_dx_hat, write::accumulate);
         v_proj.backward(p, dL_dv, s.x_hat, dL_dx_hat, write::accumulate);
-        norm.backward(p, dL_dx_hat, dL_dx, s.norm, write::accumulate);
+        if (mode == write::overwrite) return norm.backward(p, dL_dx_hat, dL_dx, s.norm, dL_dy);
+        norm.backward(p, dL_dx_hat, dL_dx, s.norm, dL_dx);
         add<Exec, T>(p.ex, dL_dy, dL_dx);
     }
 

@@ -30,7 +30,10 @@ struct linear {
     // whether backward reads x: of a frozen map it does not, and nobody need keep it
     bool keeps_input() const { return weight.grad.data || (adapter && adapter_on); }
 
-    void forward(pass<Exec, T>& p, const_matrix<T> x, matrix_view<T> y) { forward_part(p, 0, out(), x, y); }
+    // y = x Wᵀ + b + plus, plus (N, O) or empty: a residual
+    void forward(pass<Exec, T>& p, const_matrix<T> x, matrix_view<T> y, const_matrix<T> plus = {}) {
+        forward_part(p, 0, out(), x, y, plus);
+    }
     // dL_dx may be empty (nothing below trains); gradients of frozen parameters are not computed
     void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, const_matrix<T> x, matrix_view<T> dL_dx,
                   write mode = write::overwrite) {
@@ -51,9 +54,10 @@ struct linear {
     }
 
     // forward and backward of outputs [first, first + count) alone: one projection of a fused one
-    void forward_part(pass<Exec, T>& p, index first, index count, const_matrix<T> x, matrix_view<T> y) {
+    void forward_part(pass<Exec, T>& p, index first, index count, const_matrix<T> x, matrix_view<T> y,
+                      const_matrix<T> plus = {}) {
         linear_forward(p.ex, x, weight.matrix().slice(first, count),
-                       bias.used() ? bias.vector().slice(first, count) : const_vector<T>{}, y);
+                       bias.used() ? bias.vector().slice(first, count) : const_vector<T>{}, y, plus);
         if (adapter && adapter_on) adapter->forward(p, first, x, y);
     }
     void backward_part(pass<Exec, T>& p, index first, index count, const_matrix<T> dL_dy, const_matrix<T> x,

@@ -44,22 +44,18 @@ struct lora {
     // adds to y the outputs [first, first + y.width())
     void forward(pass<Exec, T>& p, index first, const_matrix<T> x, matrix_view<T> y) {
         arena_scope scratch(p.ex);
-        auto low = p.zeros(x.rows(), a.shape[0]);
-        add<Exec, T>(p.ex, low_rank(p, dropped(p, x)), low, scale);
-        linear_forward<Exec, T>(p.ex, low, b.matrix().slice(first, y.width()), {}, y, write::accumulate);
+        linear_forward<Exec, T>(p.ex, low_rank(p, dropped(p, x)), b.matrix().slice(first, y.width()), {}, y, y);
     }
 
     // adds to dL_dx (may be empty); A x is recomputed: two thin products cost less than keeping it
     void backward(pass<Exec, T>& p, index first, const_matrix<T> dL_dy, const_matrix<T> x, matrix_view<T> dL_dx) {
         arena_scope scratch(p.ex);
         const auto seen = dropped(p, x);
-        auto dL_dlow = p.zeros(x.rows(), a.shape[0]), unscaled = p.matrix(x.rows(), a.shape[0]);
-        linear_backward_input<Exec, T>(p.ex, dL_dy, b.matrix().slice(first, dL_dy.width()), unscaled);
-        add<Exec, T>(p.ex, unscaled, dL_dlow, scale);
+        auto dL_dlow = p.matrix(x.rows(), a.shape[0]);
+        linear_backward_input<Exec, T>(p.ex, dL_dy, b.matrix().slice(first, dL_dy.width()), dL_dlow, write::overwrite,
+                                       scale);
         if (b.grad.data) {
-            auto low = p.zeros(x.rows(), a.shape[0]);
-            add<Exec, T>(p.ex, low_rank(p, seen), low, scale);
-            linear_backward_weight(p.ex, dL_dy, low, b.grad.slice(first, dL_dy.width()), {});
+            linear_backward_weight(p.ex, dL_dy, low_rank(p, seen), b.grad.slice(first, dL_dy.width()), {});
             linear_backward_weight(p.ex, dL_dlow, seen, a.grad, {});
         }
         if (!dL_dx.data) return;
@@ -81,7 +77,7 @@ struct lora {
                 columns[static_cast<std::size_t>(i * a.shape[0] + r)] =
                     static_cast<T>(scale * host[static_cast<std::size_t>(r * a.shape[1] + i)]);
         ex.copy_from_host(transposed.data, columns.data(), columns.size() * sizeof(T));
-        linear_forward<Exec, T>(ex, b.matrix(), transposed, {}, weight, write::accumulate);  // B (scale Aᵀ)ᵀ
+        linear_forward<Exec, T>(ex, b.matrix(), transposed, {}, weight, weight);  // B (scale Aᵀ)ᵀ
     }
 
     template <class F>
@@ -101,9 +97,10 @@ private:
         dropout<Exec, T>(p.ex, x, drop, draw(p), out);
         return out;
     }
+    // scale · A x
     matrix_view<T> low_rank(pass<Exec, T>& p, const_matrix<T> x) {
         auto low = p.matrix(x.rows(), a.shape[0]);
-        linear_forward<Exec, T>(p.ex, x, a.matrix(), {}, low);
+        linear_forward<Exec, T>(p.ex, x, a.matrix(), {}, low, {}, scale);
         return low;
     }
 };

@@ -21,9 +21,9 @@ struct rms_norm {
         s = {x, p.statistics(x.rows())};
         rms_norm_forward(p.ex, x, weight.vector(), eps, y, s.rstd);
     }
-    void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s,
-                  write mode = write::overwrite) {
-        rms_norm_backward(p.ex, dL_dy, s.x, weight.vector(), s.rstd, dL_dx, weight.grad_vector(), mode);
+    // dL_dx = what the norm lets through + plus, the gradient that reaches x beside it (dL_dx itself, to add to it)
+    void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s, const_matrix<T> plus = {}) {
+        rms_norm_backward(p.ex, dL_dy, s.x, weight.vector(), s.rstd, dL_dx, weight.grad_vector(), plus);
     }
     template <class F>
     void visit_parameters(F&& f, const std::string& prefix) {

@@ -130,17 +130,19 @@ struct skip_gate {
                      [&](pass<Exec, T>& part, const_matrix<T> packed, const selection&) { closed(part, packed); });
     }
 
-    // dL_dsoft: what the objective asks of each gate (S, host). Adds to dL_dx; inner_backward(dL_dinner, dL_dx) adds
-    // too.
+    // dL_dsoft: what the objective asks of each gate (S, host). Adds to dL_dx, or writes it; inner_backward(dL_dinner,
+    // dL_dx) adds.
     template <class InnerBackward>
     void backward(pass<Exec, T>& p, InnerBackward&& inner_backward, const row_map& pooled_from,
-                  std::span<const double> dL_dsoft, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s) {
+                  std::span<const double> dL_dsoft, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s,
+                  write mode = write::accumulate) {
         arena_scope scratch(p.ex);
         const index n = dL_dy.rows(), sequences = s.soft.size();
-        auto dL_dinner = p.matrix(n, dL_dy.width()), direct = p.matrix(n, dL_dy.width());
+        auto dL_dinner = p.matrix(n, dL_dy.width()),
+             direct = mode == write::overwrite ? dL_dx : p.matrix(n, dL_dy.width());
         auto dL_dgate = p.statistics(sequences);
         blend_backward(p.ex, dL_dy, s.inner, s.x, s.gate, p.rows, pool_scope::sequence, dL_dinner, direct, dL_dgate);
-        add<Exec, T>(p.ex, direct, dL_dx);
+        if (mode == write::accumulate) add<Exec, T>(p.ex, direct, dL_dx);
         inner_backward(dL_dinner, dL_dx);
 
         auto gradient = to_host(p.ex, dL_dgate);
@@ -157,7 +159,7 @@ struct skip_gate {
             return mean_pool_backward(p.ex, dL_dpooled, pooled_from, pool_scope::sequence, dL_dx);
         auto dL_dhat = p.zeros(n, dL_dy.width());
         mean_pool_backward(p.ex, dL_dpooled, pooled_from, pool_scope::sequence, dL_dhat);
-        rms_norm_backward<Exec, T>(p.ex, dL_dhat, s.x, ones.view(), s.rstd, dL_dx, {}, write::accumulate);
+        rms_norm_backward<Exec, T>(p.ex, dL_dhat, s.x, ones.view(), s.rstd, dL_dx, {}, dL_dx);
     }
 
     template <class F>

@@ -35,12 +35,12 @@ struct qwen2_block {
         p.next_weights = {};
         mlp.forward(p, s.middle, y, s.mlp);
     }
-    // adds to dL_dx
-    void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s) {
+    // adds to dL_dx, or writes it
+    void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s, write mode) {
         arena_scope scratch(p.ex);
-        auto dL_dmiddle = p.zeros(dL_dy.rows(), dL_dy.width());
-        mlp.backward(p, dL_dy, dL_dmiddle, s.mlp);
-        attention.backward(p, dL_dmiddle, dL_dx, s.attention);
+        auto dL_dmiddle = p.matrix(dL_dy.rows(), dL_dy.width());
+        mlp.backward(p, dL_dy, dL_dmiddle, s.mlp, write::overwrite);
+        attention.backward(p, dL_dmiddle, dL_dx, s.attention, mode);
     }
     template <class F>
     void visit_parameters(F&& f, const std::string& prefix) {
@@ -118,9 +118,10 @@ struct qwen2_stack {
         for (std::size_t l = blocks.size(); l-- > 0;)
             dL_dx.apply([&](auto x, auto y) { forward_block(p, l, x, y, s); },
                         [&](auto dy, auto out) {
-                            gates.empty() ? blocks[l].backward(p, dy, out, s.blocks[l])
+                            gates.empty() ? blocks[l].backward(p, dy, out, s.blocks[l], write::overwrite)
                                           : gated_backward(p, l, dy, out, s);
-                        });
+                        },
+                        write::overwrite);
         if (embedding.grad.data) embedding_backward(p.ex, s.ids, dL_dx.value(), embedding.grad);
     }
 
@@ -281,6 +282,7 @@ private:
                   ": it was closed at prefill, and opens later with write_kv alone");
     }
 
+    // writes dL_dx
     void gated_backward(pass<Exec, T>& p, std::size_t l, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s) {
         auto& gate = gates[l];
         auto& b = s.blocks[l];
@@ -292,19 +294,19 @@ private:
         arena_scope scratch(p.ex);
         if (gate.options.scope == gate_scope::block)
             return gate.backward(
-                p, [&](auto dy, auto out) { blocks[l].backward(p, dy, out, b); }, s.gate_rows, scaled, dL_dy, dL_dx,
-                b.gate);
-        auto dL_dmiddle = p.zeros(dL_dy.rows(), dL_dy.width());
+                p, [&](auto dy, auto out) { blocks[l].backward(p, dy, out, b, write::accumulate); }, s.gate_rows,
+                scaled, dL_dy, dL_dx, b.gate, write::overwrite);
+        auto dL_dmiddle = p.matrix(dL_dy.rows(), dL_dy.width());
         if (gate.options.scope == gate_scope::feed_forward) {
             gate.backward(
                 p, [&](auto dy, auto out) { blocks[l].mlp.backward(p, dy, out, b.mlp); }, s.gate_rows, scaled, dL_dy,
-                dL_dmiddle, b.gate);
-            blocks[l].attention.backward(p, dL_dmiddle, dL_dx, b.attention);
+                dL_dmiddle, b.gate, write::overwrite);
+            blocks[l].attention.backward(p, dL_dmiddle, dL_dx, b.attention, write::overwrite);
         } else {
-            blocks[l].mlp.backward(p, dL_dy, dL_dmiddle, b.mlp);
+            blocks[l].mlp.backward(p, dL_dy, dL_dmiddle, b.mlp, write::overwrite);
             gate.backward(
                 p, [&](auto dy, auto out) { blocks[l].attention.backward(p, dy, out, b.attention); }, s.gate_rows,
-                scaled, dL_dmiddle, dL_dx, b.gate);
+                scaled, dL_dmiddle, dL_dx, b.gate, write::overwrite);
         }
     }
 

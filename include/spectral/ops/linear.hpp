@@ -1,29 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
 // include/spectral/ops/linear.hpp: affine map of every row
-//   y = x Wᵀ + b
-// Shapes: x (N, I), W (O, I), b (O) or empty, y (N, O). W may be kept as bfloat16.
+//   y = scale · x Wᵀ + b + plus
+// Shapes: x (N, I), W (O, I), b (O) or empty, y (N, O), plus (N, O) or empty. W may be kept as bfloat16.
 // Throws error for other shapes.
 #pragma once
 #include <spectral/ops/embedding.hpp>
 
 namespace spectral {
 
+// plus: a residual, for instance; y itself, to add to it
 template <executor Exec, class T>
 void linear_forward(Exec& ex, const_matrix<T> x, const_weight<T> w, const_vector<T> b, matrix_view<T> y,
-                    write mode = write::overwrite) {
+                    const_matrix<T> plus = {}, double scale = 1) {
     check_equal(w.width(), x.width(), "linear_forward", "width of the weight against the width of x");
     check_shape(y, {x.rows(), w.rows()}, "linear_forward", "y");
     if (b.data) check_shape(b, {w.rows()}, "linear_forward", "bias");
-    w.visit([&](auto weight) { SPECTRAL_CALL_KERNEL(linear_forward_kernel, ex, x, weight, b, y, mode); });
+    if (plus.data) check_shape(plus, {x.rows(), w.rows()}, "linear_forward", "plus");
+    w.visit([&](auto weight) { SPECTRAL_CALL_KERNEL(linear_forward_kernel, ex, x, weight, b, y, plus, scale); });
 }
 
-// dL_dx (=, or += with accumulate) dL_dy W
+// dL_dx (=, or += with accumulate) scale · dL_dy W
 template <executor Exec, class T>
 void linear_backward_input(Exec& ex, const_matrix<T> dL_dy, const_weight<T> w, matrix_view<T> dL_dx,
-                           write mode = write::overwrite) {
+                           write mode = write::overwrite, double scale = 1) {
     check_equal(w.rows(), dL_dy.width(), "linear_backward_input", "rows of the weight against the width of dL_dy");
     check_shape(dL_dx, {dL_dy.rows(), w.width()}, "linear_backward_input", "dL_dx");
-    w.visit([&](auto weight) { SPECTRAL_CALL_KERNEL(linear_backward_input_kernel, ex, dL_dy, weight, dL_dx, mode); });
+    w.visit([&](auto weight) {
+        SPECTRAL_CALL_KERNEL(linear_backward_input_kernel, ex, dL_dy, weight, dL_dx, mode, scale);
+    });
 }
 
 // dL_dw (+=, or = with overwrite) dL_dyᵀ x;  dL_db likewise Σ_n dL_dy[n] (dL_db may be empty)

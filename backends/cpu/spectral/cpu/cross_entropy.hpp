@@ -64,10 +64,10 @@ void linear_cross_entropy_kernel(executor& ex, view<const T, 2> x, matrix_view<c
         const index count = std::min(block, x.rows() - first);
         const auto rows = x.slice(first, count);
         const auto z = memory.slice(0, count);
-        linear_forward_kernel<T>(ex, rows, w, {}, z, write::overwrite);
+        linear_forward_kernel<T>(ex, rows, w, {}, z, {}, 1);
         cross_entropy_kernel<T>(ex, z, target.slice(first, count), loss.slice(first, count), dL_dloss,
                                 backward ? z : matrix_view<T>{});
-        if (dL_dx.data) linear_backward_input_kernel<T>(ex, z, w, dL_dx.slice(first, count), write::overwrite);
+        if (dL_dx.data) linear_backward_input_kernel<T>(ex, z, w, dL_dx.slice(first, count), write::overwrite, 1);
         if (dL_dw.data) linear_backward_weight_kernel<T>(ex, z, rows, dL_dw, {}, write::accumulate);
     }
 }

@@ -1,28 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
 // backends/cpu/spectral/cpu/linear.hpp: affine map of every row, as matrix products
 //
-// The bias is what the product starts from (detail/gemm.hpp), so adding it costs nothing. A few rows, as in decoding,
+// The bias, and what y held, are what the product starts from (detail/gemm.hpp), so adding them costs nothing. A few rows, as in decoding,
 // are dot products that read the weight once (detail/few_rows.hpp): packing it would cost more than multiplying.
 // Weights kept as bfloat16 are widened in registers there, and while panels are packed otherwise.
 #pragma once
 #include <spectral/cpu/detail/few_rows.hpp>
 #include <spectral/cpu/detail/gemm.hpp>
 #include <spectral/cpu/detail/row_loops.hpp>
+#include <spectral/cpu/elementwise.hpp>
 #include <spectral/ops/linear.hpp>
 
 namespace spectral::cpu {
 
 template <class T, class W>
 void linear_forward_kernel(executor& ex, const_matrix<T> x, matrix_view<const W> w, const_vector<T> b, matrix_view<T> y,
-                           write mode) {
-    if (x.rows() <= detail::few_rows) return detail::few_rows_forward<T, W>(ex, x, w, b, y, mode);
-    detail::gemm<T>(ex, detail::transpose::no, detail::transpose::yes, T(1), x, w, mode, y, b);
+                           const_matrix<T> plus, double scale) {
+    const T by = static_cast<T>(scale);
+    if (x.rows() <= detail::few_rows) return detail::few_rows_forward<T, W>(ex, x, w, b, y, plus, by);
+    const bool adds = plus.data == y.data;
+    detail::gemm<T>(ex, detail::transpose::no, detail::transpose::yes, by, x, w,
+                    adds ? write::accumulate : write::overwrite, y, b);
+    if (plus.data && !adds) add_kernel<T>(ex, plus, 1, y);
 }
 
 template <class T, class W>
 void linear_backward_input_kernel(executor& ex, const_matrix<T> dL_dy, matrix_view<const W> w, matrix_view<T> dL_dx,
-                                  write mode) {
-    detail::gemm<T>(ex, detail::transpose::no, detail::transpose::no, T(1), dL_dy, w, mode, dL_dx);
+                                  write mode, double scale) {
+    detail::gemm<T>(ex, detail::transpose::no, detail::transpose::no, static_cast<T>(scale), dL_dy, w, mode, dL_dx);
 }
 
 template <class T>

@@ -110,16 +110,19 @@ void linear_cross_entropy_kernel(executor& ex, view<const T, 2> x, const_matrix<
         const auto z = logits.slice(0, count);
         const auto dz = backward ? gradient.slice(0, count) : matrix_view<T>{};
         detail::for_head_parts(V, [&](index v, index part) {
-            detail::gemm<T, A>(ex, "linear_cross_entropy", {rows}, {w.slice(v, part), true}, 1, 0, z.columns(v, part));
+            detail::gemm<T, A>(ex, "linear_cross_entropy", {rows}, {w.slice(v, part), true}, 1, {}, z.columns(v, part));
         });
         detail::cross_entropy_of<A, T>(ex, z, target.slice(first, count), loss.slice(first, count), dL_dloss, dz, true);
         detail::for_head_parts(V, [&](index v, index part) {
-            if (dL_dx.data)
-                detail::gemm<T>(ex, "linear_cross_entropy", {dz.columns(v, part)}, {w.slice(v, part)}, 1, v > 0 ? 1 : 0,
-                                dL_dx.slice(first, count));
-            if (dL_dw.data)
-                detail::gemm<T, A>(ex, "linear_cross_entropy", {dz.columns(v, part), true}, {rows}, 1, 1,
-                                   dL_dw.slice(v, part));
+            if (dL_dx.data) {
+                const auto dx = dL_dx.slice(first, count);
+                detail::gemm<T>(ex, "linear_cross_entropy", {dz.columns(v, part)}, {w.slice(v, part)}, 1,
+                                v > 0 ? dx : matrix_view<T>{}, dx);
+            }
+            if (dL_dw.data) {
+                const auto dw = dL_dw.slice(v, part);
+                detail::gemm<T, A>(ex, "linear_cross_entropy", {dz.columns(v, part), true}, {rows}, 1, dw, dw);
+            }
         });
     }
 }
@@ -138,10 +141,10 @@ void linear_cross_entropy_kernel(executor& ex, view<const T, 2> x, view<const bf
         const index count = std::min(block, N - first);
         const auto rows = x.slice(first, count);
         const auto z = logits.slice(0, count);
-        linear_forward_kernel<T>(ex, rows, w, {}, z, write::overwrite);
+        linear_forward_kernel<T>(ex, rows, w, {}, z, {}, 1);
         detail::cross_entropy_of<T, T>(ex, z, target.slice(first, count), loss.slice(first, count), dL_dloss,
                                        dL_dx.data || dL_dw.data ? z : matrix_view<T>{}, true);
-        if (dL_dx.data) linear_backward_input_kernel<T>(ex, z, w, dL_dx.slice(first, count), write::overwrite);
+        if (dL_dx.data) linear_backward_input_kernel<T>(ex, z, w, dL_dx.slice(first, count), write::overwrite, 1);
         if (dL_dw.data) linear_backward_weight_kernel<T>(ex, z, rows, dL_dw, {}, write::accumulate);
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// backends/cuda/spectral/cuda/linear.hpp: y = x Wᵀ + b
+// backends/cuda/spectral/cuda/linear.hpp: y = scale · x Wᵀ + b + plus
 #pragma once
 #include <spectral/cuda/detail/gemm.hpp>
 #include <spectral/cuda/partition.hpp>
@@ -25,10 +25,11 @@ void for_head_parts(index rows, F&& f) {
     if (whole < rows) f(whole, rows - whole);
 }
 
-// y (=, +=) x Wᵀ + b where y's rows are not aligned, as of 50257 logits: into rows that are, a block of them at a time
+// y (=, +=) scale · x Wᵀ + b where y's rows are not aligned, as of 50257 logits: into rows that are, a block of them at
+// a time
 template <class T>
 void linear_by_aligned_rows(executor& ex, const_matrix<T> x, const_matrix<T> w, const_vector<T> b, matrix_view<T> y,
-                            bool accumulate) {
+                            bool accumulate, double scale) {
     const index N = y.rows(), O = y.width(), stride = divide_up(O, 16) * 16,
                 block = rows_of_logits(N, stride * static_cast<index>(sizeof(T)));
     arena_scope scratch(ex);
@@ -36,7 +37,7 @@ void linear_by_aligned_rows(executor& ex, const_matrix<T> x, const_matrix<T> w, 
     for (index first = 0; first < N; first += block) {
         const auto out = memory.slice(0, std::min(block, N - first));
         for_head_parts(O, [&](index o, index part) {
-            gemm<T>(ex, "linear_forward", {x.slice(first, out.rows())}, {w.slice(o, part), true}, 1, 0,
+            gemm<T>(ex, "linear_forward", {x.slice(first, out.rows())}, {w.slice(o, part), true}, scale, {},
                     out.columns(o, part), b.data ? b.data + o : nullptr);
         });
         move<T>(ex, "linear_forward", out.rows(), out, nullptr, y.slice(first, out.rows()), nullptr, accumulate);
@@ -45,17 +46,21 @@ void linear_by_aligned_rows(executor& ex, const_matrix<T> x, const_matrix<T> w, 
 
 }  // namespace detail
 
-// The bias is cuBLASLt's epilogue in float and bfloat16; in double, where it has none, a pass of its own.
+// plus is read by the product itself. The bias is cuBLASLt's epilogue in float and bfloat16; in double, where it has
+// none, a pass of its own.
 template <class T>
 void linear_forward_kernel(executor& ex, const_matrix<T> x, const_matrix<T> w, const_vector<T> b, matrix_view<T> y,
-                           write mode) {
+                           const_matrix<T> plus, double scale) {
     if (y.empty()) return;
-    if constexpr (std::is_same_v<T, bfloat16>)
-        if (y.row_stride % 8 != 0 && y.width() > 1024 && y.rows() > 1)
-            return detail::linear_by_aligned_rows<T>(ex, x, w, b, y, mode == write::accumulate);
+    const bool by_aligned_rows =
+        std::is_same_v<T, bfloat16> && y.row_stride % 8 != 0 && y.width() > 1024 && y.rows() > 1;
+    if (plus.data && plus.data != y.data && (by_aligned_rows || plus.row_stride != y.row_stride)) {
+        copy_kernel<T>(ex, plus, y);
+        plus = y;
+    }
+    if (by_aligned_rows) return detail::linear_by_aligned_rows<T>(ex, x, w, b, y, plus.data, scale);
     constexpr bool epilogue = !std::is_same_v<T, double>;
-    detail::gemm<T>(ex, "linear_forward", {x}, {w, true}, 1, mode == write::accumulate ? 1 : 0, y,
-                    epilogue ? b.data : nullptr);
+    detail::gemm<T>(ex, "linear_forward", {x}, {w, true}, scale, plus, y, epilogue ? b.data : nullptr);
     if (epilogue || !b.data) return;
     const auto out = detail::rows_in(y);
     const T* bias = b.data;
@@ -66,8 +71,9 @@ void linear_forward_kernel(executor& ex, const_matrix<T> x, const_matrix<T> w, c
 
 template <class T>
 void linear_backward_input_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> w, matrix_view<T> dL_dx,
-                                  write mode) {
-    detail::gemm<T>(ex, "linear_backward_input", {dL_dy}, {w}, 1, mode == write::accumulate ? 1 : 0, dL_dx);
+                                  write mode, double scale) {
+    detail::gemm<T>(ex, "linear_backward_input", {dL_dy}, {w}, scale,
+                    mode == write::accumulate ? dL_dx : matrix_view<T>{}, dL_dx);
 }
 
 // Where the operator that makes dL_dy has not summed it, the bias's gradient is a pass of its own, before the product,
@@ -88,8 +94,9 @@ void linear_backward_weight_kernel(executor& ex, view<const T, 2> dL_dy, const_m
     const bool epilogue = std::is_same_v<T, bfloat16> && ex.options().fused_bias_gradient && !adds;
     const bias_gradient<T> bias{dL_db, mode};
     if (dL_db.data && !epilogue) detail::put_column_sums<T>(ex, "linear_backward_weight", dL_dy, bias);
-    const bool summed = detail::gemm<T, A>(ex, "linear_backward_weight", {dL_dy, true}, {x}, 1, adds ? 1 : 0, dL_dw,
-                                           nullptr, epilogue ? dL_db.data : nullptr);
+    const bool summed =
+        detail::gemm<T, A>(ex, "linear_backward_weight", {dL_dy, true}, {x}, 1, adds ? dL_dw : matrix_view<A>{}, dL_dw,
+                           nullptr, epilogue ? dL_db.data : nullptr);
     if (dL_db.data && epilogue && !summed) detail::put_column_sums<T>(ex, "linear_backward_weight", dL_dy, bias);
 }
 
@@ -125,22 +132,23 @@ void for_widened_rows(executor& ex, const char* what, view<const bfloat16, 2> w,
 template <class T>
     requires(!std::is_same_v<T, bfloat16>)
 void linear_forward_kernel(executor& ex, const_matrix<T> x, view<const bfloat16, 2> w, const_vector<T> b,
-                           matrix_view<T> y, write mode) {
-    if (w.width() == 0) return linear_forward_kernel<T>(ex, x, view<const T, 2>(nullptr, w.shape), b, y, mode);
+                           matrix_view<T> y, const_matrix<T> plus, double scale) {
+    if (w.width() == 0) return linear_forward_kernel<T>(ex, x, view<const T, 2>(nullptr, w.shape), b, y, plus, scale);
     detail::for_widened_rows<T>(ex, "linear_forward", w, [&](index first, index count, view<const T, 2> rows) {
-        linear_forward_kernel<T>(ex, x, rows, b.data ? b.slice(first, count) : b, y.columns(first, count), mode);
+        linear_forward_kernel<T>(ex, x, rows, b.data ? b.slice(first, count) : b, y.columns(first, count),
+                                 plus.data ? plus.columns(first, count) : plus, scale);
     });
 }
 
 template <class T>
     requires(!std::is_same_v<T, bfloat16>)
 void linear_backward_input_kernel(executor& ex, const_matrix<T> dL_dy, view<const bfloat16, 2> w, matrix_view<T> dL_dx,
-                                  write mode) {
+                                  write mode, double scale) {
     if (w.rows() == 0)
-        return linear_backward_input_kernel<T>(ex, dL_dy, view<const T, 2>(nullptr, w.shape), dL_dx, mode);
+        return linear_backward_input_kernel<T>(ex, dL_dy, view<const T, 2>(nullptr, w.shape), dL_dx, mode, scale);
     detail::for_widened_rows<T>(ex, "linear_backward_input", w, [&](index first, index count, view<const T, 2> rows) {
         linear_backward_input_kernel<T>(ex, dL_dy.columns(first, count), rows, dL_dx,
-                                        first == 0 ? mode : write::accumulate);
+                                        first == 0 ? mode : write::accumulate, scale);
     });
 }
 

@@ -14,7 +14,7 @@ void random_features_forward_kernel(executor& ex, const_matrix<T> x, const_matri
     const index R = omega.width();
     arena_scope scratch(ex);
     auto p = ex.memory().template matrix<A>(x.rows(), R);  // angles keep the precision of the sum
-    detail::gemm<T, A>(ex, "random_features_forward", {x}, {omega}, 1 / std::sqrt(static_cast<double>(R)), 0, p);
+    detail::gemm<T, A>(ex, "random_features_forward", {x}, {omega}, 1 / std::sqrt(static_cast<double>(R)), {}, p);
     const auto angle = detail::rows_in(p);
     const auto out = detail::rows_in(phi);
     detail::for_each_element(ex, "random_features_forward", x.rows(), R, [=] __device__(index n, index r) {
@@ -35,7 +35,7 @@ void random_features_backward_kernel(executor& ex, matrix_view<T> dL_dphi, const
                                            detail::widen(feature(n)[R + r]) * detail::widen(gradient(n)[r]));  // dL_dp
     });
     detail::gemm<T>(ex, "random_features_backward", {dL_dphi.columns(0, R)}, {omega, true},
-                    1 / std::sqrt(static_cast<double>(R)), 1, dL_dx);
+                    1 / std::sqrt(static_cast<double>(R)), dL_dx, dL_dx);
 }
 
 }  // namespace spectral::cuda

@@ -34,10 +34,10 @@ void linear_cross_entropy_kernel(executor& ex, view<const T, 2> x, matrix_view<c
     arena_scope scratch(ex);
     auto logits = ex.memory().template matrix<T>(1, w.rows());
     for (index n = 0; n < x.rows(); ++n) {
-        linear_forward_kernel<T>(ex, x.slice(n, 1), w, {}, logits, write::overwrite);
+        linear_forward_kernel<T>(ex, x.slice(n, 1), w, {}, logits, {}, 1);
         cross_entropy_kernel<T>(ex, logits, target.slice(n, 1), loss.slice(n, 1), dL_dloss,
                                 dL_dx.data || dL_dw.data ? logits : matrix_view<T>{});
-        if (dL_dx.data) linear_backward_input_kernel<T>(ex, logits, w, dL_dx.slice(n, 1), write::overwrite);
+        if (dL_dx.data) linear_backward_input_kernel<T>(ex, logits, w, dL_dx.slice(n, 1), write::overwrite, 1);
         if (dL_dw.data) linear_backward_weight_kernel<T>(ex, logits, x.slice(n, 1), dL_dw, {}, write::accumulate);
     }
 }

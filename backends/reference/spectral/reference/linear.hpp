@@ -8,23 +8,23 @@ namespace spectral::reference {
 
 template <class T, class W>
 void linear_forward_kernel(executor&, const_matrix<T> x, matrix_view<const W> w, const_vector<T> b, matrix_view<T> y,
-                           write mode) {
+                           const_matrix<T> plus, double scale) {
     for (index n = 0; n < y.rows(); ++n)
         for (index o = 0; o < y.width(); ++o) {
-            double sum = b.data ? b[o] : T(0);
+            double sum = 0;
             for (index i = 0; i < x.width(); ++i) sum += double(x(n, i)) * widen<T>(w(o, i));
-            y(n, o) = static_cast<T>(sum + (mode == write::accumulate ? y(n, o) : T(0)));
+            y(n, o) = static_cast<T>(scale * sum + (b.data ? b[o] : T(0)) + (plus.data ? plus(n, o) : T(0)));
         }
 }
 
 template <class T, class W>
 void linear_backward_input_kernel(executor&, const_matrix<T> dL_dy, matrix_view<const W> w, matrix_view<T> dL_dx,
-                                  write mode) {
+                                  write mode, double scale) {
     for (index n = 0; n < dL_dx.rows(); ++n)
         for (index i = 0; i < dL_dx.width(); ++i) {
-            double sum = mode == write::accumulate ? dL_dx(n, i) : T(0);
+            double sum = 0;
             for (index o = 0; o < dL_dy.width(); ++o) sum += double(dL_dy(n, o)) * widen<T>(w(o, i));
-            dL_dx(n, i) = static_cast<T>(sum);
+            dL_dx(n, i) = static_cast<T>(scale * sum + (mode == write::accumulate ? dL_dx(n, i) : T(0)));
         }
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// tests/backend_stub/spectral/stub/linear.hpp: y = x Wᵀ + b; shapes were checked by ops/linear.hpp
+// tests/backend_stub/spectral/stub/linear.hpp: y = scale · x Wᵀ + b + plus; shapes were checked by ops/linear.hpp
 #pragma once
 #include <spectral/ops/linear.hpp>
 #include <spectral/stub/executor.hpp>
@@ -8,22 +8,23 @@ namespace spectral::stub {
 
 template <class T, class W>
 void linear_forward_kernel(executor&, const_matrix<T> x, matrix_view<const W> w, const_vector<T> b, matrix_view<T> y,
-                           write mode) {
+                           const_matrix<T> plus, double scale) {
     for (index n = 0; n < y.rows(); ++n)
         for (index o = 0; o < y.width(); ++o) {
-            T sum = b.data ? b[o] : T(0);  // b may be empty
+            T sum = 0;
             for (index i = 0; i < x.width(); ++i) sum += x(n, i) * widen<T>(w(o, i));
-            y(n, o) = mode == write::accumulate ? y(n, o) + sum : sum;
+            y(n, o) = static_cast<T>(scale) * sum + (b.data ? b[o] : T(0)) + (plus.data ? plus(n, o) : T(0));
         }
 }
 
 template <class T, class W>
 void linear_backward_input_kernel(executor&, const_matrix<T> dL_dy, matrix_view<const W> w, matrix_view<T> dL_dx,
-                                  write mode) {
+                                  write mode, double scale) {
     for (index n = 0; n < dL_dx.rows(); ++n)
         for (index i = 0; i < dL_dx.width(); ++i) {
             T sum = 0;
             for (index o = 0; o < dL_dy.width(); ++o) sum += dL_dy(n, o) * widen<T>(w(o, i));
+            sum *= static_cast<T>(scale);
             dL_dx(n, i) = mode == write::accumulate ? dL_dx(n, i) + sum : sum;
         }
 }

@@ -259,6 +259,21 @@ struct key_sums {
         store_rows<D / 8>(dL_dk, dk, row, last, index{kv_head} * a.width, a.width, a.scale, a.scale);
         store_rows<D / 8>(dL_dv, dv, row, last, index{kv_head} * a.width, a.width, 1, 1);
     }
+    // the same as floats, where others add to them
+    __device__ void store_sums(const attention_problem<bfloat16>& a, rows_of<float> to_dk, rows_of<float> to_dv,
+                               index row, index last, int kv_head) {
+        const index column = index{kv_head} * a.width + threadIdx.x % 4 * 2;
+#pragma unroll
+        for (int half = 0; half < 2; ++half)
+#pragma unroll
+            for (int j = 0; j < D / 8; ++j) {
+                if (row + 8 * half >= last || 8 * j >= a.width) continue;
+                const float k[2] = {dk[j][2 * half] * a.scale, dk[j][2 * half + 1] * a.scale},
+                            v[2] = {dv[j][2 * half], dv[j][2 * half + 1]};
+                detail::store<2>(to_dk(row + 8 * half) + column + 8 * j, k);
+                detail::store<2>(to_dv(row + 8 * half) + column + 8 * j, v);
+            }
+    }
 };
 
 template <int D, int Groups, int Queries, int Stages>

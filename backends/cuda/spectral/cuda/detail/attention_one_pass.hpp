@@ -2,7 +2,8 @@
 // backends/cuda/spectral/cuda/detail/attention_one_pass.hpp: gradients of attention with scores made once, by wgmma
 //
 // Every multiprocessor runs one block, which takes pieces of work (128 keys of one head and all queries that see them)
-// until there are none. Two warpgroups make scores and their gradients and add up those of keys and values, as in
+// until there are none. Where that makes too few pieces, the query heads that share a key/value head are shared out too,
+// and their parts of the gradients of keys and values added up in order at the end. Two warpgroups make scores and their gradients and add up those of keys and values, as in
 // detail/attention_backward_tensor.hpp; a third multiplies what the two wrote to shared memory with the keys and adds
 // that to the gradients of queries in memory, piece after piece in a given order, so that sums have the same bits in
 // every run. Of the fourth, two warps load, one waits for turns and one ends them. The next piece's keys and queries
@@ -32,7 +33,9 @@ struct one_pass_plan {
     int *first, *last;  // of a tile: its first query, and where its sequence ends
     float* sums;  // of heads × tiles, in the order of lanes
     index tiles;  // of queries that there can be
-    int heads_together;  // heads whose pieces run at the same time
+    int parts;  // of a key/value head's query heads, each a piece's
+    float* key_sums;  // (parts, keys and values, key rows, their width), where there are several parts
+    int together;  // parts of heads whose pieces run at the same time
 };
 
 inline constexpr int one_pass_keys = 128, one_pass_queries = 64;
@@ -113,27 +116,33 @@ __global__ void __launch_bounds__(statistics_threads)
 
 struct piece : key_work {
     int kv_head;  // < 0: there are no more
+    int part, first_head, last_head;  // its query heads: first_head.. below last_head
 
     __device__ bool none() const { return kv_head < 0; }
     __device__ bool alone() const { return blocks == 1; }  // no other adds to its queries
-    __device__ int tiles() const { return (q_last - q_first + one_pass_queries - 1) / one_pass_queries; }
+    __device__ int tiles() const {
+        return (q_last - q_first + one_pass_queries - 1) / one_pass_queries * (last_head - first_head);
+    }
     // visit(first query, head, number of the tile) for every tile, head by head
     template <class Visit>
-    __device__ __forceinline__ void walk(int group, Visit visit) const {
-        for (int h = kv_head * group; h < (kv_head + 1) * group; ++h)
+    __device__ __forceinline__ void walk(Visit visit) const {
+        for (int h = first_head; h < last_head; ++h)
             for (int n = q_first, b = tile; n < q_last; n += one_pass_queries, ++b) visit(n, h, b);
     }
 };
 
 // The piece that has a number in the order in which they are taken
-__device__ inline piece numbered_piece(const one_pass_plan& plan, int kv_heads, int pieces, int number) {
+__device__ inline piece numbered_piece(const one_pass_plan& plan, int kv_heads, int group, int pieces, int number) {
     piece out{};
     out.kv_head = -1;
-    if (number >= pieces * kv_heads) return out;
-    const int heads_before = number / (pieces * plan.heads_together) * plan.heads_together,
-              heads = min(plan.heads_together, kv_heads - heads_before), within = number - heads_before * pieces;
-    static_cast<key_work&>(out) = plan.work[within / heads];
-    out.kv_head = heads_before + within % heads;
+    const int all = kv_heads * plan.parts;
+    if (number >= pieces * all) return out;
+    const int before = number / (pieces * plan.together) * plan.together, beside = min(plan.together, all - before),
+              within = number - before * pieces, at = before + within % beside;
+    static_cast<key_work&>(out) = plan.work[within / beside];
+    out.kv_head = at / plan.parts, out.part = at % plan.parts;
+    out.first_head = out.kv_head * group + out.part * group / plan.parts;
+    out.last_head = out.kv_head * group + (out.part + 1) * group / plan.parts;
     return out;
 }
 
@@ -196,7 +205,7 @@ __device__ inline void load_pieces(const one_pass_memory<D, Stages>& m, const at
     for (int w = 0, i = 0;; ++w) {
         if (t == 0) {  // not earlier: others wait for pieces with smaller numbers
             m.ring.pieces.wait_empty(w);
-            m.ring.work[w % 2] = numbered_piece(plan, kv_heads, pieces, take_number(plan.taken));
+            m.ring.work[w % 2] = numbered_piece(plan, kv_heads, a.group, pieces, take_number(plan.taken));
             m.ring.pieces.full[w % 2].arrive();
         }
         const piece now = m.ring.take(w);
@@ -209,7 +218,7 @@ __device__ inline void load_pieces(const one_pass_memory<D, Stages>& m, const at
             copy_async<4>(&m.ring.position[w % 2][k], a.k_rows.position + (valid ? now.first + k : 0), valid);
         }
         m.ring.keys.announce(w);
-        now.walk(a.group, [&](int n, int h, int) {
+        now.walk([&](int n, int h, int) {
             m.ring.queries.wait_empty(i);
             load_rows<Queries, D, threads>(m.Q(i), a.q, n, now.q_last, index{h} * a.width, a.width, t);
             load_rows<Queries, D, threads>(m.dO(i), dL_dout, n, now.q_last, index{h} * a.width, a.width, t);
@@ -221,12 +230,12 @@ __device__ inline void load_pieces(const one_pass_memory<D, Stages>& m, const at
 
 // A lane waits for the turns of pieces ...
 template <int D, int Stages>
-__device__ inline void await_turns(const one_pass_memory<D, Stages>& m, int group, const one_pass_plan& plan) {
+__device__ inline void await_turns(const one_pass_memory<D, Stages>& m, const one_pass_plan& plan) {
     for (int w = 0, i = 0;; ++w) {
         const piece now = m.ring.take(w);
         if (now.none()) return;
         if (now.alone()) continue;
-        now.walk(group, [&](int, int h, int tile) {
+        now.walk([&](int, int h, int tile) {
             const int before = plan.adding[tile] - 1 - now.block;
             m.ring.turn.wait_empty(i);
             wait_for_turn(plan.added + h * plan.tiles + tile, before);
@@ -237,12 +246,12 @@ __device__ inline void await_turns(const one_pass_memory<D, Stages>& m, int grou
 }
 // ... and another ends them, while the next sums are made.
 template <int D, int Stages>
-__device__ inline void end_turns(const one_pass_memory<D, Stages>& m, int group, const one_pass_plan& plan) {
+__device__ inline void end_turns(const one_pass_memory<D, Stages>& m, const one_pass_plan& plan) {
     for (int w = 0, i = 0;; ++w) {
         const piece now = m.ring.take(w);
         if (now.none()) return;
         if (now.alone()) continue;
-        now.walk(group, [&](int, int h, int tile) {
+        now.walk([&](int, int h, int tile) {
             m.ring.added.wait_full(i);
             end_turn(plan.added + h * plan.tiles + tile);
             m.ring.added.lane_done(i++);
@@ -260,12 +269,48 @@ __device__ inline void finish_query_gradients(const attention_problem<bfloat16>&
     store_rows<D / 8>(dL_dq, acc, row, last, index{h} * a.width, a.width, a.scale, a.scale);
 }
 
-// The sums of what several pieces added to: not the last piece's work, which would take longer and end last.
+// Where the parts' sums of keys (0) or values (1) lie
+__device__ inline rows_of<float> part_sums(const attention_problem<bfloat16>& a, const one_pass_plan& plan, int part,
+                                           int which) {
+    const index width = index{a.heads / a.group} * a.width;
+    return {plan.key_sums + (2 * part + which) * a.key_rows * width, width};
+}
+
+// The parts' sums of one head's keys and values of a piece become dL_dk and dL_dv: four columns of a row by a thread, by
+// as many blocks as that takes.
+template <int D>
+inline constexpr int blocks_of_keys = one_pass_keys* D / 4 / 128;
+template <int D>
+__device__ inline void finish_key_gradients(const attention_problem<bfloat16>& a, const one_pass_plan& plan,
+                                            rows_of<bfloat16> dL_dk, rows_of<bfloat16> dL_dv, int number) {
+    const int kv_heads = a.heads / a.group, of_head = number / blocks_of_keys<D>,
+              i = number % blocks_of_keys<D> * 128 + threadIdx.x, packs = a.width / 4;
+    if (of_head / kv_heads >= *plan.pieces) return;
+    const key_work keys = plan.work[of_head / kv_heads];
+    if (i >= (keys.last - keys.first) * packs) return;
+    const index row = keys.first + i / packs, column = index{of_head % kv_heads} * a.width + i % packs * 4;
+    float dk[4] = {}, dv[4] = {};
+#pragma unroll 4
+    for (int part = 0; part < plan.parts; ++part) {
+        float k[4], v[4];
+        load<4>(part_sums(a, plan, part, 0)(row) + column, k);
+        load<4>(part_sums(a, plan, part, 1)(row) + column, v);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) dk[j] += k[j], dv[j] += v[j];
+    }
+    store<4>(dL_dk(row) + column, dk);
+    store<4>(dL_dv(row) + column, dv);
+}
+
+// The sums of what several pieces added to: not the last piece's work, which would take longer and end last. By a block
+// for each tile and head, then, where there are parts, by some for each piece and key/value head.
 template <int D>
 __global__ void __launch_bounds__(128)
     attention_one_pass_finish(attention_problem<bfloat16> a, rows_of<const float> rotary, one_pass_plan plan,
-                              rows_of<bfloat16> dL_dq) {
+                              rows_of<bfloat16> dL_dq, rows_of<bfloat16> dL_dk, rows_of<bfloat16> dL_dv) {
     const int h = blockIdx.x % a.heads, tile = blockIdx.x / a.heads, t = threadIdx.x;
+    if (tile >= plan.tiles)
+        return finish_key_gradients<D>(a, plan, dL_dk, dL_dv, static_cast<int>(blockIdx.x - plan.tiles * a.heads));
     if (tile >= *plan.tiles_used || plan.adding[tile] == 1) return;
     const float* sums = plan.sums + (h * plan.tiles + tile) * one_pass_queries * D + 4 * t;
     float acc[D / 8][4];
@@ -285,7 +330,7 @@ __device__ inline void add_query_gradients(const one_pass_memory<D, Stages>& m, 
         const piece now = m.ring.take(w);
         if (now.none()) return;
         m.ring.keys.wait_full(w);  // also of a piece without tiles: two of these must not empty one phase twice
-        now.walk(a.group, [&](int n, int h, int tile) {
+        now.walk([&](int n, int h, int tile) {
             float acc[D / 8][4];
             m.ring.slopes.wait_full(i);
             products::begin();
@@ -319,8 +364,8 @@ __device__ inline void add_query_gradients(const one_pass_memory<D, Stages>& m, 
 // A warpgroup makes scores of 64 keys of each piece, and the gradients of these keys and values.
 template <int D, int Stages, bool Dropout>
 __device__ inline void add_key_gradients(const one_pass_memory<D, Stages>& m, const attention_problem<bfloat16>& a,
-                                         rows_of<const float> rotary, rows_of<bfloat16> dL_dk, rows_of<bfloat16> dL_dv,
-                                         int group) {
+                                         const one_pass_plan& plan, rows_of<const float> rotary,
+                                         rows_of<bfloat16> dL_dk, rows_of<bfloat16> dL_dv, int group) {
     constexpr int Keys = one_pass_keys, Queries = one_pass_queries;
     using products = warpgroup_products;
     const int a_row = 64 * group, in_piece = a_row + threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4;
@@ -333,8 +378,8 @@ __device__ inline void add_key_gradients(const one_pass_memory<D, Stages>& m, co
         const unsigned char *K = m.K(w), *V = m.V(w);
         m.ring.keys.wait_full(w);
         x.start(a.causal, m.ring.position[w % 2], now.last - now.first, a_row, in_piece);
-        int n = now.q_first, h = now.kv_head * a.group;
-        const int tiles = now.tiles() * a.group, end = i + tiles;
+        int n = now.q_first, h = now.first_head;
+        const int tiles = now.tiles(), end = i + tiles;
         const auto finish_tile = [&] {
             x.read_delta(m.columns[i % Stages]);
             x.weights(a, n, h, row);
@@ -392,7 +437,11 @@ __device__ inline void add_key_gradients(const one_pass_memory<D, Stages>& m, co
             if (rotary.data) turn_back(x.dk, angles);
         }
         m.ring.keys.lane_done(w);
-        x.store(a, dL_dk, dL_dv, row, now.last, now.kv_head);
+        if (plan.parts == 1)
+            x.store(a, dL_dk, dL_dv, row, now.last, now.kv_head);
+        else
+            x.store_sums(a, part_sums(a, plan, now.part, 0), part_sums(a, plan, now.part, 1), row, now.last,
+                         now.kv_head);
     }
 }
 
@@ -410,7 +459,7 @@ __global__ void __launch_bounds__(one_pass_threads, 1)
         __syncthreads();
         if (group < 2) {
             take_registers<200>();  // 2 · 200 + 72 + 40 = 512 = 65536 / 128
-            add_key_gradients<D, Stages, Dropout>(m, a, rotary, dL_dk, dL_dv, group);
+            add_key_gradients<D, Stages, Dropout>(m, a, plan, rotary, dL_dk, dL_dv, group);
         } else if (group == 2) {
             give_registers<72>();
             add_query_gradients(m, a, plan, rotary, dL_dq, t);
@@ -419,9 +468,9 @@ __global__ void __launch_bounds__(one_pass_threads, 1)
             if (t < one_pass_memory<D, Stages>::loading)
                 load_pieces(m, a, plan, dL_dout, statistics, t);
             else if (t == 64)
-                await_turns(m, a.group, plan);
+                await_turns(m, plan);
             else if (t == 96)
-                end_turns(m, a.group, plan);
+                end_turns(m, plan);
         }
     }
 }
@@ -431,6 +480,7 @@ __global__ void __launch_bounds__(one_pass_threads, 1)
 // Pieces of so many heads run at the same time that what they walk through, a sequence's queries, their gradients and
 // sums, 8 bytes a column, stays in the second level cache.
 inline constexpr index near_bytes = index{32} << 20;
+inline constexpr index pieces_each = 4;  // of a multiprocessor, at least, where query heads can be shared out
 
 // Scratch memory: 4 bytes for every column of every query (D columns a head) of sequences of more than 128 keys.
 template <int D>
@@ -457,19 +507,26 @@ void attention_backward_one_pass(executor& ex, const attention_problem<bfloat16>
     plan.added = memory.template vector<int>(plan.tiles * a.heads).data;
     plan.sums = memory.template vector<float>(plan.tiles * a.heads * one_pass_queries * D).data;
     const index each = std::max<index>(rows / std::max<index>(sequences, 1), 1);
-    plan.heads_together = static_cast<int>(std::clamp<index>(near_bytes / (each * D * 8 * a.group), 1, kv_heads));
+    // enough pieces for every multiprocessor to take a few, so that none waits long for the last
+    plan.parts = static_cast<int>(
+        std::clamp<index>(divide_up(pieces_each * ex.multiprocessors(), pieces * kv_heads), 1, a.group));
+    plan.key_sums =
+        memory.template vector<float>(plan.parts > 1 ? plan.parts * 2 * a.key_rows * kv_heads * a.width : 0).data;
+    plan.together = static_cast<int>(
+        std::clamp<index>(near_bytes * plan.parts / (each * D * 8 * a.group), 1, kv_heads * plan.parts));
     const auto planning = static_cast<unsigned>(std::max<index>(sequences, 1)),
                clearing = static_cast<unsigned>(2 * ex.multiprocessors());
     launch(ex, "attention_backward", planning + clearing + statistics_blocks(a), statistics_threads, 0,
            attention_one_pass_plan<0>, a, dL_dout, out, lse, statistics, planning, clearing, plan, dL_dq, dL_dk, dL_dv);
     with_dropout(a.drop_below > 0, [&](auto dropout) {
         launch(ex, "attention_backward",
-               static_cast<unsigned>(std::min<index>(pieces * kv_heads, ex.multiprocessors())), one_pass_threads,
-               one_pass_memory<D, stages>::bytes, attention_one_pass<D, stages, dropout()>, a, dL_dout, known, rotary,
-               plan, dL_dq, dL_dk, dL_dv);
+               static_cast<unsigned>(std::min<index>(pieces * kv_heads * plan.parts, ex.multiprocessors())),
+               one_pass_threads, one_pass_memory<D, stages>::bytes, attention_one_pass<D, stages, dropout()>, a,
+               dL_dout, known, rotary, plan, dL_dq, dL_dk, dL_dv);
     });
-    launch(ex, "attention_backward", static_cast<unsigned>(plan.tiles * a.heads), 128, 0, attention_one_pass_finish<D>,
-           a, rotary, plan, dL_dq);
+    launch(ex, "attention_backward",
+           static_cast<unsigned>(plan.tiles * a.heads + (plan.parts > 1 ? pieces * kv_heads * blocks_of_keys<D> : 0)),
+           128, 0, attention_one_pass_finish<D>, a, rotary, plan, dL_dq, dL_dk, dL_dv);
 }
 
 }  // namespace spectral::cuda::detail

@@ -181,7 +181,7 @@ struct composed_rows {
     }
     // to = reals Cᵀ, or back: reals C
     void product(bool there, A* to) {
-        gemm<A>(ex, what, {matrix_view<A>(reals, {count, N}), false}, {const_matrix<A>(matrix, {N, N}), there}, 1, 0,
+        gemm<A>(ex, what, {matrix_view<A>(reals, {count, N}), false}, {const_matrix<A>(matrix, {N, N}), there}, 1, {},
                 matrix_view<A>(to, {count, N}));
     }
     void use_matrix(bool wanted) {
