@@ -24,7 +24,7 @@ struct rms_calls {
     }
     template <class Pass, class Y, class X, class Saved>
     void backward(Pass& p, Y dL_dy, X dL_dx, Saved& s) {
-        if (mode == write::accumulate) return rig.layer.backward(p, dL_dy, dL_dx, s, mode);
+        if (mode == write::accumulate) return rig.layer.backward(p, dL_dy, dL_dx, s, dL_dx);
         auto fresh = p.matrix(dL_dx.rows(), dL_dx.width());
         rig.layer.backward(p, dL_dy, fresh, s);
         add(p.ex, fresh, dL_dx);

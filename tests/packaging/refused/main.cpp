@@ -23,7 +23,7 @@ public:
 #if MISTAKE != 1  // an executor without a kernel
 template <class T, class W>  // W: T, or bfloat16
 void linear_forward_kernel(executor&, spectral::const_matrix<T>, spectral::view<const W, 2>, spectral::const_vector<T>,
-                           spectral::matrix_view<T>, spectral::write) {}
+                           spectral::matrix_view<T>, spectral::const_matrix<T>, double) {}
 #endif
 
 using reference = spectral::reference::executor;
