@@ -72,9 +72,7 @@ void move(executor& ex, const char* what, index count, const_matrix<T> from, con
           matrix_view<T> to, const row_index* to_rows, bool accumulate, const row_index* counted = nullptr) {
     if (count == 0 || from.width() == 0) return;
     with_packs<T>(takes_packs(from, to), [&](auto v) {
-        unsigned x = 1;
-        while (x < 128 && index{x} * v() < from.width()) x *= 2;
-        const unsigned lines = 128 / x;
+        const unsigned x = threads_covering(divide_up(from.width(), v()), 1, 128), lines = 128 / x;
         launch(ex, what, blocks_for(ex, count, lines), dim3(x, lines), 0, move_rows<v(), T>, count, counted,
                from.width(), rows_in(from), from_rows, rows_in(to), to_rows, accumulate);
     });

@@ -47,9 +47,7 @@ void rotary_kernel(executor& ex, matrix_view<T> x, const_vector<row_index> posit
                                            table.columns(half, half));
     detail::with_packs<T>(packs, [&](auto v) {
         const index units = x.width() / 2 / v();
-        unsigned threads = 32;
-        while (threads < 256 && threads < units) threads *= 2;
-        const unsigned lines = 256 / threads;
+        const unsigned threads = detail::threads_covering(units, 32, 256), lines = 256 / threads;
         detail::launch(ex, "rotary", detail::blocks_for(ex, x.rows(), lines), dim3(threads, lines), 0,
                        detail::rotate_rows<v(), T>, x.rows(), static_cast<int>(units), static_cast<int>(half / v()),
                        static_cast<int>(half), detail::rows_in(x), position.data, detail::rows_in(table),

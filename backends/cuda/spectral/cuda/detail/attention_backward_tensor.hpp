@@ -52,6 +52,10 @@ constexpr std::size_t attention_backward_queries_shared() {
            sizeof(tile_ring<Stages>);
 }
 
+#ifdef __NVCC_DIAG_PRAGMA_SUPPORT__
+#pragma nv_diagnostic push
+#pragma nv_diag_suppress 549  // nvcc does not see that products set d
+#endif
 template <class Products, int D, int Groups, int Keys, int Stages, bool Dropout>
 __global__ void __launch_bounds__(128 * (Groups + 1), 1)
     attention_backward_queries_tensor(attention_problem<bfloat16> a, rows_of<const bfloat16> dL_dout,
@@ -159,6 +163,10 @@ __global__ void __launch_bounds__(128 * (Groups + 1), 1)
         }
     }
 }
+
+#ifdef __NVCC_DIAG_PRAGMA_SUPPORT__
+#pragma nv_diagnostic pop
+#endif
 
 // ---- a block that owns keys -----------------------------------------------------------------------------------------
 

@@ -156,12 +156,14 @@ void launch(executor& ex, const char* what, dim3 grid, dim3 block, std::size_t s
 inline unsigned blocks_for(const executor& ex, index work, index each = 1) {
     return static_cast<unsigned>(std::min<index>(divide_up(work, each), index{32} * ex.multiprocessors()));
 }
-// Threads of a block that works through a row of `units` accesses: a power of two from 32 to 256.
-inline unsigned threads_for(index units) {
-    unsigned t = 32;
-    while (t < 256 && 2 * t < units) t *= 2;
-    return t;
+// The power of two from `least` to `most` that is not below `units`, if there is one
+inline unsigned threads_covering(index units, unsigned least, unsigned most) {
+    unsigned threads = least;
+    while (threads < most && threads < units) threads *= 2;
+    return threads;
 }
+// Threads of a block that works through a row of `units` accesses, two or more each: a power of two from 32 to 256.
+inline unsigned threads_for(index units) { return threads_covering(divide_up(units, 2), 32, 256); }
 
 // The fastest of three runs, after one that loads their kernels, in ms; infinity where run() says that it could not
 template <class F>
@@ -227,9 +229,7 @@ void map_elements(executor& ex, const char* what, const view<const T, 2> (&in)[I
     };
     const bool packs = std::all_of(in, in + I, fits) && std::all_of(out, out + O, fits);
     with_packs<T>(packs, [&](auto v) {
-        unsigned x = 1;
-        while (x < 256 && index{x} * v() < width) x *= 2;
-        const unsigned y = 256 / x;
+        const unsigned x = threads_covering(divide_up(width, v()), 1, 256), y = 256 / x;
         const index columns = std::min<index>(divide_up(width, index{x} * v()), index{32} * ex.multiprocessors());
         const index lines = std::clamp<index>(index{32} * ex.multiprocessors() / columns, 1, divide_up(rows, y));
         launch(ex, what, dim3(static_cast<unsigned>(columns), static_cast<unsigned>(std::min<index>(lines, 65535))),
@@ -259,9 +259,7 @@ __global__ void each_element_kernel(index rows, index width, F f) {
 template <class F>
 void for_each_element(executor& ex, const char* what, index rows, index width, F f) {
     if (rows == 0 || width == 0) return;
-    unsigned x = 1;
-    while (x < 256 && x < width) x *= 2;
-    const unsigned y = 256 / x;
+    const unsigned x = threads_covering(width, 1, 256), y = 256 / x;
     const index columns = std::min<index>(divide_up(width, x), 1024);
     const index lines = std::clamp<index>(index{64} * ex.multiprocessors() / columns, 1, divide_up(rows, y));
     launch(ex, what, dim3(static_cast<unsigned>(columns), static_cast<unsigned>(std::min<index>(lines, 65535))),

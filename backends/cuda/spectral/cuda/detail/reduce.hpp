@@ -174,9 +174,7 @@ __global__ void __launch_bounds__(sum_threads, 2) pack_column_parts(index rows, 
 template <int V, class A, class F, class Finish>
 void pack_column_sums(executor& ex, const char* what, index rows, index width, F f, Finish finish) {
     if (width == 0) return;
-    unsigned x = 32;
-    while (x < 128 && index{x} * V < width) x *= 2;
-    const unsigned lines = sum_threads / x;
+    const unsigned x = threads_covering(divide_up(width, V), 32, 128), lines = sum_threads / x;
     const index columns = divide_up(width, index{x} * V);
     const index wanted = 2 * ex.multiprocessors() / columns;  // to fill the device once
     const index chunks = std::max<index>(1, std::min(wanted, divide_up(rows, 2 * lines)));
