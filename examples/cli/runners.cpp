@@ -12,12 +12,15 @@ namespace {
 
 const runner_entry& entry_of(const runner_choice& c) {
     std::string found;
+    bool has_cuda = false;
     for (const auto& entry : runner_table) {
         if (c.executor == entry.executor && c.dtype == entry.dtype) return entry;
+        has_cuda = has_cuda || entry.executor == std::string_view("cuda");
         found += std::string(found.empty() ? "" : ", ") + entry.executor + " " + entry.dtype;
     }
     fail("--executor " + c.executor + " --dtype " + c.dtype, "this build has ", found,
-         c.executor == "cuda" ? "; configure with -DSPECTRAL_CUDA=ON (preset cuda) for cuda bf16 and f32" : "");
+         c.executor == "cuda" && !has_cuda ? "; configure with -DSPECTRAL_CUDA=ON (preset cuda) for cuda bf16 and f32"
+                                           : "");
 }
 
 // a configuration that lies about sizes is found before memory is asked for

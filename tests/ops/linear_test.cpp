@@ -50,7 +50,7 @@ TEMPLATE_LIST_TEST_CASE("linear_forward", "[ops][linear]", targets) {
                         auto y = plus == summand::y ? on.state(n, o, normals(n * o, 4)) : on.output(n, o);
                         linear_forward(on.ex, on.input(n, i, normals(n * i, 1)), on.input(o, i, normals(o * i, 2)),
                                        bias ? on.input(normals(o, 3)) : view<const T, 1>{}, y, added<T>(on, plus, y),
-                                       plus == summand::none ? 1 : 1.5);
+                                       1.5);
                         return outputs{{"y", on.read(y)}};
                     });
     });
@@ -95,7 +95,7 @@ TEMPLATE_LIST_TEST_CASE("linear_backward_input", "[ops][linear]", targets) {
                 "linear_backward_input", shape(n, i, o), static_cast<double>(o + 2), [&](auto& on) {
                     auto dL_dx = mode == write::overwrite ? on.output(n, i) : on.state(n, i, normals(n * i, 4));
                     linear_backward_input(on.ex, on.input(n, o, normals(n * o, 5)), on.input(o, i, normals(o * i, 2)),
-                                          dL_dx, mode, mode == write::overwrite ? 1.5 : 1);
+                                          dL_dx, mode, 1.5);
                     return outputs{{"dL_dx", on.read(dL_dx)}};
                 });
     });
@@ -132,7 +132,7 @@ TEMPLATE_LIST_TEST_CASE("linear: a weight kept as bfloat16 counts as its widened
                     using T = typename std::decay_t<decltype(on)>::scalar;
                     auto y = plus == summand::y ? on.state(n, o, normals(n * o, 4)) : on.output(n, o);
                     linear_forward(on.ex, on.input(n, i, normals(n * i, 1)), weight(on, o, i, 2),
-                                   on.input(normals(o, 3)), y, added<T>(on, plus, y));
+                                   on.input(normals(o, 3)), y, added<T>(on, plus, y), 1.5);
                     return outputs{{"y", on.read(y)}};
                 });
         for (write mode : {write::overwrite, write::accumulate})
@@ -140,7 +140,8 @@ TEMPLATE_LIST_TEST_CASE("linear: a weight kept as bfloat16 counts as its widened
                 "linear_backward_input, narrow", shape(n, i, o), static_cast<double>(o + 1),
                 [&, weight = narrow_after_oracle()](auto& on) mutable {
                     auto dL_dx = mode == write::overwrite ? on.output(n, i) : on.state(n, i, normals(n * i, 4));
-                    linear_backward_input(on.ex, on.input(n, o, normals(n * o, 5)), weight(on, o, i, 2), dL_dx, mode);
+                    linear_backward_input(on.ex, on.input(n, o, normals(n * o, 5)), weight(on, o, i, 2), dL_dx, mode,
+                                          1.5);
                     return outputs{{"dL_dx", on.read(dL_dx)}};
                 });
     });
@@ -230,7 +231,7 @@ TEST_CASE("linear: errors", "[ops][linear]") {
                  {"linear_forward", "width", "expected 4", "found 5"});
     check_throws([&] { linear_forward(on.ex, x, w, {}, wrong); }, {"linear_forward", "y", "(2, 3)", "(2, 2)"});
     check_throws([&] { linear_forward(on.ex, x, w, on.input({1, 2}), y); }, {"linear_forward", "bias", "(3)", "(2)"});
-    check_throws([&] { linear_forward(on.ex, x, w, {}, y, wrong); }, {"linear_forward", "plus", "(2, 3)", "(2, 2)"});
+    check_throws([&] { linear_forward(on.ex, x, w, {}, y, wrong); }, {"linear_forward", "addend", "(2, 3)", "(2, 2)"});
     check_throws([&] { linear_backward_input(on.ex, x, w, wrong); },
                  {"linear_backward_input", "expected 4", "found 3"});
     auto dL_dw = on.output(3, 3);

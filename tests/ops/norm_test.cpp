@@ -298,7 +298,7 @@ TEST_CASE("norms: errors", "[ops][norm]") {
     check_throws([&] { rms_norm_backward(on.ex, s, s, v, rstd, wrong, d); },
                  {"rms_norm_backward", "dL_ds", "(2, 4)", "(2, 3)"});
     check_throws([&] { rms_norm_backward(on.ex, s, s, v, rstd, y, d, wrong); },
-                 {"rms_norm_backward", "plus", "(2, 4)", "(2, 3)"});
+                 {"rms_norm_backward", "addend", "(2, 4)", "(2, 3)"});
 }
 
 }  // namespace spectral::test::norm_test

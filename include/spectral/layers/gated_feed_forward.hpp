@@ -63,9 +63,7 @@ struct gated_feed_forward {
         silu_gate_backward(p.ex, dL_dhidden, s.gate, s.up, dL_dgate, dL_dup);
         gate_proj.backward(p, dL_dgate, s.x_hat, dL_dx_hat);
         up_proj.backward(p, dL_dup, s.x_hat, dL_dx_hat, write::accumulate);
-        if (mode == write::overwrite) return norm.backward(p, dL_dx_hat, dL_dx, s.norm, dL_dy);
-        norm.backward(p, dL_dx_hat, dL_dx, s.norm, dL_dx);
-        add<Exec, T>(p.ex, dL_dy, dL_dx);
+        norm.backward_residual(p, dL_dx_hat, dL_dy, dL_dx, s.norm, mode);
     }
 
     template <class F>

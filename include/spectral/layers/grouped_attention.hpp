@@ -103,9 +103,7 @@ struct grouped_attention {
         q_proj.backward(p, dL_dq, s.x_hat, dL_dx_hat);
         k_proj.backward(p, dL_dk, s.x_hat, dL_dx_hat, write::accumulate);
         v_proj.backward(p, dL_dv, s.x_hat, dL_dx_hat, write::accumulate);
-        if (mode == write::overwrite) return norm.backward(p, dL_dx_hat, dL_dx, s.norm, dL_dy);
-        norm.backward(p, dL_dx_hat, dL_dx, s.norm, dL_dx);
-        add<Exec, T>(p.ex, dL_dy, dL_dx);
+        norm.backward_residual(p, dL_dx_hat, dL_dy, dL_dx, s.norm, mode);
     }
 
     template <class F>

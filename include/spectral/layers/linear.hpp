@@ -30,9 +30,9 @@ struct linear {
     // whether backward reads x: of a frozen map it does not, and nobody need keep it
     bool keeps_input() const { return weight.grad.data || (adapter && adapter_on); }
 
-    // y = x Wᵀ + b + plus, plus (N, O) or empty: a residual
-    void forward(pass<Exec, T>& p, const_matrix<T> x, matrix_view<T> y, const_matrix<T> plus = {}) {
-        forward_part(p, 0, out(), x, y, plus);
+    // y = x Wᵀ + b + addend, addend (N, O) or empty: a residual
+    void forward(pass<Exec, T>& p, const_matrix<T> x, matrix_view<T> y, const_matrix<T> addend = {}) {
+        forward_part(p, 0, out(), x, y, addend);
     }
     // dL_dx may be empty (nothing below trains); gradients of frozen parameters are not computed
     void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, const_matrix<T> x, matrix_view<T> dL_dx,
@@ -55,9 +55,9 @@ struct linear {
 
     // forward and backward of outputs [first, first + count) alone: one projection of a fused one
     void forward_part(pass<Exec, T>& p, index first, index count, const_matrix<T> x, matrix_view<T> y,
-                      const_matrix<T> plus = {}) {
+                      const_matrix<T> addend = {}) {
         linear_forward(p.ex, x, weight.matrix().slice(first, count),
-                       bias.used() ? bias.vector().slice(first, count) : const_vector<T>{}, y, plus);
+                       bias.used() ? bias.vector().slice(first, count) : const_vector<T>{}, y, addend);
         if (adapter && adapter_on) adapter->forward(p, first, x, y);
     }
     void backward_part(pass<Exec, T>& p, index first, index count, const_matrix<T> dL_dy, const_matrix<T> x,

@@ -2,6 +2,7 @@
 // include/spectral/layers/rms_norm.hpp: root-mean-square norm with its parameter
 #pragma once
 #include <spectral/layers/pass.hpp>
+#include <spectral/ops/elementwise.hpp>
 #include <spectral/ops/norm.hpp>
 
 namespace spectral {
@@ -21,9 +22,17 @@ struct rms_norm {
         s = {x, p.statistics(x.rows())};
         rms_norm_forward(p.ex, x, weight.vector(), eps, y, s.rstd);
     }
-    // dL_dx = what the norm lets through + plus, the gradient that reaches x beside it (dL_dx itself, to add to it)
-    void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s, const_matrix<T> plus = {}) {
-        rms_norm_backward(p.ex, dL_dy, s.x, weight.vector(), s.rstd, dL_dx, weight.grad_vector(), plus);
+    // dL_dx = what the norm lets through + addend, the gradient that reaches x beside it (dL_dx itself, to add to it)
+    void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s,
+                  const_matrix<T> addend = {}) {
+        rms_norm_backward(p.ex, dL_dy, s.x, weight.vector(), s.rstd, dL_dx, weight.grad_vector(), addend);
+    }
+    // of y = x + f(norm(x)), whose f asks for dL_dx_hat: dL_dx (= or +=) dL_dy + what the norm lets through
+    void backward_residual(pass<Exec, T>& p, const_matrix<T> dL_dx_hat, const_matrix<T> dL_dy, matrix_view<T> dL_dx,
+                           saved& s, write mode) {
+        if (mode == write::overwrite) return backward(p, dL_dx_hat, dL_dx, s, dL_dy);
+        backward(p, dL_dx_hat, dL_dx, s, dL_dx);
+        add<Exec, T>(p.ex, dL_dy, dL_dx);
     }
     template <class F>
     void visit_parameters(F&& f, const std::string& prefix) {

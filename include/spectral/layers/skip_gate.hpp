@@ -77,6 +77,7 @@ struct skip_gate {
         const_matrix<T> x;
         matrix_view<T> hat, pooled, inner;  // (N, C) normalised, (S, C), (N, C) what the block made of x
         vector_view<statistic<T>> rstd, soft, gate;  // (N), (S) σ, (S) value in the blend
+        std::vector<statistic<T>> host_soft, host_gate;  // the same on the host
         std::vector<double> slope;  // d gate / d σ of each sequence: 1, or the hard concrete's
     };
 
@@ -96,8 +97,9 @@ struct skip_gate {
         s.gate = p.statistics(sequences);
         mean_pool_forward(p.ex, seen, pooled_from, pool_scope::sequence, s.pooled);
         sigmoid_gate_forward(p.ex, s.pooled, weight.matrix(), bias.vector(), s.soft);
-        const auto soft = to_host(p.ex, s.soft);
-        std::vector<statistic<T>> gate(soft.size());
+        const auto& soft = s.host_soft = to_host(p.ex, s.soft);
+        auto& gate = s.host_gate;
+        gate.resize(soft.size());
         s.slope.assign(soft.size(), 1);
         for (std::size_t i = 0; i < soft.size(); ++i)
             gate[i] = gate_value(p, static_cast<double>(soft[i]), i, s.slope[i]);

@@ -256,7 +256,7 @@ private:
         }
         if (p.training()) {
             gate.decide(p, gate_in, s.gate_rows, b.gate);
-            s.gates.record(static_cast<index>(l), to_host(p.ex, b.gate.soft), to_host(p.ex, b.gate.gate));
+            s.gates.record(static_cast<index>(l), b.gate.host_soft, b.gate.host_gate);
             gate.blend(p, inner(l, b), gate_in, gate_out, b.gate);
         } else {
             const std::vector<char>& open = open_sequences(p, l, gate_in, s);

@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 // include/spectral/ops/linear.hpp: affine map of every row
-//   y = scale · x Wᵀ + b + plus
-// Shapes: x (N, I), W (O, I), b (O) or empty, y (N, O), plus (N, O) or empty. W may be kept as bfloat16.
+//   y = scale · x Wᵀ + b + addend
+// Shapes: x (N, I), W (O, I), b (O) or empty, y (N, O), addend (N, O) or empty. W may be kept as bfloat16.
 // Throws error for other shapes.
 #pragma once
 #include <spectral/ops/embedding.hpp>
 
 namespace spectral {
 
-// plus: a residual, for instance; y itself, to add to it
+// addend: a residual, for instance; y itself, to add to it, or memory apart from y's
 template <executor Exec, class T>
 void linear_forward(Exec& ex, const_matrix<T> x, const_weight<T> w, const_vector<T> b, matrix_view<T> y,
-                    const_matrix<T> plus = {}, double scale = 1) {
+                    const_matrix<T> addend = {}, double scale = 1) {
     check_equal(w.width(), x.width(), "linear_forward", "width of the weight against the width of x");
     check_shape(y, {x.rows(), w.rows()}, "linear_forward", "y");
     if (b.data) check_shape(b, {w.rows()}, "linear_forward", "bias");
-    if (plus.data) check_shape(plus, {x.rows(), w.rows()}, "linear_forward", "plus");
-    w.visit([&](auto weight) { SPECTRAL_CALL_KERNEL(linear_forward_kernel, ex, x, weight, b, y, plus, scale); });
+    if (addend.data) check_shape(addend, {x.rows(), w.rows()}, "linear_forward", "addend");
+    w.visit([&](auto weight) { SPECTRAL_CALL_KERNEL(linear_forward_kernel, ex, x, weight, b, y, addend, scale); });
 }
 
 // dL_dx (=, or += with accumulate) scale · dL_dy W

@@ -65,19 +65,19 @@ void rms_norm_forward(Exec& ex, const_matrix<T> s, const_vector<T> gamma, double
     SPECTRAL_CALL_KERNEL(rms_norm_forward_kernel, ex, s, gamma, eps, y, rstd);
 }
 
-// dL_ds = rstd (g − ŝ mean(g ŝ)) + plus,  g = dL_dy γ,  ŝ = s rstd; dL_dgamma may be empty (frozen). plus (N, C) or
+// dL_ds = rstd (g − ŝ mean(g ŝ)) + addend,  g = dL_dy γ,  ŝ = s rstd; dL_dgamma may be empty (frozen). addend (N, C) or
 // empty: the gradient that reaches s beside the norm, as by a residual; dL_ds itself, to add to it
 template <executor Exec, class T>
 void rms_norm_backward(Exec& ex, const_matrix<T> dL_dy, const_matrix<T> s, const_vector<T> gamma,
                        const_vector<statistic<T>> rstd, matrix_view<T> dL_ds, out_vector<statistic<T>> dL_dgamma,
-                       const_matrix<T> plus = {}) {
+                       const_matrix<T> addend = {}) {
     check_shape(dL_dy, {s.rows(), s.width()}, "rms_norm_backward", "dL_dy");
     check_shape(dL_ds, {s.rows(), s.width()}, "rms_norm_backward", "dL_ds");
     check_shape(gamma, {s.width()}, "rms_norm_backward", "gamma");
     check_shape(rstd, {s.rows()}, "rms_norm_backward", "rstd");
     if (dL_dgamma.data) check_shape(dL_dgamma, {s.width()}, "rms_norm_backward", "dL_dgamma");
-    if (plus.data) check_shape(plus, {s.rows(), s.width()}, "rms_norm_backward", "plus");
-    SPECTRAL_CALL_KERNEL(rms_norm_backward_kernel, ex, dL_dy, s, gamma, rstd, dL_ds, dL_dgamma, plus);
+    if (addend.data) check_shape(addend, {s.rows(), s.width()}, "rms_norm_backward", "addend");
+    SPECTRAL_CALL_KERNEL(rms_norm_backward_kernel, ex, dL_dy, s, gamma, rstd, dL_ds, dL_dgamma, addend);
 }
 
 }  // namespace spectral

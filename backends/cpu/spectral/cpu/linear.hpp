@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // backends/cpu/spectral/cpu/linear.hpp: affine map of every row, as matrix products
 //
-// The bias, and what y held, are what the product starts from (detail/gemm.hpp), so adding them costs nothing. A few rows, as in decoding,
-// are dot products that read the weight once (detail/few_rows.hpp): packing it would cost more than multiplying.
-// Weights kept as bfloat16 are widened in registers there, and while panels are packed otherwise.
+// The bias, and y where it is added to, are what the product starts from (detail/gemm.hpp), so adding them costs
+// nothing; another addend is a pass of its own. A few rows, as in decoding, are dot products that read the weight once
+// (detail/few_rows.hpp): packing it would cost more than multiplying. Weights kept as bfloat16 are widened in registers
+// there, and while panels are packed otherwise.
 #pragma once
 #include <spectral/cpu/detail/few_rows.hpp>
 #include <spectral/cpu/detail/gemm.hpp>
@@ -15,13 +16,13 @@ namespace spectral::cpu {
 
 template <class T, class W>
 void linear_forward_kernel(executor& ex, const_matrix<T> x, matrix_view<const W> w, const_vector<T> b, matrix_view<T> y,
-                           const_matrix<T> plus, double scale) {
+                           const_matrix<T> addend, double scale) {
     const T by = static_cast<T>(scale);
-    if (x.rows() <= detail::few_rows) return detail::few_rows_forward<T, W>(ex, x, w, b, y, plus, by);
-    const bool adds = plus.data == y.data;
+    if (x.rows() <= detail::few_rows) return detail::few_rows_forward<T, W>(ex, x, w, b, y, addend, by);
+    const bool adds = addend.data == y.data;
     detail::gemm<T>(ex, detail::transpose::no, detail::transpose::yes, by, x, w,
                     adds ? write::accumulate : write::overwrite, y, b);
-    if (plus.data && !adds) add_kernel<T>(ex, plus, 1, y);
+    if (addend.data && !adds) add_kernel<T>(ex, addend, 1, y);
 }
 
 template <class T, class W>

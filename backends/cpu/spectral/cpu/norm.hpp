@@ -112,14 +112,14 @@ void rms_norm_forward_kernel(executor& ex, const_matrix<T> s, const_vector<T> ga
 template <class T>
 void rms_norm_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> s, const_vector<T> gamma,
                               const_vector<statistic<T>> rstd, matrix_view<T> dL_ds, out_vector<statistic<T>> dL_dgamma,
-                              const_matrix<T> plus) {
+                              const_matrix<T> addend) {
     const index C = s.width();
     arena_scope scratch(ex);
     const auto sums = detail::column_sums<T>(ex, s.rows(), C, [&](index first, index last, T* sum_gamma) {
         const T* scale = gamma.data;
         for (index n = first; n < last; ++n) {
             const T *dy = dL_dy.row(n), *in = s.row(n);
-            const T* beside = plus.data ? plus.row(n) : nullptr;
+            const T* more = addend.data ? addend.row(n) : nullptr;
             T* out = dL_ds.row(n);
             const T r = rstd[n];
             const T mean_gs =
@@ -129,7 +129,7 @@ void rms_norm_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<
                 const T hat = in[c] * r, g = dy[c];
                 sum_gamma[c] += g * hat;
                 const T value = r * (g * scale[c] - hat * mean_gs);
-                out[c] = beside ? beside[c] + value : value;
+                out[c] = more ? more[c] + value : value;
             }
         }
     });

@@ -8,6 +8,9 @@
 #if !defined(__CUDACC__)
 #error \
     "spectral: <spectral/cuda.hpp> holds CUDA kernels: compile this file as CUDA, with nvcc --extended-lambda --expt-relaxed-constexpr (CMake: set_source_files_properties(file.cpp PROPERTIES LANGUAGE CUDA) and link spectral::cuda)"
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+#error \
+    "spectral: kernels are for sm_80 and newer: compile with -DCMAKE_CUDA_ARCHITECTURES=90a (nvcc -arch=sm_90a), or what your GPU is"
 #endif
 #include <spectral/core/recording.hpp>
 #include <spectral/core/rows.hpp>

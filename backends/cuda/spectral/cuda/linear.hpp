@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// backends/cuda/spectral/cuda/linear.hpp: y = scale · x Wᵀ + b + plus
+// backends/cuda/spectral/cuda/linear.hpp: y = scale · x Wᵀ + b + addend
 #pragma once
 #include <spectral/cuda/detail/gemm.hpp>
+#include <spectral/cuda/elementwise.hpp>
 #include <spectral/cuda/partition.hpp>
 #include <spectral/ops/linear.hpp>
 
@@ -46,21 +47,21 @@ void linear_by_aligned_rows(executor& ex, const_matrix<T> x, const_matrix<T> w, 
 
 }  // namespace detail
 
-// plus is read by the product itself. The bias is cuBLASLt's epilogue in float and bfloat16; in double, where it has
+// addend is read by the product itself. The bias is cuBLASLt's epilogue in float and bfloat16; in double, where it has
 // none, a pass of its own.
 template <class T>
 void linear_forward_kernel(executor& ex, const_matrix<T> x, const_matrix<T> w, const_vector<T> b, matrix_view<T> y,
-                           const_matrix<T> plus, double scale) {
+                           const_matrix<T> addend, double scale) {
     if (y.empty()) return;
     const bool by_aligned_rows =
         std::is_same_v<T, bfloat16> && y.row_stride % 8 != 0 && y.width() > 1024 && y.rows() > 1;
-    if (plus.data && plus.data != y.data && (by_aligned_rows || plus.row_stride != y.row_stride)) {
-        copy_kernel<T>(ex, plus, y);
-        plus = y;
+    if (addend.data && addend.data != y.data && (by_aligned_rows || addend.row_stride != y.row_stride)) {
+        copy_kernel<T>(ex, addend, y);
+        addend = y;
     }
-    if (by_aligned_rows) return detail::linear_by_aligned_rows<T>(ex, x, w, b, y, plus.data, scale);
+    if (by_aligned_rows) return detail::linear_by_aligned_rows<T>(ex, x, w, b, y, addend.data, scale);
     constexpr bool epilogue = !std::is_same_v<T, double>;
-    detail::gemm<T>(ex, "linear_forward", {x}, {w, true}, scale, plus, y, epilogue ? b.data : nullptr);
+    detail::gemm<T>(ex, "linear_forward", {x}, {w, true}, scale, addend, y, epilogue ? b.data : nullptr);
     if (epilogue || !b.data) return;
     const auto out = detail::rows_in(y);
     const T* bias = b.data;
@@ -72,8 +73,7 @@ void linear_forward_kernel(executor& ex, const_matrix<T> x, const_matrix<T> w, c
 template <class T>
 void linear_backward_input_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> w, matrix_view<T> dL_dx,
                                   write mode, double scale) {
-    detail::gemm<T>(ex, "linear_backward_input", {dL_dy}, {w}, scale,
-                    mode == write::accumulate ? dL_dx : matrix_view<T>{}, dL_dx);
+    detail::gemm<T>(ex, "linear_backward_input", {dL_dy}, {w}, scale, detail::added_to(mode, dL_dx), dL_dx);
 }
 
 // Where the operator that makes dL_dy has not summed it, the bias's gradient is a pass of its own, before the product,
@@ -95,7 +95,7 @@ void linear_backward_weight_kernel(executor& ex, view<const T, 2> dL_dy, const_m
     const bias_gradient<T> bias{dL_db, mode};
     if (dL_db.data && !epilogue) detail::put_column_sums<T>(ex, "linear_backward_weight", dL_dy, bias);
     const bool summed =
-        detail::gemm<T, A>(ex, "linear_backward_weight", {dL_dy, true}, {x}, 1, adds ? dL_dw : matrix_view<A>{}, dL_dw,
+        detail::gemm<T, A>(ex, "linear_backward_weight", {dL_dy, true}, {x}, 1, detail::added_to(mode, dL_dw), dL_dw,
                            nullptr, epilogue ? dL_db.data : nullptr);
     if (dL_db.data && epilogue && !summed) detail::put_column_sums<T>(ex, "linear_backward_weight", dL_dy, bias);
 }
@@ -132,11 +132,11 @@ void for_widened_rows(executor& ex, const char* what, view<const bfloat16, 2> w,
 template <class T>
     requires(!std::is_same_v<T, bfloat16>)
 void linear_forward_kernel(executor& ex, const_matrix<T> x, view<const bfloat16, 2> w, const_vector<T> b,
-                           matrix_view<T> y, const_matrix<T> plus, double scale) {
-    if (w.width() == 0) return linear_forward_kernel<T>(ex, x, view<const T, 2>(nullptr, w.shape), b, y, plus, scale);
+                           matrix_view<T> y, const_matrix<T> addend, double scale) {
+    if (w.width() == 0) return linear_forward_kernel<T>(ex, x, view<const T, 2>(nullptr, w.shape), b, y, addend, scale);
     detail::for_widened_rows<T>(ex, "linear_forward", w, [&](index first, index count, view<const T, 2> rows) {
         linear_forward_kernel<T>(ex, x, rows, b.data ? b.slice(first, count) : b, y.columns(first, count),
-                                 plus.data ? plus.columns(first, count) : plus, scale);
+                                 addend.data ? addend.columns(first, count) : addend, scale);
     });
 }
 

@@ -72,12 +72,12 @@ __global__ void norm_forward_rows(index rows, index width, rows_of<const T> x, r
     }
 }
 
-// dL_ds = rstd (g − mean(g) − ŝ mean(g ŝ)) (+ beside), without mean(g) for rms; parts, if asked for: Σ dL_dy ŝ and, of a
+// dL_ds = rstd (g − mean(g) − ŝ mean(g ŝ)) (+ addend), without mean(g) for rms; parts, if asked for: Σ dL_dy ŝ and, of a
 // layer norm, Σ dL_dy over the block's rows. dL_ds may be the memory of dL_dy.
 template <norm_kind Kind, int V, int P, class T>
 __global__ void norm_backward_rows(index rows, index width, rows_of<const T> dL_dy, rows_of<const T> s, const T* gamma,
                                    const compute<T>* mean, const compute<T>* rstd, rows_of<T> dL_ds,
-                                   rows_of<const T> beside, compute<T>* parts) {
+                                   rows_of<const T> addend, compute<T>* parts) {
     using A = compute<T>;
     constexpr bool layer = Kind == norm_kind::layer;
     A dgamma[P][V] = {}, dbeta[P][V] = {};
@@ -104,7 +104,7 @@ __global__ void norm_backward_rows(index rows, index width, rows_of<const T> dL_
         const A mean_g = layer ? sums.a / static_cast<A>(width) : A(0), mean_gs = sums.b / static_cast<A>(width);
         each_pack<V, P>(width, [&](int p, index c) {
             A before[V] = {};
-            if (beside.data) load<V>(beside(n) + c, before);
+            if (addend.data) load<V>(addend(n) + c, before);
 #pragma unroll
             for (int i = 0; i < V; ++i) before[i] += factor * (g[p][i] - mean_g - hat[p][i] * mean_gs);
             store<V>(dL_ds(n) + c, before);
@@ -130,10 +130,10 @@ inline constexpr int norm_stages = 2;
 template <norm_kind Kind, int Sums, int V, int P, class T>
 __global__ void __launch_bounds__(32 * norm_warps<Sums>, 1)
     norm_backward_warps(index rows, int width, rows_of<const T> dL_dy, rows_of<const T> s, const T* gamma,
-                        const compute<T>* mean, const compute<T>* rstd, rows_of<T> dL_ds, rows_of<const T> beside,
+                        const compute<T>* mean, const compute<T>* rstd, rows_of<T> dL_ds, rows_of<const T> addend,
                         compute<T>* parts) {
     using A = compute<T>;
-    const int lane = threadIdx.x, warp = threadIdx.y, warps = blockDim.y, stage_values = (beside.data ? 3 : 2) * width;
+    const int lane = threadIdx.x, warp = threadIdx.y, warps = blockDim.y, stage_values = (addend.data ? 3 : 2) * width;
     T* const stages = reinterpret_cast<T*>(shared_bytes) + warp * norm_stages * stage_values;
     const auto each = [&](auto&& f) {
 #pragma unroll
@@ -147,7 +147,7 @@ __global__ void __launch_bounds__(32 * norm_warps<Sums>, 1)
                 T* to = stages + stage * stage_values + c;
                 copy_async(to, dL_dy(n) + c, true);
                 copy_async(to + width, s(n) + c, true);
-                if (beside.data) copy_async(to + 2 * width, beside(n) + c, true);
+                if (addend.data) copy_async(to + 2 * width, addend(n) + c, true);
             });
         copies_end_group();
     };
@@ -182,7 +182,7 @@ __global__ void __launch_bounds__(32 * norm_warps<Sums>, 1)
             load<V>(row + c, dy);
             load<V>(row + width + c, hat);
             load<V>(gamma + c, scale);
-            if (beside.data) load<V>(row + 2 * width + c, out);
+            if (addend.data) load<V>(row + 2 * width + c, out);
 #pragma unroll
             for (int i = 0; i < V; ++i) {
                 hat[i] = (hat[i] - m) * factor;
@@ -270,15 +270,16 @@ struct norm_gradients {
 template <norm_kind Kind, int Sums, class T>
 bool norm_backward_by_warps(executor& ex, const char* what, const_matrix<T> dL_dy, const_matrix<T> s, const T* gamma,
                             const compute<T>* mean, const compute<T>* rstd, matrix_view<T> dL_ds,
-                            const norm_gradients<T>& gradients, const_matrix<T> plus) {
+                            const norm_gradients<T>& gradients, const_matrix<T> addend) {
     if constexpr (std::is_same_v<T, double>)  // which has no room for a row in a warp's registers
         return false;
     else {
         using A = compute<T>;
         const index width = s.width();
-        const auto each = static_cast<std::size_t>(norm_stages * (plus.data ? 3 : 2) * width) * sizeof(T);  // of a warp
+        const auto each =
+            static_cast<std::size_t>(norm_stages * (addend.data ? 3 : 2) * width) * sizeof(T);  // of a warp
         const auto warps = std::min<std::size_t>(norm_warps<Sums>, ex.shared_limit() / std::max<std::size_t>(each, 1));
-        if (width > 1024 || warps == 0 || !takes_packs(dL_dy, s, dL_ds, plus) ||
+        if (width > 1024 || warps == 0 || !takes_packs(dL_dy, s, dL_ds, addend) ||
             !vectors_take_packs(width, gamma, gamma))
             return false;
         constexpr int V = wide<T>;
@@ -288,7 +289,7 @@ bool norm_backward_by_warps(executor& ex, const char* what, const_matrix<T> dL_d
             A* parts = gradients.dL_dgamma ? ex.memory().template vector<A>(blocks * Sums * width).data : nullptr;
             launch(ex, what, static_cast<unsigned>(blocks), dim3(32, static_cast<unsigned>(warps)), warps * each,
                    norm_backward_warps<Kind, Sums, V, p(), T>, s.rows(), static_cast<int>(width), rows_in(dL_dy),
-                   rows_in(s), gamma, mean, rstd, rows_in(dL_ds), rows_in(plus), parts);
+                   rows_in(s), gamma, mean, rstd, rows_in(dL_ds), rows_in(addend), parts);
             if (parts) column_totals<Sums, A>(ex, what, width, blocks, static_cast<const A*>(parts), gradients);
         };
         if (width <= 256)
@@ -302,7 +303,7 @@ bool norm_backward_by_warps(executor& ex, const char* what, const_matrix<T> dL_d
 template <norm_kind Kind, class T>
 void norm_backward(executor& ex, const char* what, const_matrix<T> dL_dy, const_matrix<T> s, const T* gamma,
                    const compute<T>* mean, const compute<T>* rstd, matrix_view<T> dL_ds,
-                   const norm_gradients<T>& gradients, const_matrix<T> plus) {
+                   const norm_gradients<T>& gradients, const_matrix<T> addend) {
     using A = compute<T>;
     constexpr int sums = Kind == norm_kind::layer ? 2 : 1;
     const index width = s.width();
@@ -311,23 +312,23 @@ void norm_backward(executor& ex, const char* what, const_matrix<T> dL_dy, const_
     if (s.rows() == 0) return asked ? put_column_sums<T>(ex, what, s, gradients.bias) : void();
     if constexpr (Kind == norm_kind::layer)
         if (asked) {
-            if (norm_backward_by_warps<Kind, 3, T>(ex, what, dL_dy, s, gamma, mean, rstd, dL_ds, gradients, plus))
+            if (norm_backward_by_warps<Kind, 3, T>(ex, what, dL_dy, s, gamma, mean, rstd, dL_ds, gradients, addend))
                 return;
             // where a block takes a row, its threads have no registers for a third sum: a pass of its own
-            const auto made = plus.data ? ex.memory().template matrix<T>(s.rows(), width) : dL_ds;
+            const auto made = addend.data ? ex.memory().template matrix<T>(s.rows(), width) : dL_ds;
             norm_backward<Kind, T>(ex, what, dL_dy, s, gamma, mean, rstd, made,
                                    {gradients.dL_dgamma, gradients.dL_dbeta}, {});
             put_column_sums<T>(ex, what, made, gradients.bias);
-            if (plus.data) add_kernel<T>(ex, made, 1, dL_ds);  // layer norm's plus is dL_ds
+            if (addend.data) add_kernel<T>(ex, made, 1, dL_ds);  // layer norm adds to dL_ds itself
             return;
         }
-    if (norm_backward_by_warps<Kind, sums, T>(ex, what, dL_dy, s, gamma, mean, rstd, dL_ds, gradients, plus)) return;
-    const bool packs = takes_packs(dL_dy, s, dL_ds, plus) && vectors_take_packs(width, gamma, gamma);
+    if (norm_backward_by_warps<Kind, sums, T>(ex, what, dL_dy, s, gamma, mean, rstd, dL_ds, gradients, addend)) return;
+    const bool packs = takes_packs(dL_dy, s, dL_ds, addend) && vectors_take_packs(width, gamma, gamma);
     with_row_in_block<T>(what, packs, width, [&](auto v, auto p, unsigned threads) {
         const index blocks = std::min<index>(s.rows(), index{8} * ex.multiprocessors());
         A* parts = gradients.dL_dgamma ? ex.memory().template vector<A>(blocks * sums * width).data : nullptr;
         launch(ex, what, static_cast<unsigned>(blocks), threads, 0, norm_backward_rows<Kind, v(), p(), T>, s.rows(),
-               width, rows_in(dL_dy), rows_in(s), gamma, mean, rstd, rows_in(dL_ds), rows_in(plus), parts);
+               width, rows_in(dL_dy), rows_in(s), gamma, mean, rstd, rows_in(dL_ds), rows_in(addend), parts);
         if (parts) column_totals<sums, A>(ex, what, width, blocks, static_cast<const A*>(parts), gradients);
     });
 }
@@ -348,7 +349,7 @@ void layer_norm_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_matri
                                 bias_gradient<T> bias) {
     detail::norm_backward<detail::norm_kind::layer, T>(ex, "layer_norm_backward", dL_dy, s, gamma.data, mean.data,
                                                        rstd.data, dL_ds, {dL_dgamma.data, dL_dbeta.data, bias},
-                                                       mode == write::accumulate ? dL_ds : matrix_view<T>{});
+                                                       detail::added_to(mode, dL_ds));
 }
 
 template <class T>
@@ -369,9 +370,9 @@ void rms_norm_forward_kernel(executor& ex, const_matrix<T> s, const_vector<T> ga
 template <class T>
 void rms_norm_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> s, const_vector<T> gamma,
                               const_vector<statistic<T>> rstd, matrix_view<T> dL_ds, out_vector<statistic<T>> dL_dgamma,
-                              const_matrix<T> plus) {
+                              const_matrix<T> addend) {
     detail::norm_backward<detail::norm_kind::rms, T>(ex, "rms_norm_backward", dL_dy, s, gamma.data, nullptr, rstd.data,
-                                                     dL_ds, {dL_dgamma.data}, plus);
+                                                     dL_ds, {dL_dgamma.data}, addend);
 }
 
 }  // namespace spectral::cuda

@@ -8,12 +8,12 @@ namespace spectral::reference {
 
 template <class T, class W>
 void linear_forward_kernel(executor&, const_matrix<T> x, matrix_view<const W> w, const_vector<T> b, matrix_view<T> y,
-                           const_matrix<T> plus, double scale) {
+                           const_matrix<T> addend, double scale) {
     for (index n = 0; n < y.rows(); ++n)
         for (index o = 0; o < y.width(); ++o) {
             double sum = 0;
             for (index i = 0; i < x.width(); ++i) sum += double(x(n, i)) * widen<T>(w(o, i));
-            y(n, o) = static_cast<T>(scale * sum + (b.data ? b[o] : T(0)) + (plus.data ? plus(n, o) : T(0)));
+            y(n, o) = static_cast<T>(scale * sum + (b.data ? b[o] : T(0)) + (addend.data ? addend(n, o) : T(0)));
         }
 }
 

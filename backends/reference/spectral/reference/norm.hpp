@@ -79,7 +79,7 @@ void rms_norm_forward_kernel(executor&, const_matrix<T> s, const_vector<T> gamma
 template <class T>
 void rms_norm_backward_kernel(executor&, const_matrix<T> dL_dy, const_matrix<T> s, const_vector<T> gamma,
                               const_vector<statistic<T>> rstd, matrix_view<T> dL_ds, out_vector<statistic<T>> dL_dgamma,
-                              const_matrix<T> plus) {
+                              const_matrix<T> addend) {
     const index C = s.width();
     std::vector<double> sum_gamma(static_cast<std::size_t>(C));
     for (index n = 0; n < s.rows(); ++n) {
@@ -89,7 +89,7 @@ void rms_norm_backward_kernel(executor&, const_matrix<T> dL_dy, const_matrix<T> 
         for (index c = 0; c < C; ++c) {
             const double g = double(dL_dy(n, c)) * gamma[c], hat = double(s(n, c)) * rstd[n];
             sum_gamma[static_cast<std::size_t>(c)] += dL_dy(n, c) * hat;
-            dL_ds(n, c) = static_cast<T>(rstd[n] * (g - hat * mean_gs) + (plus.data ? plus(n, c) : T(0)));
+            dL_ds(n, c) = static_cast<T>(rstd[n] * (g - hat * mean_gs) + (addend.data ? addend(n, c) : T(0)));
         }
     }
     if (dL_dgamma.data)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// backends/cpu/spectral/cpu/detail/few_rows.hpp: y = scale · x Wᵀ + b + plus for a few rows of x, as in decoding: W at memory speed
+// backends/cpu/spectral/cpu/detail/few_rows.hpp: y = scale · x Wᵀ + b + addend for a few rows of x,
+// as in decoding: W at memory speed
 //
 // The time is that of reading W: each thread reads its range of W once, front to back, as one stream (several outputs
 // at a time are several streams, and slower). All rows of x share each load of W; bfloat16 is widened in registers. A
@@ -57,24 +58,24 @@ SPECTRAL_LANE_INLINE void dot_rows(index width, const T* const* x, const W* w, T
 
 template <int Rows, class T, class W>
 void few_rows_range(index first, index last, const_matrix<T> x, matrix_view<const W> w, const_vector<T> b,
-                    matrix_view<T> y, const_matrix<T> plus, T scale) {
+                    matrix_view<T> y, const_matrix<T> addend, T scale) {
     const T* in[Rows];
     for (index r = 0; r < Rows; ++r) in[r] = x.row(std::min(r, x.rows() - 1));
     for (index o = first; o < last; ++o) {
         T sum[Rows];
         dot_rows<Rows, T>(x.width(), in, w.row(o), sum);
         for (index r = 0; r < std::min<index>(Rows, x.rows()); ++r)
-            y(r, o) = scale * sum[r] + (b.data ? b[o] : T(0)) + (plus.data ? plus(r, o) : T(0));
+            y(r, o) = scale * sum[r] + (b.data ? b[o] : T(0)) + (addend.data ? addend(r, o) : T(0));
     }
 }
 
 template <class T, class W>
 void few_rows_forward(executor& ex, const_matrix<T> x, matrix_view<const W> w, const_vector<T> b, matrix_view<T> y,
-                      const_matrix<T> plus, T scale) {
+                      const_matrix<T> addend, T scale) {
     if (x.rows() == 0) return;
     parallel_ranges(ex, w.rows(), rows_grain(x.width()), [&](index first, index last, int) {
         const auto run = [&]<int Rows>(std::integral_constant<int, Rows>) {
-            few_rows_range<Rows, T, W>(first, last, x, w, b, y, plus, scale);
+            few_rows_range<Rows, T, W>(first, last, x, w, b, y, addend, scale);
         };
         if (x.rows() == 1)
             run(std::integral_constant<int, 1>{});

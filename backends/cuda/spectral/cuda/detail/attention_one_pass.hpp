@@ -3,11 +3,12 @@
 //
 // Every multiprocessor runs one block, which takes pieces of work (128 keys of one head and all queries that see them)
 // until there are none. Where that makes too few pieces, the query heads that share a key/value head are shared out too,
-// and their parts of the gradients of keys and values added up in order at the end. Two warpgroups make scores and their gradients and add up those of keys and values, as in
-// detail/attention_backward_tensor.hpp; a third multiplies what the two wrote to shared memory with the keys and adds
-// that to the gradients of queries in memory, piece after piece in a given order, so that sums have the same bits in
-// every run. Of the fourth, two warps load, one waits for turns and one ends them. The next piece's keys and queries
-// are on their way before a piece ends, so short sequences run like long ones.
+// and their parts of the gradients of keys and values are added up in order at the end. Two warpgroups make scores and
+// their gradients and add up those of keys and values, as in detail/attention_backward_tensor.hpp; a third multiplies
+// what the two wrote to shared memory with the keys and adds that to the gradients of queries in memory, piece after
+// piece in a given order, so that sums have the same bits in every run. Of the fourth, two warps load, one waits for
+// turns and one ends them. The next piece's keys and queries are on their way before a piece ends, so short sequences
+// run like long ones.
 #pragma once
 #include <spectral/cuda/detail/attention_backward_tensor.hpp>
 #include <spectral/cuda/detail/turns.hpp>
@@ -34,7 +35,7 @@ struct one_pass_plan {
     float* sums;  // of heads × tiles, in the order of lanes
     index tiles;  // of queries that there can be
     int parts;  // of a key/value head's query heads, each a piece's
-    float* key_sums;  // (parts, keys and values, key rows, their width), where there are several parts
+    float *key_sums, *value_sums;  // (parts, key rows, their width), where there are several parts
     int together;  // parts of heads whose pieces run at the same time
 };
 
@@ -269,17 +270,16 @@ __device__ inline void finish_query_gradients(const attention_problem<bfloat16>&
     store_rows<D / 8>(dL_dq, acc, row, last, index{h} * a.width, a.width, a.scale, a.scale);
 }
 
-// Where the parts' sums of keys (0) or values (1) lie
-__device__ inline rows_of<float> part_sums(const attention_problem<bfloat16>& a, const one_pass_plan& plan, int part,
-                                           int which) {
+// Where a part's sums of keys or of values lie
+__device__ inline rows_of<float> part_of(float* sums, const attention_problem<bfloat16>& a, int part) {
     const index width = index{a.heads / a.group} * a.width;
-    return {plan.key_sums + (2 * part + which) * a.key_rows * width, width};
+    return {sums + part * a.key_rows * width, width};
 }
 
 // The parts' sums of one head's keys and values of a piece become dL_dk and dL_dv: four columns of a row by a thread, by
 // as many blocks as that takes.
 template <int D>
-inline constexpr int blocks_of_keys = one_pass_keys* D / 4 / 128;
+inline constexpr int blocks_of_keys = one_pass_keys / 128 * (D / 4);
 template <int D>
 __device__ inline void finish_key_gradients(const attention_problem<bfloat16>& a, const one_pass_plan& plan,
                                             rows_of<bfloat16> dL_dk, rows_of<bfloat16> dL_dv, int number) {
@@ -293,8 +293,8 @@ __device__ inline void finish_key_gradients(const attention_problem<bfloat16>& a
 #pragma unroll 4
     for (int part = 0; part < plan.parts; ++part) {
         float k[4], v[4];
-        load<4>(part_sums(a, plan, part, 0)(row) + column, k);
-        load<4>(part_sums(a, plan, part, 1)(row) + column, v);
+        load<4>(part_of(plan.key_sums, a, part)(row) + column, k);
+        load<4>(part_of(plan.value_sums, a, part)(row) + column, v);
 #pragma unroll
         for (int j = 0; j < 4; ++j) dk[j] += k[j], dv[j] += v[j];
     }
@@ -440,7 +440,7 @@ __device__ inline void add_key_gradients(const one_pass_memory<D, Stages>& m, co
         if (plan.parts == 1)
             x.store(a, dL_dk, dL_dv, row, now.last, now.kv_head);
         else
-            x.store_sums(a, part_sums(a, plan, now.part, 0), part_sums(a, plan, now.part, 1), row, now.last,
+            x.store_sums(a, part_of(plan.key_sums, a, now.part), part_of(plan.value_sums, a, now.part), row, now.last,
                          now.kv_head);
     }
 }
@@ -480,9 +480,10 @@ __global__ void __launch_bounds__(one_pass_threads, 1)
 // Pieces of so many heads run at the same time that what they walk through, a sequence's queries, their gradients and
 // sums, 8 bytes a column, stays in the second level cache.
 inline constexpr index near_bytes = index{32} << 20;
-inline constexpr index pieces_each = 4;  // of a multiprocessor, at least, where query heads can be shared out
+inline constexpr index pieces_each = 4;  // for a multiprocessor at least, where there are query heads to share out
 
-// Scratch memory: 4 bytes for every column of every query (D columns a head) of sequences of more than 128 keys.
+// Scratch memory: 4 bytes for every column of every query (D columns a head) of sequences of more than 128 keys; where
+// query heads are shared out, 8 for every part and column of every key.
 template <int D>
 void attention_backward_one_pass(executor& ex, const attention_problem<bfloat16>& a, rows_of<const bfloat16> dL_dout,
                                  rows_of<const bfloat16> out, rows_of<const float> lse, rows_of<const float> rotary,
@@ -508,10 +509,11 @@ void attention_backward_one_pass(executor& ex, const attention_problem<bfloat16>
     plan.sums = memory.template vector<float>(plan.tiles * a.heads * one_pass_queries * D).data;
     const index each = std::max<index>(rows / std::max<index>(sequences, 1), 1);
     // enough pieces for every multiprocessor to take a few, so that none waits long for the last
-    plan.parts = static_cast<int>(
-        std::clamp<index>(divide_up(pieces_each * ex.multiprocessors(), pieces * kv_heads), 1, a.group));
-    plan.key_sums =
-        memory.template vector<float>(plan.parts > 1 ? plan.parts * 2 * a.key_rows * kv_heads * a.width : 0).data;
+    plan.parts = static_cast<int>(std::clamp<index>(
+        divide_up(pieces_each * ex.multiprocessors(), std::max<index>(pieces * kv_heads, 1)), 1, a.group));
+    const index sums = plan.parts > 1 ? plan.parts * a.key_rows * kv_heads * a.width : 0;
+    plan.key_sums = memory.template vector<float>(sums).data;
+    plan.value_sums = memory.template vector<float>(sums).data;
     plan.together = static_cast<int>(
         std::clamp<index>(near_bytes * plan.parts / (each * D * 8 * a.group), 1, kv_heads * plan.parts));
     const auto planning = static_cast<unsigned>(std::max<index>(sequences, 1)),

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // backends/cuda/spectral/cuda/detail/gemm.hpp: the one place where matrix products meet cuBLASLt
 //
-//   detail::gemm<T>(ex, what, {a, transposed}, {b, transposed}, alpha, plus, c, bias, sums)
-//       C = α op(A) op(B) + plus (+ bias);   sums[m] = Σ_k op(A)[m, k]
-// plus: empty, C itself, or a matrix of C's stride.
+//   detail::gemm<T>(ex, what, {a, transposed}, {b, transposed}, alpha, addend, c, bias, sums)
+//       C = α op(A) op(B) + addend (+ bias);   sums[m] = Σ_k op(A)[m, k]
+// addend: empty, C itself, or a matrix of C's stride.
 // All row-major with their strides. cuBLASLt counts columns first, so the product asked of it is Cᵀ = op(B)ᵀ op(A)ᵀ.
 // An algorithm is chosen once for a class of shapes (sizes rounded up: a routed layer has another number of rows in
 // every step) and kept: cuBLASLt's first proposal, or with options().tune the fastest of its proposals. Choices are
@@ -79,8 +79,8 @@ struct matrix_products : kept {
     matrix_products(executor& ex_, delegated) : ex(ex_) {}
 
     cublasStatus_t run(const plan& p, const cublasLtMatmulAlgo_t& algorithm, const void* alpha, const void* left,
-                       const void* right, const void* beta, const void* plus, void* result) {
-        return cublasLtMatmul(handle, p.operation, alpha, left, p.left, right, p.right, beta, plus, p.result, result,
+                       const void* right, const void* beta, const void* addend, void* result) {
+        return cublasLtMatmul(handle, p.operation, alpha, left, p.left, right, p.right, beta, addend, p.result, result,
                               p.result, &algorithm, workspace, workspace_bytes, ex.stream());
     }
 
@@ -115,15 +115,15 @@ struct factor {
 // T: of the factors; U: of the result, the bias and the sums. Returns whether the sums, if asked for (then without a
 // bias), were made: where cuBLASLt has no such product for a shape, the product is made without them.
 template <class T, class U = T>
-bool gemm(executor& ex, const char* what, factor<T> a, factor<T> b, double alpha, const_matrix<U> plus, view<U, 2> c,
+bool gemm(executor& ex, const char* what, factor<T> a, factor<T> b, double alpha, const_matrix<U> addend, view<U, 2> c,
           const U* bias = nullptr, U* sums = nullptr) {
     using A = compute<T>;
     const index m = c.rows(), n = c.width(), k = a.columns();
     if (m == 0 || n == 0) return false;
     const void* vector = bias ? static_cast<const void*>(bias) : sums;
     auto& products = ex.keep<matrix_products>(0);
-    const A alpha_value = static_cast<A>(alpha), beta_value = plus.data ? 1 : 0;
-    const U* const base = plus.data ? plus.data : c.data;
+    const A alpha_value = static_cast<A>(alpha), beta_value = addend.data ? 1 : 0;
+    const U* const base = addend.data ? addend.data : c.data;
     // a stride is only meaningful with more than one row, but cuBLASLt wants it large enough
     const auto stride = [](const auto& v) { return std::max(v.row_stride, std::max<index>(v.width(), 1)); };
     const index tf32 = std::is_same_v<T, float> && ex.options().tf32;
@@ -133,7 +133,7 @@ bool gemm(executor& ex, const char* what, factor<T> a, factor<T> b, double alpha
                              bias   ? 1
                              : sums ? 2
                                     : 0,
-                             plus.data != nullptr, alignment(a.matrix.data), alignment(b.matrix.data),
+                             addend.data != nullptr, alignment(a.matrix.data), alignment(b.matrix.data),
                              std::min(alignment(c.data), alignment(base)), vector ? alignment(vector) : 0, tf32}};
     auto& plan = products.plans[key];
     const auto sizes = [&](auto&& f) {  // f(layout, matrix) of the three
@@ -191,7 +191,7 @@ bool gemm(executor& ex, const char* what, factor<T> a, factor<T> b, double alpha
         void* scratch = timed ? ex.memory().template vector<U>(m * stride(c)).data : nullptr;
         products.choose(plan, timed, [&](const cublasLtMatmulAlgo_t& algorithm) {
             return products.run(plan, algorithm, &alpha_value, b.matrix.data, a.matrix.data, &beta_value,
-                                plus.data ? base : scratch, scratch);
+                                addend.data ? base : scratch, scratch);
         });
     };
     if (fresh) {
@@ -216,7 +216,7 @@ bool gemm(executor& ex, const char* what, factor<T> a, factor<T> b, double alpha
     });
     if (without_sums) {
         plan.usable = false;
-        gemm<T, U>(ex, what, a, b, alpha, plus, c);
+        gemm<T, U>(ex, what, a, b, alpha, addend, c);
     }
     return sums && !without_sums;
 }

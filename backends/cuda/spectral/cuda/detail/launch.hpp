@@ -116,6 +116,12 @@ rows_of<T> rows_in(const view<T, 2>& v) {
     return {v.data, v.row_stride};
 }
 
+// y where a result is added to it, an empty view where it is overwritten
+template <class T>
+matrix_view<T> added_to(write mode, const view<T, 2>& y) {
+    return mode == write::accumulate ? y : matrix_view<T>{};
+}
+
 extern __shared__ __align__(16) unsigned char shared_bytes[];  // a block's dynamic shared memory
 
 // ---- launches -------------------------------------------------------------------------------------------------------
@@ -156,7 +162,7 @@ void launch(executor& ex, const char* what, dim3 grid, dim3 block, std::size_t s
 inline unsigned blocks_for(const executor& ex, index work, index each = 1) {
     return static_cast<unsigned>(std::min<index>(divide_up(work, each), index{32} * ex.multiprocessors()));
 }
-// The power of two from `least` to `most` that is not below `units`, if there is one
+// The power of two from `least` up that is not below `units`, `most` at most
 inline unsigned threads_covering(index units, unsigned least, unsigned most) {
     unsigned threads = least;
     while (threads < most && threads < units) threads *= 2;
