@@ -51,7 +51,7 @@ struct gated_block {
     }
     void decide(pass<Exec, T>& p, const_matrix<T> x, saved& s) {
         s.rows = gate_rows(p.ex, p.rows, g.prompts, g.options);
-        gate.decide(p, x, s.rows, s.gate);
+        gate.decide(p, x, s.rows, p.statistics(2, p.rows.sequences()), s.gate);
         const auto soft = to_host(p.ex, s.gate.soft);
         for (std::size_t i = 0; i < g.dL_dsoft.size(); ++i) p.auxiliary_loss += g.dL_dsoft[i] * soft[i];
     }
@@ -62,7 +62,12 @@ struct gated_block {
     void backward(pass<Exec, T>& p, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s,
                   write mode = write::accumulate) {
         const auto inner_backward = [&](auto dy, auto out) { inner.backward(p, dy, out, s.inner); };
-        gate.backward(p, inner_backward, s.rows, g.dL_dsoft, dL_dy, dL_dx, s.gate, mode);
+        vector_view<double> wanted;
+        if (!g.dL_dsoft.empty()) {
+            wanted = p.ex.memory().template vector<double>(static_cast<index>(g.dL_dsoft.size()));
+            p.ex.copy_from_host(wanted.data, g.dL_dsoft.data(), g.dL_dsoft.size() * sizeof(double));
+        }
+        gate.backward(p, inner_backward, s.rows, wanted, dL_dy, dL_dx, s.gate, mode);
     }
     template <class F>
     void visit_parameters(F&& f, const std::string& prefix) {

@@ -95,6 +95,54 @@ TEMPLATE_LIST_TEST_CASE("sigmoid_gate: known values", "[ops][gate]", targets) {
             {"sigmoid_gate_forward", "known values", TestType::executor_name(), scalar_name<T>, "(4, 1)"});
 }
 
+TEMPLATE_LIST_TEST_CASE("hard_gate: forward and backward", "[ops][gate]", targets) {
+    for (index n : {0, 1, 5, 300})
+        for (gate_kind kind : {gate_kind::straight_through, gate_kind::hard_concrete})
+            for (bool asked : {false, true})
+                check_against_reference<TestType>("hard_gate", shape(n), 16, [&](auto& on) {
+                    auto gate = on.output(n), dL_dsoft = on.output(n);
+                    const auto slope = on.ex.memory().template vector<double>(n),
+                               wanted = on.ex.memory().template vector<double>(n);
+                    const auto some = normals(n, 5);
+                    if (n) on.ex.copy_from_host(wanted.data, some.data(), some.size() * sizeof(double));
+                    hard_gate_forward(on.ex, on.statistics(shares(n, 4)), kind, 0.5, random_stream{3, 9}, gate, slope);
+                    hard_gate_backward(on.ex, on.statistics(normals(n, 6)), slope,
+                                       asked ? wanted : vector_view<double>{}, dL_dsoft);
+                    return outputs{{"gate", on.read(gate)}, {"dL_dsoft", on.read(dL_dsoft), 64}};
+                });
+}
+
+TEST_CASE("hard_gate: values and slopes", "[ops][gate]") {
+    workbench<oracle> on;
+    const index n = 200;
+    const auto soft = shares(n, 4);
+    auto s = on.state(soft), gate = on.output(n);
+    const auto slope = on.ex.memory().template vector<double>(n);
+    hard_gate_forward(on.ex, s, gate_kind::straight_through, 0.3, random_stream{}, gate, slope);
+    for (index i = 0; i < n; ++i) {
+        CHECK(gate[i] == (soft[static_cast<std::size_t>(i)] > 0.3 ? 1 : 0));
+        CHECK(slope[i] == 1);
+    }
+    const random_stream draw{3, 9};
+    hard_gate_forward(on.ex, s, gate_kind::hard_concrete, 0.3, draw, gate, slope);
+    index inner = 0, shut = 0, open = 0;
+    for (index i = 0; i < n; ++i) {
+        inner += gate[i] > 0 && gate[i] < 1, shut += gate[i] == 0, open += gate[i] == 1;
+        if (gate[i] == 0 || gate[i] == 1) CHECK(slope[i] == 0);
+    }
+    CHECK(inner > 20);
+    CHECK(shut > 20);
+    CHECK(open > 20);
+    const std::vector<double> ones(static_cast<std::size_t>(n), 1);
+    auto dL_dsoft = on.output(n);
+    hard_gate_backward(on.ex, on.input(ones), slope, {}, dL_dsoft);
+    const auto loss = [&] {
+        hard_gate_forward(on.ex, s, gate_kind::hard_concrete, 0.3, draw, gate, slope);
+        return dot(ones, on.read(gate));
+    };
+    require_gradient(on.ex, s, dL_dsoft, loss, "hard_gate: soft", 1e-5);
+}
+
 TEMPLATE_LIST_TEST_CASE("blend: forward and backward", "[ops][gate]", targets) {
     for (const auto& lengths :
          std::vector<std::vector<index>>{{}, {1}, {3, 0, 5, 1}, {17}, {0, 33, 2}, {60, 57}, {700, 300}})

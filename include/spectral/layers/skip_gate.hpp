@@ -17,9 +17,6 @@ namespace spectral {
 
 // Which rows a gate reads: see the head of this file.
 enum class gate_pool { sequence, prompt, last_prompt_token };
-// How gates are trained: a hard gate with the soft one's gradient, or noisy gates that harden (Louizos et al.,
-// arXiv:1712.01312).
-enum class gate_kind { straight_through, hard_concrete };
 // what a closed gate leaves out
 enum class gate_scope { block, attention, feed_forward };
 
@@ -77,12 +74,12 @@ struct skip_gate {
         const_matrix<T> x;
         matrix_view<T> hat, pooled, inner;  // (N, C) normalised, (S, C), (N, C) what the block made of x
         vector_view<statistic<T>> rstd, soft, gate;  // (N), (S) σ, (S) value in the blend
-        std::vector<statistic<T>> host_soft, host_gate;  // the same on the host
-        std::vector<double> slope;  // d gate / d σ of each sequence: 1, or the hard concrete's
+        vector_view<double> slope;  // (S) d gate / d σ
     };
 
-    // s.soft and s.gate of every sequence of `pooled_from`
-    void decide(pass<Exec, T>& p, const_matrix<T> x, const row_map& pooled_from, saved& s) {
+    // values (2, S): σ and the gate of every sequence of `pooled_from`. The host is not asked for them.
+    void decide(pass<Exec, T>& p, const_matrix<T> x, const row_map& pooled_from, matrix_view<statistic<T>> values,
+                saved& s) {
         const index sequences = p.rows.sequences();
         s.x = x;
         const_matrix<T> seen = x;
@@ -93,18 +90,15 @@ struct skip_gate {
             seen = s.hat;
         }
         s.pooled = p.matrix(sequences, x.width());
-        s.soft = p.statistics(sequences);
-        s.gate = p.statistics(sequences);
+        s.soft = vector_view<statistic<T>>(values.row(0), {sequences});
+        s.gate = vector_view<statistic<T>>(values.row(1), {sequences});
+        s.slope = p.ex.memory().template vector<double>(sequences);
         mean_pool_forward(p.ex, seen, pooled_from, pool_scope::sequence, s.pooled);
         sigmoid_gate_forward(p.ex, s.pooled, weight.matrix(), bias.vector(), s.soft);
-        const auto& soft = s.host_soft = to_host(p.ex, s.soft);
-        auto& gate = s.host_gate;
-        gate.resize(soft.size());
-        s.slope.assign(soft.size(), 1);
-        for (std::size_t i = 0; i < soft.size(); ++i)
-            gate[i] = gate_value(p, static_cast<double>(soft[i]), i, s.slope[i]);
-        if (p.trace && p.training()) record_or_replay(*p.trace, gate);
-        if (!gate.empty()) p.ex.copy_from_host(s.gate.data, gate.data(), gate.size() * sizeof gate[0]);
+        // evaluation takes the hard gate whatever the kind
+        hard_gate_forward(p.ex, s.soft, p.training() ? options.kind : gate_kind::straight_through, options.threshold,
+                          p.draw(layer, 7), s.gate, s.slope);
+        if (p.trace && p.training()) record_or_replay(p, *p.trace, s.gate);
     }
 
     // Training: inner(x, out) on every sequence, blended.
@@ -132,11 +126,11 @@ struct skip_gate {
                      [&](pass<Exec, T>& part, const_matrix<T> packed, const selection&) { closed(part, packed); });
     }
 
-    // dL_dsoft: what the objective asks of each gate (S, host). Adds to dL_dx, or writes it; inner_backward(dL_dinner,
-    // dL_dx) adds.
+    // wanted (S) or empty: dL/dσ, what the objective asks of each gate. Adds to dL_dx, or writes it;
+    // inner_backward(dL_dinner, dL_dx) adds.
     template <class InnerBackward>
     void backward(pass<Exec, T>& p, InnerBackward&& inner_backward, const row_map& pooled_from,
-                  std::span<const double> dL_dsoft, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s,
+                  const_vector<double> wanted, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s,
                   write mode = write::accumulate) {
         arena_scope scratch(p.ex);
         const index n = dL_dy.rows(), sequences = s.soft.size();
@@ -147,11 +141,7 @@ struct skip_gate {
         if (mode == write::accumulate) add<Exec, T>(p.ex, direct, dL_dx);
         inner_backward(dL_dinner, dL_dx);
 
-        auto gradient = to_host(p.ex, dL_dgate);
-        for (std::size_t i = 0; i < gradient.size(); ++i)
-            gradient[i] = static_cast<statistic<T>>(gradient[i] * s.slope[i] + (dL_dsoft.empty() ? 0.0 : dL_dsoft[i]));
-        if (!gradient.empty())
-            p.ex.copy_from_host(dL_dgate.data, gradient.data(), gradient.size() * sizeof gradient[0]);
+        hard_gate_backward(p.ex, dL_dgate, s.slope, wanted, dL_dgate);
         auto dL_dpooled = p.matrix(sequences, dL_dy.width());
         const bool trains = weight.grad.data != nullptr;  // of a frozen gate the input still feels the gate
         sigmoid_gate_backward(p.ex, dL_dgate, s.soft, s.pooled, weight.matrix(), dL_dpooled,
@@ -171,26 +161,18 @@ struct skip_gate {
     }
 
 private:
-    // Hard concrete (Louizos et al., arXiv:1712.01312): z = clip(1.2 σ((logit u + logit s)/β) − 0.1), β = 2/3; at
-    // evaluation, and straight-through always: [s > threshold]. slope = dz/ds.
-    statistic<T> gate_value(const pass<Exec, T>& p, double soft, std::size_t sequence, double& slope) const {
-        if (options.kind == gate_kind::straight_through || !p.training()) return soft > options.threshold ? 1 : 0;
-        const double beta = 2.0 / 3, u = std::clamp(p.draw(layer, 7).uniform(sequence), 1e-6, 1 - 1e-6),
-                     s = std::clamp(soft, 1e-6, 1 - 1e-6);
-        const double v = 1 / (1 + std::exp(-(std::log(u / (1 - u)) + std::log(s / (1 - s))) / beta)), z = 1.2 * v - 0.1;
-        slope = z > 0 && z < 1 ? 1.2 * v * (1 - v) / beta / (s * (1 - s)) : 0;
-        return static_cast<statistic<T>>(std::clamp(z, 0.0, 1.0));
-    }
-
-    void record_or_replay(route_trace& trace, std::vector<statistic<T>>& gate) const {
-        if (trace.how == route_trace::mode::record) trace.layers[layer].gates.assign(gate.begin(), gate.end());
+    void record_or_replay(pass<Exec, T>& p, route_trace& trace, vector_view<statistic<T>> gate) const {
+        if (trace.how == route_trace::mode::record) {
+            const auto values = to_host(p.ex, gate);
+            trace.layers[layer].gates.assign(values.begin(), values.end());
+        }
         if (trace.how != route_trace::mode::replay) return;
         const auto found = trace.layers.find(layer);
         check(found != trace.layers.end(), "route_trace", "no gates recorded for block ", layer);
         const auto& recorded = found->second.gates;
-        check_equal(recorded.size(), gate.size(), "route_trace", "recorded gates");
-        std::transform(recorded.begin(), recorded.end(), gate.begin(),
-                       [](double g) { return static_cast<statistic<T>>(g); });
+        check_equal(static_cast<index>(recorded.size()), gate.size(), "route_trace", "recorded gates");
+        const std::vector<statistic<T>> values(recorded.begin(), recorded.end());
+        if (!values.empty()) p.ex.copy_from_host(gate.data, values.data(), values.size() * sizeof values[0]);
     }
 
     // f on the packed rows of the sequences whose mark is `wanted`

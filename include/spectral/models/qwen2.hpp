@@ -89,7 +89,8 @@ struct qwen2_stack {
         std::vector<typename qwen2_block<Exec, T>::saved> blocks;
         typename rms_norm<Exec, T>::saved norm;
         gate_values gates;  // of the pass: soft and hard by (layer, sequence)
-        std::vector<double> dL_dsoft;  // (layer, sequence), from the objective
+        matrix_view<statistic<T>> gate_memory;  // training: (2 layer, sequence) soft gates, (2 layer + 1, …) hard ones
+        matrix_view<double> wanted;  // (layer, sequence): dL/dsoft, from the objective
     };
 
     index width() const { return config.backbone.hidden_size; }
@@ -108,8 +109,7 @@ struct qwen2_stack {
         for (std::size_t l = 0; l < blocks.size() && !done; ++l)
             x.apply([&](auto in, auto y) { forward_block(p, l, in, y, s); });
         norm.forward(p, x.value(), h, s.norm);
-        if (p.training() && !gates.empty())
-            p.auxiliary_loss += p.loss_weight * objective(s.gates, p.step_types, s.dL_dsoft);
+        if (p.training() && !gates.empty()) ask_of_gates(p, s);
     }
 
     void backward(pass<Exec, T>& p, const_matrix<T> dL_dh, saved& s) {
@@ -191,9 +191,27 @@ private:
 
     void start_gates(pass<Exec, T>& p, saved& s) {
         if (gates.empty()) return;
-        s.gates = {static_cast<index>(gates.size()), p.rows.sequences()};
+        const auto layers = static_cast<index>(gates.size());
+        s.gates = {layers, p.rows.sequences()};
+        if (p.training()) s.gate_memory = p.statistics(2 * layers, p.rows.sequences());
         if (p.decode && p.decode->prefilled()) return;  // they are frozen
         s.gate_rows = gate_rows(p.ex, p.rows, p.prompt_lengths, gates.front().options);
+    }
+
+    // Training: the host reads all gates at once, when every block is queued, and says what it asks of each.
+    void ask_of_gates(pass<Exec, T>& p, saved& s) {
+        const auto values = to_host(p.ex, s.gate_memory);
+        const auto sequences = static_cast<std::size_t>(s.gates.sequences);
+        for (index l = 0; l < s.gates.layers; ++l) {
+            const std::span both(values.data() + 2 * static_cast<std::size_t>(l) * sequences, 2 * sequences);
+            s.gates.record(l, both.first(sequences), both.last(sequences));
+        }
+        std::vector<double> dL_dsoft;
+        p.auxiliary_loss += p.loss_weight * objective(s.gates, p.step_types, dL_dsoft);
+        for (double& v : dL_dsoft) v *= p.loss_weight;
+        s.wanted = p.ex.memory().template matrix<double>(s.gates.layers, s.gates.sequences);
+        if (!dL_dsoft.empty())
+            p.ex.copy_from_host(s.wanted.data, dL_dsoft.data(), dL_dsoft.size() * sizeof dL_dsoft[0]);
     }
 
     void forward_block(pass<Exec, T>& p, std::size_t l, const_matrix<T> x, matrix_view<T> y, saved& s) {
@@ -255,8 +273,7 @@ private:
             gate_out = b.middle;
         }
         if (p.training()) {
-            gate.decide(p, gate_in, s.gate_rows, b.gate);
-            s.gates.record(static_cast<index>(l), b.gate.host_soft, b.gate.host_gate);
+            gate.decide(p, gate_in, s.gate_rows, s.gate_memory.slice(2 * static_cast<index>(l), 2), b.gate);
             gate.blend(p, inner(l, b), gate_in, gate_out, b.gate);
         } else {
             const std::vector<char>& open = open_sequences(p, l, gate_in, s);
@@ -286,27 +303,23 @@ private:
     void gated_backward(pass<Exec, T>& p, std::size_t l, const_matrix<T> dL_dy, matrix_view<T> dL_dx, saved& s) {
         auto& gate = gates[l];
         auto& b = s.blocks[l];
-        const index sequences = p.rows.sequences();
-        const std::span<const double> wanted =
-            std::span(s.dL_dsoft).subspan(l * static_cast<std::size_t>(sequences), static_cast<std::size_t>(sequences));
-        std::vector<double> scaled(wanted.begin(), wanted.end());
-        for (double& v : scaled) v *= p.loss_weight;
+        const vector_view<double> wanted(s.wanted.row(static_cast<index>(l)), {s.wanted.width()});
         arena_scope scratch(p.ex);
         if (gate.options.scope == gate_scope::block)
             return gate.backward(
                 p, [&](auto dy, auto out) { blocks[l].backward(p, dy, out, b, write::accumulate); }, s.gate_rows,
-                scaled, dL_dy, dL_dx, b.gate, write::overwrite);
+                wanted, dL_dy, dL_dx, b.gate, write::overwrite);
         auto dL_dmiddle = p.matrix(dL_dy.rows(), dL_dy.width());
         if (gate.options.scope == gate_scope::feed_forward) {
             gate.backward(
-                p, [&](auto dy, auto out) { blocks[l].mlp.backward(p, dy, out, b.mlp); }, s.gate_rows, scaled, dL_dy,
+                p, [&](auto dy, auto out) { blocks[l].mlp.backward(p, dy, out, b.mlp); }, s.gate_rows, wanted, dL_dy,
                 dL_dmiddle, b.gate, write::overwrite);
             blocks[l].attention.backward(p, dL_dmiddle, dL_dx, b.attention, write::overwrite);
         } else {
             blocks[l].mlp.backward(p, dL_dy, dL_dmiddle, b.mlp, write::overwrite);
             gate.backward(
                 p, [&](auto dy, auto out) { blocks[l].attention.backward(p, dy, out, b.attention); }, s.gate_rows,
-                scaled, dL_dmiddle, dL_dx, b.gate, write::overwrite);
+                wanted, dL_dmiddle, dL_dx, b.gate, write::overwrite);
         }
     }
 
@@ -320,7 +333,7 @@ private:
             return open;
         }
         auto& kept = s.blocks[l].gate;
-        gates[l].decide(p, x, s.gate_rows, kept);
+        gates[l].decide(p, x, s.gate_rows, p.statistics(2, p.rows.sequences()), kept);
         const auto hard = to_host(p.ex, kept.gate);
         s.gates.record(static_cast<index>(l), to_host(p.ex, kept.soft), hard);
         open.assign(hard.size(), 0);

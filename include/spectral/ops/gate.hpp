@@ -1,17 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-// include/spectral/ops/gate.hpp: gates of learned routers and of the MetaRouter, and what a gate blends
-// (CHIAR-Former, arXiv:2606.08327)
+// include/spectral/ops/gate.hpp: gates of learned routers, of the MetaRouter and of LayerRoute, and what a gate blends
+// (CHIAR-Former, arXiv:2606.08327; LayerRoute, arXiv:2606.01838)
 //   token_gate:   s = softmax(W [x; H] + b)                 x (N, d), H (N), W (K, d+1), b (K), s (N, K)
 //   sigmoid_gate: g = σ(p u + b)                            p (G, d), u (1, d), b (1), g (G)
+//   hard_gate:    g = [s > threshold], straight through;    s, g (G)
+//                 or hard concrete: g = clip(1.2 v − 0.1, 0, 1), v = σ((logit u + logit s)/β), β = 2/3, u = draw(G)
+//                 (Louizos et al., arXiv:1712.01312)
 //   blend:        y = g a + (1 − g) x                       one gate per group of rows: batch, sequence or row
 // Throws error for other shapes and for more than max_gate_operators operators.
 #pragma once
+#include <spectral/core/random.hpp>
 #include <spectral/ops/embedding.hpp>
 #include <spectral/ops/pool.hpp>
 
 namespace spectral {
 
 inline constexpr index max_gate_operators = 8;  // kernels keep a row's logits on the stack
+
+// How gates are made of their probabilities: a hard gate with the soft one's gradient, or noisy gates that harden.
+enum class gate_kind { straight_through, hard_concrete };
 
 template <executor Exec, class T>
 void token_gate_forward(Exec& ex, deduced_matrix<T> x, const_vector<statistic<T>> entropy, const_matrix<T> w,
@@ -64,6 +71,25 @@ void sigmoid_gate_backward(Exec& ex, const_vector<statistic<T>> dL_dgate, const_
     check_shape(dL_du, {1, pooled.width()}, "sigmoid_gate_backward", "dL_du");
     check_shape(dL_db, {1}, "sigmoid_gate_backward", "dL_db");
     SPECTRAL_CALL_KERNEL(sigmoid_gate_backward_kernel, ex, dL_dgate, gate, pooled, u, dL_dpooled, dL_du, dL_db);
+}
+
+// slope (G): dg/ds as backward takes it: 1 straight through. In double, as few as they are.
+template <executor Exec, class A>
+void hard_gate_forward(Exec& ex, const_vector<A> soft, gate_kind kind, double threshold, const random_stream& draw,
+                       vector_view<A> gate, out_vector<double> slope) {
+    check_shape(soft, {gate.size()}, "hard_gate_forward", "soft");
+    check_shape(slope, {gate.size()}, "hard_gate_forward", "slope");
+    SPECTRAL_CALL_KERNEL(hard_gate_forward_kernel, ex, soft, kind, threshold, draw, gate, slope);
+}
+
+// dL_dsoft = slope dL_dgate + wanted; wanted (G) or empty: what else is asked of s. dL_dsoft may be the memory of dL_dgate.
+template <executor Exec, class A>
+void hard_gate_backward(Exec& ex, const_vector<A> dL_dgate, const_vector<double> slope, const_vector<double> wanted,
+                        vector_view<A> dL_dsoft) {
+    check_shape(dL_dgate, {dL_dsoft.size()}, "hard_gate_backward", "dL_dgate");
+    check_shape(slope, {dL_dsoft.size()}, "hard_gate_backward", "slope");
+    if (wanted.data) check_shape(wanted, {dL_dsoft.size()}, "hard_gate_backward", "wanted");
+    SPECTRAL_CALL_KERNEL(hard_gate_backward_kernel, ex, dL_dgate, slope, wanted, dL_dsoft);
 }
 
 // gate has one value per pooled row of `scope`
