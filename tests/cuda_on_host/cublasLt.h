@@ -96,24 +96,26 @@ inline cublasStatus_t cublasLtMatmul(void*, cublasLtMatmulDesc_t d, const void* 
     if (a_rows != m || b_rows != k || b_columns != n || la->stride < la->rows || lb->stride < lb->rows || ld->stride < ld->rows)
         return CUBLAS_STATUS_INVALID_VALUE;
     const double by = host_value(alpha, d->type, 0), keep = host_value(beta, d->type, 0);
-    for (std::int64_t j = 0; j < n && d->epilogue == CUBLASLT_EPILOGUE_BGRADB; ++j) {
-        double sum = 0;
-        for (std::int64_t l = 0; l < k; ++l) sum += host_value(b, lb->type, d->b == CUBLAS_OP_N ? l + j * lb->stride : j + l * lb->stride);
-        static_cast<float*>(const_cast<void*>(d->bias))[j] = static_cast<float>(sum);
-    }
-    for (std::int64_t j = 0; j < n; ++j)
-        for (std::int64_t i = 0; i < m; ++i) {
+    queue_on_host([=, op = *d, left = *la, right = *lb, added = *lc, result = *ld] {
+        for (std::int64_t j = 0; j < n && op.epilogue == CUBLASLT_EPILOGUE_BGRADB; ++j) {
             double sum = 0;
-            for (std::int64_t l = 0; l < k; ++l)
-                sum += host_value(a, la->type, d->a == CUBLAS_OP_N ? i + l * la->stride : l + i * la->stride) *
-                       host_value(b, lb->type, d->b == CUBLAS_OP_N ? l + j * lb->stride : j + l * lb->stride);
-            sum *= by;
-            if (keep != 0) sum += keep * host_value(c, lc->type, i + j * lc->stride);
-            if (d->epilogue == CUBLASLT_EPILOGUE_BIAS) sum += host_value(d->bias, d->bias_type, i);
-            const std::int64_t at = i + j * ld->stride;
-            if (ld->type == CUDA_R_32F) static_cast<float*>(out)[at] = static_cast<float>(sum);
-            else if (ld->type == CUDA_R_64F) static_cast<double*>(out)[at] = sum;
-            else static_cast<spectral::bfloat16*>(out)[at] = spectral::bfloat16(static_cast<float>(sum));
+            for (std::int64_t l = 0; l < k; ++l) sum += host_value(b, right.type, op.b == CUBLAS_OP_N ? l + j * right.stride : j + l * right.stride);
+            static_cast<float*>(const_cast<void*>(op.bias))[j] = static_cast<float>(sum);
         }
+        for (std::int64_t j = 0; j < n; ++j)
+            for (std::int64_t i = 0; i < m; ++i) {
+                double sum = 0;
+                for (std::int64_t l = 0; l < k; ++l)
+                    sum += host_value(a, left.type, op.a == CUBLAS_OP_N ? i + l * left.stride : l + i * left.stride) *
+                           host_value(b, right.type, op.b == CUBLAS_OP_N ? l + j * right.stride : j + l * right.stride);
+                sum *= by;
+                if (keep != 0) sum += keep * host_value(c, added.type, i + j * added.stride);
+                if (op.epilogue == CUBLASLT_EPILOGUE_BIAS) sum += host_value(op.bias, op.bias_type, i);
+                const std::int64_t at = i + j * result.stride;
+                if (result.type == CUDA_R_32F) static_cast<float*>(out)[at] = static_cast<float>(sum);
+                else if (result.type == CUDA_R_64F) static_cast<double*>(out)[at] = sum;
+                else static_cast<spectral::bfloat16*>(out)[at] = spectral::bfloat16(static_cast<float>(sum));
+            }
+    });
     return CUBLAS_STATUS_SUCCESS;
 }

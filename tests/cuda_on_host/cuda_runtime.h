@@ -100,23 +100,45 @@ inline cudaError_t cudaMalloc(void** p, std::size_t bytes) {
 }
 inline cudaError_t cudaFree(void* p) { return std::free(p), cudaSuccess; }
 inline cudaError_t cudaMemGetInfo(std::size_t* f, std::size_t* t) { return *f = *t = machine().free_bytes, cudaSuccess; }
+
+// What a stream is given: done at once, or kept while a graph is recorded and done whenever that is launched
+struct host_graph {
+    std::vector<std::function<void()>> work;
+};
+using cudaGraph_t = host_graph*;
+using cudaGraphExec_t = host_graph*;
+inline host_graph*& recorded_graph() {
+    static host_graph* graph = nullptr;
+    return graph;
+}
+template <class F>
+cudaError_t queue_on_host(F f) {
+    if (recorded_graph())
+        recorded_graph()->work.push_back(f);
+    else
+        f();
+    return cudaSuccess;
+}
+enum { cudaStreamCaptureModeThreadLocal = 1 };
+inline cudaError_t cudaStreamBeginCapture(cudaStream_t, int) { return recorded_graph() = new host_graph, cudaSuccess; }
+inline cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t* g) {
+    return *g = std::exchange(recorded_graph(), nullptr), cudaSuccess;
+}
+inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t* e, cudaGraph_t g, unsigned) {
+    return *e = new host_graph(*g), cudaSuccess;
+}
+inline cudaError_t cudaGraphDestroy(cudaGraph_t g) { return delete g, cudaSuccess; }
+inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t e) { return delete e, cudaSuccess; }
+inline cudaError_t cudaGraphLaunch(cudaGraphExec_t e, cudaStream_t) {
+    for (const auto& work : e->work) work();
+    return cudaSuccess;
+}
 inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t n, cudaMemcpyKind, cudaStream_t) {
-    return std::memcpy(to, from, n), cudaSuccess;
+    return queue_on_host([=] { std::memcpy(to, from, n); });
 }
 inline cudaError_t cudaMemsetAsync(void* to, int byte, std::size_t n, cudaStream_t) {
-    return std::memset(to, byte, n), cudaSuccess;
+    return queue_on_host([=] { std::memset(to, byte, n); });
 }
-
-// A graph is run where it would be recorded: what a replay does is not tested here.
-using cudaGraph_t = struct host_graph*;
-using cudaGraphExec_t = struct host_graph*;
-enum { cudaStreamCaptureModeThreadLocal = 1 };
-inline cudaError_t cudaStreamBeginCapture(cudaStream_t, int) { return cudaSuccess; }
-inline cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t* g) { return *g = nullptr, cudaSuccess; }
-inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t* e, cudaGraph_t, unsigned) { return *e = nullptr, cudaSuccess; }
-inline cudaError_t cudaGraphDestroy(cudaGraph_t) { return cudaSuccess; }
-inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t) { return cudaSuccess; }
-inline cudaError_t cudaGraphLaunch(cudaGraphExec_t, cudaStream_t) { return cudaSuccess; }
 
 struct dim3 {
     unsigned x, y, z;
@@ -252,20 +274,21 @@ T exchange(T value, int lane_of_other) {  // < 0: keep one's own
 
 template <class... P, class... A>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* c, void (*kernel)(P...), A&&... a) {
-    auto& r = cuda_on_host::block_runner::instance();
-    gridDim = c->gridDim;
-    blockDim = c->blockDim;
-    if (blockDim.x * blockDim.y * blockDim.z % 32)
-        std::fprintf(stderr, "cuda_on_host: a block of %u threads\n", blockDim.x), std::abort();
-    std::tuple<P...> arguments(static_cast<P>(a)...);
-    r.body = [&] { std::apply(kernel, arguments); };
-    for (unsigned z = 0; z < gridDim.z; ++z)
-        for (unsigned y = 0; y < gridDim.y; ++y)
-            for (unsigned x = 0; x < gridDim.x; ++x) {
-                blockIdx = {x, y, z};
-                r.run_block();
-            }
-    return cudaSuccess;
+    const dim3 grid = c->gridDim, block = c->blockDim;
+    if (block.x * block.y * block.z % 32)
+        std::fprintf(stderr, "cuda_on_host: a block of %u threads\n", block.x), std::abort();
+    return queue_on_host([=, arguments = std::tuple<P...>(static_cast<P>(a)...)] {
+        auto& r = cuda_on_host::block_runner::instance();
+        gridDim = grid;
+        blockDim = block;
+        r.body = [&] { std::apply(kernel, arguments); };
+        for (unsigned z = 0; z < grid.z; ++z)
+            for (unsigned y = 0; y < grid.y; ++y)
+                for (unsigned x = 0; x < grid.x; ++x) {
+                    blockIdx = {x, y, z};
+                    r.run_block();
+                }
+    });
 }
 
 // ---- what kernels call -------------------------------------------------------------------------------------------------

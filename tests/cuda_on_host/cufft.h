@@ -85,10 +85,10 @@ cufftResult host_inverse(cufftHandle h, const Complex* in, Real* out) {
         }
     return CUFFT_SUCCESS;
 }
-inline cufftResult cufftExecR2C(cufftHandle h, float* in, cufftComplex* out) { return host_forward(h, in, out); }
-inline cufftResult cufftExecD2Z(cufftHandle h, double* in, cufftDoubleComplex* out) { return host_forward(h, in, out); }
-inline cufftResult cufftExecC2R(cufftHandle h, cufftComplex* in, float* out) { return host_inverse(h, in, out); }
-inline cufftResult cufftExecZ2D(cufftHandle h, cufftDoubleComplex* in, double* out) { return host_inverse(h, in, out); }
+inline cufftResult cufftExecR2C(cufftHandle h, float* in, cufftComplex* out) { return queue_on_host([=] { host_forward(h, in, out); }), CUFFT_SUCCESS; }
+inline cufftResult cufftExecD2Z(cufftHandle h, double* in, cufftDoubleComplex* out) { return queue_on_host([=] { host_forward(h, in, out); }), CUFFT_SUCCESS; }
+inline cufftResult cufftExecC2R(cufftHandle h, cufftComplex* in, float* out) { return queue_on_host([=] { host_inverse(h, in, out); }), CUFFT_SUCCESS; }
+inline cufftResult cufftExecZ2D(cufftHandle h, cufftDoubleComplex* in, double* out) { return queue_on_host([=] { host_inverse(h, in, out); }), CUFFT_SUCCESS; }
 template <class Complex>
 cufftResult host_in_place(cufftHandle h, const Complex* in, Complex* out, int sign) {
     const auto [n, batch] = host_transforms()[static_cast<std::size_t>(h)];
@@ -107,5 +107,5 @@ cufftResult host_in_place(cufftHandle h, const Complex* in, Complex* out, int si
     }
     return CUFFT_SUCCESS;
 }
-inline cufftResult cufftExecC2C(cufftHandle h, cufftComplex* in, cufftComplex* out, int sign) { return host_in_place(h, in, out, sign); }
-inline cufftResult cufftExecZ2Z(cufftHandle h, cufftDoubleComplex* in, cufftDoubleComplex* out, int sign) { return host_in_place(h, in, out, sign); }
+inline cufftResult cufftExecC2C(cufftHandle h, cufftComplex* in, cufftComplex* out, int sign) { return queue_on_host([=] { host_in_place(h, in, out, sign); }), CUFFT_SUCCESS; }
+inline cufftResult cufftExecZ2Z(cufftHandle h, cufftDoubleComplex* in, cufftDoubleComplex* out, int sign) { return queue_on_host([=] { host_in_place(h, in, out, sign); }), CUFFT_SUCCESS; }

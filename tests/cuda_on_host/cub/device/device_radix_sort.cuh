@@ -10,12 +10,13 @@ struct DeviceRadixSort {
     static cudaError_t SortPairs(void* temporary, std::size_t& bytes, const K* in, K* out, const V* values, V* sorted,
                                  int n, int, int, cudaStream_t) {
         if (!temporary) return bytes = 64, cudaSuccess;
-        std::vector<int> order(static_cast<std::size_t>(n));
-        std::iota(order.begin(), order.end(), 0);
-        std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return in[a] < in[b]; });
-        for (int i = 0; i < n; ++i)
-            out[i] = in[order[static_cast<std::size_t>(i)]], sorted[i] = values[order[static_cast<std::size_t>(i)]];
-        return cudaSuccess;
+        return queue_on_host([=] {
+            std::vector<int> order(static_cast<std::size_t>(n));
+            std::iota(order.begin(), order.end(), 0);
+            std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return in[a] < in[b]; });
+            for (int i = 0; i < n; ++i)
+                out[i] = in[order[static_cast<std::size_t>(i)]], sorted[i] = values[order[static_cast<std::size_t>(i)]];
+        });
     }
 };
 }  // namespace cub
