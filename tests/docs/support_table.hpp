@@ -60,7 +60,7 @@ struct arguments {
     selection rows;
     write mode;
     random_stream draw;
-    gate_kind gate;
+    hard_gate gate;
     view<double, 1> slope;
     view<const double, 1> known_slope;
     dct_scale scale;
@@ -127,7 +127,7 @@ std::vector<row> rows() {
                       token_gate_backward_kernel(ex, a.csm, a.csm, a.cm, a.csv, a.cm, a.m, a.sv, a.sm, a.sv))},
         {"sigmoid_gate", SPECTRAL_HAS(sigmoid_gate_forward_kernel(ex, a.cm, a.cm, a.cv, a.sv);
                                       sigmoid_gate_backward_kernel(ex, a.csv, a.csv, a.cm, a.cm, a.m, a.sm, a.sv))},
-        {"hard_gate", SPECTRAL_HAS(hard_gate_forward_kernel(ex, a.csv, a.gate, a.x, a.draw, a.sv, a.slope);
+        {"hard_gate", SPECTRAL_HAS(hard_gate_forward_kernel(ex, a.csv, a.gate, a.sv, a.slope);
                                    hard_gate_backward_kernel(ex, a.csv, a.known_slope, a.known_slope, a.sv))},
         {"blend", SPECTRAL_HAS(blend_forward_kernel(ex, a.cm, a.cm, a.csv, a.map, a.scope, a.m);
                                blend_backward_kernel(ex, a.cm, a.cm, a.cm, a.csv, a.map, a.scope, a.m, a.m, a.sv))},

@@ -105,7 +105,7 @@ TEMPLATE_LIST_TEST_CASE("hard_gate: forward and backward", "[ops][gate]", target
                                wanted = on.ex.memory().template vector<double>(n);
                     const auto some = normals(n, 5);
                     if (n) on.ex.copy_from_host(wanted.data, some.data(), some.size() * sizeof(double));
-                    hard_gate_forward(on.ex, on.statistics(shares(n, 4)), kind, 0.5, random_stream{3, 9}, gate, slope);
+                    hard_gate_forward(on.ex, on.statistics(shares(n, 4)), {kind, 0.5, {3, 9}}, gate, slope);
                     hard_gate_backward(on.ex, on.statistics(normals(n, 6)), slope,
                                        asked ? wanted : vector_view<double>{}, dL_dsoft);
                     return outputs{{"gate", on.read(gate)}, {"dL_dsoft", on.read(dL_dsoft), 64}};
@@ -118,13 +118,12 @@ TEST_CASE("hard_gate: values and slopes", "[ops][gate]") {
     const auto soft = shares(n, 4);
     auto s = on.state(soft), gate = on.output(n);
     const auto slope = on.ex.memory().template vector<double>(n);
-    hard_gate_forward(on.ex, s, gate_kind::straight_through, 0.3, random_stream{}, gate, slope);
+    hard_gate_forward(on.ex, s, {gate_kind::straight_through, 0.3, {}}, gate, slope);
     for (index i = 0; i < n; ++i) {
         CHECK(gate[i] == (soft[static_cast<std::size_t>(i)] > 0.3 ? 1 : 0));
         CHECK(slope[i] == 1);
     }
-    const random_stream draw{3, 9};
-    hard_gate_forward(on.ex, s, gate_kind::hard_concrete, 0.3, draw, gate, slope);
+    hard_gate_forward(on.ex, s, {gate_kind::hard_concrete, 0.3, {3, 9}}, gate, slope);
     index inner = 0, shut = 0, open = 0;
     for (index i = 0; i < n; ++i) {
         inner += gate[i] > 0 && gate[i] < 1, shut += gate[i] == 0, open += gate[i] == 1;
@@ -137,7 +136,7 @@ TEST_CASE("hard_gate: values and slopes", "[ops][gate]") {
     auto dL_dsoft = on.output(n);
     hard_gate_backward(on.ex, on.input(ones), slope, {}, dL_dsoft);
     const auto loss = [&] {
-        hard_gate_forward(on.ex, s, gate_kind::hard_concrete, 0.3, draw, gate, slope);
+        hard_gate_forward(on.ex, s, {gate_kind::hard_concrete, 0.3, {3, 9}}, gate, slope);
         return dot(ones, on.read(gate));
     };
     require_gradient(on.ex, s, dL_dsoft, loss, "hard_gate: soft", 1e-5);

@@ -102,12 +102,12 @@ TEMPLATE_LIST_TEST_CASE("rms_norm: forward and backward, gamma trained or frozen
                         auto rstd = on.output(n);
                         rms_norm_forward(on.ex, s, gamma, eps, y, rstd);
                         auto dL_ds = plus == 1 ? on.state(n, c, normals(n * c, 4)) : on.output(n, c);
-                        const view<const T, 2> beside = plus == 0   ? view<const T, 2>{}
+                        const view<const T, 2> addend = plus == 0   ? view<const T, 2>{}
                                                         : plus == 1 ? dL_ds
                                                                     : on.input(n, c, normals(n * c, 4));
                         auto dL_dgamma = frozen ? vector_view<statistic<T>>{} : on.state(normals(c, 5));
                         rms_norm_backward(on.ex, on.input(n, c, normals(n * c, 7)), s, gamma, rstd, dL_ds, dL_dgamma,
-                                          beside);
+                                          addend);
                         return outputs{{"y", on.read(y)},
                                        {"rstd", on.read(rstd)},
                                        {"dL_ds", on.read(dL_ds)},

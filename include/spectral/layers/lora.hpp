@@ -47,7 +47,7 @@ struct lora {
         linear_forward<Exec, T>(p.ex, low_rank(p, dropped(p, x)), b.matrix().slice(first, y.width()), {}, y, y);
     }
 
-    // adds to dL_dx (may be empty); A x is recomputed: two thin products cost less than keeping it
+    // adds to dL_dx (may be empty); A x is recomputed, not kept: a thin product
     void backward(pass<Exec, T>& p, index first, const_matrix<T> dL_dy, const_matrix<T> x, matrix_view<T> dL_dx) {
         arena_scope scratch(p.ex);
         const auto seen = dropped(p, x);

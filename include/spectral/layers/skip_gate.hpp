@@ -96,8 +96,8 @@ struct skip_gate {
         mean_pool_forward(p.ex, seen, pooled_from, pool_scope::sequence, s.pooled);
         sigmoid_gate_forward(p.ex, s.pooled, weight.matrix(), bias.vector(), s.soft);
         // evaluation takes the hard gate whatever the kind
-        hard_gate_forward(p.ex, s.soft, p.training() ? options.kind : gate_kind::straight_through, options.threshold,
-                          p.draw(layer, 7), s.gate, s.slope);
+        const auto kind = p.training() ? options.kind : gate_kind::straight_through;
+        hard_gate_forward(p.ex, s.soft, {kind, options.threshold, p.draw(layer, 7)}, s.gate, s.slope);
         if (p.trace && p.training()) record_or_replay(p, *p.trace, s.gate);
     }
 

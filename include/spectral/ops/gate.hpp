@@ -13,12 +13,34 @@
 #include <spectral/ops/embedding.hpp>
 #include <spectral/ops/pool.hpp>
 
+#include <cmath>
+
 namespace spectral {
 
 inline constexpr index max_gate_operators = 8;  // kernels keep a row's logits on the stack
 
 // How gates are made of their probabilities: a hard gate with the soft one's gradient, or noisy gates that harden.
 enum class gate_kind { straight_through, hard_concrete };
+
+// A gate and its derivative by s as backward takes it, for every executor: hard_gate's definition.
+struct hard_gate {
+    gate_kind kind;
+    double threshold;
+    random_stream draw;
+    struct value {
+        double gate, slope;
+    };
+    // of gate number g; the noise of a probability near 0 or 1 is that of 1e-6 from it
+    SPECTRAL_HOST_DEVICE value operator()(double soft, index g) const {
+        if (kind == gate_kind::straight_through) return {soft > threshold ? 1.0 : 0.0, 1};
+        const double beta = 2.0 / 3, u = inside(draw.uniform(static_cast<std::uint64_t>(g))), s = inside(soft),
+                     v = 1 / (1 + std::exp(-(std::log(u / (1 - u)) + std::log(s / (1 - s))) / beta)), z = 1.2 * v - 0.1;
+        return {z < 0 ? 0 : z > 1 ? 1 : z, z > 0 && z < 1 ? 1.2 * v * (1 - v) / beta / (s * (1 - s)) : 0};
+    }
+
+private:
+    SPECTRAL_HOST_DEVICE static double inside(double p) { return p < 1e-6 ? 1e-6 : p > 1 - 1e-6 ? 1 - 1e-6 : p; }
+};
 
 template <executor Exec, class T>
 void token_gate_forward(Exec& ex, deduced_matrix<T> x, const_vector<statistic<T>> entropy, const_matrix<T> w,
@@ -75,11 +97,11 @@ void sigmoid_gate_backward(Exec& ex, const_vector<statistic<T>> dL_dgate, const_
 
 // slope (G): dg/ds as backward takes it: 1 straight through. In double, as few as they are.
 template <executor Exec, class A>
-void hard_gate_forward(Exec& ex, const_vector<A> soft, gate_kind kind, double threshold, const random_stream& draw,
-                       vector_view<A> gate, out_vector<double> slope) {
+void hard_gate_forward(Exec& ex, const_vector<A> soft, const hard_gate& how, vector_view<A> gate,
+                       out_vector<double> slope) {
     check_shape(soft, {gate.size()}, "hard_gate_forward", "soft");
     check_shape(slope, {gate.size()}, "hard_gate_forward", "slope");
-    SPECTRAL_CALL_KERNEL(hard_gate_forward_kernel, ex, soft, kind, threshold, draw, gate, slope);
+    SPECTRAL_CALL_KERNEL(hard_gate_forward_kernel, ex, soft, how, gate, slope);
 }
 
 // dL_dsoft = slope dL_dgate + wanted; wanted (G) or empty: what else is asked of s. dL_dsoft may be the memory of dL_dgate.

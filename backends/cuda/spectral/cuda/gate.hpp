@@ -125,23 +125,15 @@ void sigmoid_gate_backward_kernel(executor& ex, const_vector<statistic<T>> dL_dg
 }
 
 template <class A>
-void hard_gate_forward_kernel(executor& ex, const_vector<A> soft, gate_kind kind, double threshold,
-                              const random_stream& draw, vector_view<A> gate, out_vector<double> slope) {
+void hard_gate_forward_kernel(executor& ex, const_vector<A> soft, const hard_gate& how, vector_view<A> gate,
+                              out_vector<double> slope) {
     const A* in = soft.data;
     A* out = gate.data;
     double* derivative = slope.data;
-    const bool noisy = kind == gate_kind::hard_concrete;
     detail::for_each(ex, "hard_gate_forward", gate.size(), [=] __device__(index g) {
-        if (!noisy) {
-            out[g] = in[g] > threshold ? 1 : 0;
-            derivative[g] = 1;
-            return;
-        }
-        const auto inside = [](double p) { return p < 1e-6 ? 1e-6 : p > 1 - 1e-6 ? 1 - 1e-6 : p; };
-        const double beta = 2.0 / 3, u = inside(draw.uniform(static_cast<std::uint64_t>(g))), s = inside(in[g]),
-                     v = 1 / (1 + exp(-(log(u / (1 - u)) + log(s / (1 - s))) / beta)), z = 1.2 * v - 0.1;
-        out[g] = static_cast<A>(z < 0 ? 0 : z > 1 ? 1 : z);
-        derivative[g] = z > 0 && z < 1 ? 1.2 * v * (1 - v) / beta / (s * (1 - s)) : 0;
+        const auto value = how(in[g], g);
+        out[g] = static_cast<A>(value.gate);
+        derivative[g] = value.slope;
     });
 }
 

@@ -88,19 +88,12 @@ inline index pooled_row(const row_map& map, pool_scope scope, index n) {
 }
 
 template <class A>
-void hard_gate_forward_kernel(executor&, const_vector<A> soft, gate_kind kind, double threshold,
-                              const random_stream& draw, vector_view<A> gate, out_vector<double> slope) {
+void hard_gate_forward_kernel(executor&, const_vector<A> soft, const hard_gate& how, vector_view<A> gate,
+                              out_vector<double> slope) {
     for (index g = 0; g < gate.size(); ++g) {
-        if (kind == gate_kind::straight_through) {
-            gate[g] = soft[g] > threshold ? 1 : 0;
-            slope[g] = 1;
-            continue;
-        }
-        const double beta = 2.0 / 3, u = std::clamp(draw.uniform(static_cast<std::uint64_t>(g)), 1e-6, 1 - 1e-6),
-                     s = std::clamp(static_cast<double>(soft[g]), 1e-6, 1 - 1e-6);
-        const double v = 1 / (1 + std::exp(-(std::log(u / (1 - u)) + std::log(s / (1 - s))) / beta)), z = 1.2 * v - 0.1;
-        gate[g] = static_cast<A>(std::clamp(z, 0.0, 1.0));
-        slope[g] = z > 0 && z < 1 ? 1.2 * v * (1 - v) / beta / (s * (1 - s)) : 0;
+        const auto value = how(soft[g], g);
+        gate[g] = static_cast<A>(value.gate);
+        slope[g] = value.slope;
     }
 }
 
