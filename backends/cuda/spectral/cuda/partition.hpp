@@ -20,29 +20,44 @@ struct selected {
     __device__ index operator[](index i) const { return rows ? index{rows[i]} : i; }
 };
 
-// Block (o, part) lists the rows of operator o among 8192 rows: a stable compaction by one scan. How many come before,
-// it counts itself, from the second level cache: that takes less time than a second kernel, and no temporary memory.
-inline constexpr int partition_threads = 1024, partition_each = 8, partition_part = partition_threads * partition_each;
+// Block (o, part) lists the rows of operator o among `tiles` tiles of a row a thread: a stable compaction, one scan a
+// tile. How many come before its part, it counts itself, from the second level cache: that takes less time than a
+// second kernel, and no temporary memory. Parts are at most `partition_parts`: what they
+// read grows with the rows, not with their square.
+inline constexpr int partition_tile = 1024, partition_parts = 64;
 template <int>
-__global__ void partition_rows(index count, const row_index* op, rows_of<row_index> rows, row_index* counts) {
-    using scan = cub::BlockScan<int, partition_threads>;
+__global__ void partition_rows(index count, index tiles, const row_index* op, rows_of<row_index> rows,
+                               row_index* counts) {
+    using both = unsigned long long;  // found before this part, and in this tile: one scan adds up the two
+    using scan = cub::BlockScan<both, partition_tile, cub::BLOCK_SCAN_WARP_SCANS>;
     __shared__ typename scan::TempStorage memory;
+    constexpr int at_once = 16;  // so that one wait is for many
     const auto mine = static_cast<row_index>(blockIdx.x);
-    const index first = index{blockIdx.y} * partition_part, begin = first + index{threadIdx.x} * partition_each;
-    int earlier = 0, unused = 0, found = 0;
-    for (index i = threadIdx.x; i < first; i += partition_threads) earlier += op[i] == mine;
-    scan(memory).ExclusiveSum(earlier, unused, found);
-    __syncthreads();  // the next scan uses the same memory
-    bool chosen[partition_each];
-    int here = 0, before = 0, total = 0;
+    const index first = index{blockIdx.y} * tiles * partition_tile;
+    const auto of = [&](index n, index end) { return n < end ? op[n] : row_index{-1}; };
+    wait_for_previous();
+    unsigned earlier = 0;
+    for (index n = threadIdx.x; n < first; n += at_once * partition_tile) {
+        row_index got[at_once];
 #pragma unroll
-    for (int i = 0; i < partition_each; ++i) here += chosen[i] = begin + i < count && op[begin + i] == mine;
-    scan(memory).ExclusiveSum(here, before, total);
-    row_index* to = rows(blockIdx.x) + found + before;
+        for (int i = 0; i < at_once; ++i) got[i] = of(n + index{i} * partition_tile, first);
 #pragma unroll
-    for (int i = 0; i < partition_each; ++i)
-        if (chosen[i]) *to++ = static_cast<row_index>(begin + i);
-    if (threadIdx.x == 0 && blockIdx.y == gridDim.y - 1) counts[blockIdx.x] = static_cast<row_index>(found + total);
+        for (int i = 0; i < at_once; ++i) earlier += got[i] == mine;
+    }
+    row_index* to = rows(blockIdx.x);
+    index found = 0;
+    for (index tile = 0; tile < tiles; ++tile) {
+        const index n = first + tile * partition_tile + threadIdx.x;
+        const bool chosen = of(n, count) == mine;
+        both before, total;
+        scan(memory).ExclusiveSum(both{earlier} << 32 | both{chosen}, before, total);
+        found += static_cast<index>(total >> 32);
+        if (chosen) to[found + static_cast<unsigned>(before)] = static_cast<row_index>(n);
+        found += static_cast<unsigned>(total);
+        earlier = 0;
+        __syncthreads();  // the next scan uses the same memory
+    }
+    if (threadIdx.x == 0 && blockIdx.y == gridDim.y - 1) counts[blockIdx.x] = static_cast<row_index>(found);
 }
 
 // to[to_rows[i]] (= or +=) from[from_rows[i]], one row to a line of threads; of the first *counted, where that is given
@@ -95,10 +110,13 @@ __device__ inline index lower_bound(const row_index* values, index count, index 
 
 inline void partition_kernel(executor& ex, const_vector<row_index> op, matrix_view<row_index> rows,
                              vector_view<row_index> counts) {
-    const auto parts = std::max<index>(detail::divide_up(op.size(), detail::partition_part), 1);
-    detail::launch(ex, "partition", dim3(static_cast<unsigned>(counts.size()), static_cast<unsigned>(parts)),
-                   detail::partition_threads, 0, detail::partition_rows<0>, op.size(), op.data, detail::rows_in(rows),
-                   counts.data);
+    constexpr index tile = detail::partition_tile;
+    const index tiles = std::max<index>(detail::divide_up(op.size(), tile * detail::partition_parts), 1),
+                parts = std::max<index>(detail::divide_up(op.size(), tile * tiles), 1);
+    detail::launch_overlapping(ex, "partition",
+                               dim3(static_cast<unsigned>(counts.size()), static_cast<unsigned>(parts)),
+                               detail::partition_tile, 0, true, detail::partition_rows<0>, op.size(), tiles, op.data,
+                               detail::rows_in(rows), counts.data);
 }
 
 template <class T>

@@ -3,7 +3,8 @@
 #pragma once
 #include <cuda_runtime.h>
 namespace cub {
-template <class T, int Threads>
+enum BlockScanAlgorithm { BLOCK_SCAN_RAKING, BLOCK_SCAN_WARP_SCANS };  // the same sums
+template <class T, int Threads, BlockScanAlgorithm = BLOCK_SCAN_RAKING>
 struct BlockScan {
     struct TempStorage {
         T value[Threads];

@@ -23,17 +23,6 @@ namespace spectral::cuda::detail {
 inline constexpr index most_few_rows = 8;
 inline constexpr int few_rows_warps = 8, few_rows_threads = 32 * few_rows_warps;
 
-__device__ inline void wait_for_previous() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-__device__ inline void let_next_start() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
-
 // Memory that later kernels will read, brought into the second level cache: each block asks for its share.
 struct memory_ahead {
     const unsigned char* from[3] = {};

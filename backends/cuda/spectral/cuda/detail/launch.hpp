@@ -128,8 +128,20 @@ extern __shared__ __align__(16) unsigned char shared_bytes[];  // a block's dyna
 
 inline index divide_up(index a, index b) { return (a + b - 1) / b; }
 
+// In a kernel that overlaps the one before it: waits for that one's results; lets the next one start.
+__device__ inline void wait_for_previous() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+__device__ inline void let_next_start() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
 // Queues a kernel and checks that it was accepted. `what` names the operator in errors. `overlap`: it may start while
-// the kernel before it runs (where the architecture can), and waits by itself (detail/few_rows.hpp).
+// the kernel before it runs (where the architecture can), and waits by itself (wait_for_previous).
 template <class... Parameters, class... Arguments>
 void launch_overlapping(executor& ex, const char* what, dim3 grid, dim3 block, std::size_t shared, bool overlap,
                         void (*kernel)(Parameters...), const Arguments&... arguments) {
