@@ -39,6 +39,50 @@ struct pooled_row_of {
     }
 };
 
+template <int V, class T>
+__global__ void blend_rows(index rows, index width, rows_of<const T> a, rows_of<const T> x, const compute<T>* gate,
+                           pooled_row_of group, rows_of<T> y) {
+    using A = compute<T>;
+    for_my_packs<V>(rows, width, [&](index n, index c) {
+        const A g = gate[group(n)];
+        A left[V], right[V];
+        load<V>(a(n) + c, left);
+        load<V>(x(n) + c, right);
+#pragma unroll
+        for (int i = 0; i < V; ++i) left[i] = g * left[i] + (1 - g) * right[i];
+        store<V>(y(n) + c, left);
+    });
+}
+
+// One warp a row: both gradients, and what the row gives to its gate's.
+template <int V, class T>
+__global__ void blend_backward_rows(index rows, index width, rows_of<const T> dy, rows_of<const T> a,
+                                    rows_of<const T> x, const compute<T>* gate, pooled_row_of group, rows_of<T> da,
+                                    rows_of<T> dx, compute<T>* part) {
+    using A = compute<T>;
+    const index warps = index{gridDim.x} * (blockDim.x / 32), lane = threadIdx.x % 32;
+    for (index n = (index{blockIdx.x} * blockDim.x + threadIdx.x) / 32; n < rows; n += warps) {
+        const A g = gate[group(n)];
+        A sum = 0;
+        for (index c = V * lane; c < width; c += V * 32) {
+            A gradient[V], left[V], right[V];
+            load<V>(dy(n) + c, gradient);
+            load<V>(a(n) + c, left);
+            load<V>(x(n) + c, right);
+#pragma unroll
+            for (int i = 0; i < V; ++i) {
+                sum += gradient[i] * (left[i] - right[i]);
+                left[i] = g * gradient[i];
+                right[i] = (1 - g) * gradient[i];
+            }
+            store<V>(da(n) + c, left);
+            store<V>(dx(n) + c, right);
+        }
+        sum = warp_reduce(sum);
+        if (lane == 0) part[n] = sum;
+    }
+}
+
 }  // namespace detail
 
 template <class T>
@@ -151,14 +195,12 @@ void hard_gate_backward_kernel(executor& ex, const_vector<A> dL_dgate, const_vec
 template <class T>
 void blend_forward_kernel(executor& ex, const_matrix<T> a, const_matrix<T> x, const_vector<statistic<T>> gate,
                           const row_map& map, pool_scope scope, matrix_view<T> y) {
-    using A = detail::compute<T>;
-    const auto left = detail::rows_in(a), right = detail::rows_in(x);
-    const auto out = detail::rows_in(y);
-    const A* value = gate.data;
-    const detail::pooled_row_of group{scope, map.sequence.data};
-    detail::for_each_element(ex, "blend_forward", x.rows(), x.width(), [=] __device__(index n, index c) {
-        const A g = value[group(n)];
-        out(n)[c] = detail::narrow<T>(g * detail::widen(left(n)[c]) + (1 - g) * detail::widen(right(n)[c]));
+    if (x.empty()) return;
+    detail::with_packs<T>(detail::takes_packs(a, x, y), [&](auto v) {
+        const auto grid = detail::grid_over(ex, x.rows(), x.width(), v());
+        detail::launch(ex, "blend_forward", grid.blocks, grid.threads, 0, detail::blend_rows<v(), T>, x.rows(),
+                       x.width(), detail::rows_in(a), detail::rows_in(x), gate.data,
+                       detail::pooled_row_of{scope, map.sequence.data}, detail::rows_in(y));
     });
 }
 
@@ -171,22 +213,15 @@ void blend_backward_kernel(executor& ex, const_matrix<T> dL_dy, const_matrix<T> 
     const index N = x.rows();
     arena_scope scratch(ex);
     auto per_row = ex.memory().template vector<A>(N);
-    const auto dy = detail::rows_in(dL_dy), left = detail::rows_in(a), right = detail::rows_in(x);
-    const auto da = detail::rows_in(dL_da), dx = detail::rows_in(dL_dx);
-    const A* value = gate.data;
     A* dgate = dL_dgate.data;
     A* part = per_row.data;
-    const detail::pooled_row_of group{scope, map.sequence.data};
-    detail::row_sums<A>(
-        ex, "blend_backward", N, x.width(),
-        [=] __device__(index n, index c) {
-            const A g = value[group(n)], d = detail::widen(dy(n)[c]);
-            const A product = d * (detail::widen(left(n)[c]) - detail::widen(right(n)[c]));
-            da(n)[c] = detail::narrow<T>(g * d);
-            dx(n)[c] = detail::narrow<T>((1 - g) * d);
-            return product;
-        },
-        [=] __device__(index n, A sum) { part[n] = sum; });
+    if (N > 0)
+        detail::with_packs<T>(detail::takes_packs(dL_dy, a, x, dL_da, dL_dx), [&](auto v) {
+            detail::launch(
+                ex, "blend_backward", detail::blocks_for(ex, N, 8), 256, 0, detail::blend_backward_rows<v(), T>, N,
+                x.width(), detail::rows_in(dL_dy), detail::rows_in(a), detail::rows_in(x), gate.data,
+                detail::pooled_row_of{scope, map.sequence.data}, detail::rows_in(dL_da), detail::rows_in(dL_dx), part);
+        });
     const row_index *begin = map.begin.data, *end = map.end.data;
     detail::row_sums<double>(
         ex, "blend_backward", gate.size(), 32,  // a warp a gate: lane c takes every 32nd row

@@ -2,7 +2,8 @@
 // backends/cuda/spectral/cuda/pool.hpp: means over rows, running means, and their gradients
 //
 // Sums are kept in double: a causal mean of thousands of rows is a small difference of large sums. The batch mean is a
-// column sum; running sums go through chunks of rows, so that one long sequence keeps the device busy too.
+// column sum, a sequence's the sum of a block; running sums go through chunks of rows, so that one long sequence keeps
+// the device busy too.
 #pragma once
 #include <spectral/cuda/detail/reduce.hpp>
 #include <spectral/ops/pool.hpp>
@@ -56,6 +57,43 @@ void running_sums(executor& ex, const char* what, index rows, index width, Start
     });
 }
 
+// A block takes 32 columns of a sequence, its 32 lines of threads share the rows.
+inline constexpr int mean_lines = 32;
+template <class T>
+__global__ void mean_of_sequences(index width, rows_of<const T> x, const row_index* begin, const row_index* end,
+                                  rows_of<T> mean) {
+    __shared__ double part[mean_lines][33];
+    const index c = index{blockIdx.y} * 32 + threadIdx.x, first = begin[blockIdx.x], last = end[blockIdx.x];
+    double sum = 0;
+    if (c < width)
+#pragma unroll 8
+        for (index n = first + threadIdx.y; n < last; n += mean_lines) sum += widen(x(n)[c]);
+    part[threadIdx.y][threadIdx.x] = sum;
+    __syncthreads();
+    if (threadIdx.y > 0 || c >= width) return;
+    for (int line = 1; line < mean_lines; ++line) sum += part[line][threadIdx.x];
+    mean(blockIdx.x)[c] =
+        narrow<T>(static_cast<compute<T>>(last > first ? sum / static_cast<double>(last - first) : 0));
+}
+
+// Rows += their share of their mean's gradient: of all rows' mean, or of their sequence's, where it was over them
+template <int V, class T>
+__global__ void add_shares(index rows, index width, rows_of<const T> gradient, const row_index* sequence,
+                           const row_index* begin, const row_index* end, rows_of<T> to) {
+    using A = compute<T>;
+    for_my_packs<V>(rows, width, [&](index n, index c) {
+        const index s = sequence ? sequence[n] : 0, first = sequence ? begin[s] : 0, last = sequence ? end[s] : rows;
+        if (n < first || n >= last) return;  // a mean over a prompt leaves its answer out
+        const double share = 1 / static_cast<double>(last - first);
+        A mean[V], sum[V];
+        load<V>(gradient(s) + c, mean);
+        load<V>(to(n) + c, sum);
+#pragma unroll
+        for (int i = 0; i < V; ++i) sum[i] = static_cast<A>(sum[i] + mean[i] * share);
+        store<V>(to(n) + c, sum);
+    });
+}
+
 }  // namespace detail
 
 template <class T>
@@ -94,12 +132,10 @@ void mean_pool_forward_kernel(executor& ex, const_matrix<T> x, const row_map& ma
                 if (before.data && n == end[sequence[n]] - 1) before(sequence[n])[c] = static_cast<A>(sum);
             });
     }
-    detail::for_each_element(ex, "mean_pool_forward", map.sequences(), x.width(), [=] __device__(index s, index c) {
-        double sum = 0;
-        const index first = begin[s], last = end[s];
-        for (index n = first; n < last; ++n) sum += detail::widen(in(n)[c]);
-        out(s)[c] = detail::narrow<T>(static_cast<A>(last > first ? sum / static_cast<double>(last - first) : 0));
-    });
+    detail::launch(
+        ex, "mean_pool_forward",
+        dim3(static_cast<unsigned>(map.sequences()), static_cast<unsigned>(detail::divide_up(x.width(), 32))),
+        dim3(32, detail::mean_lines), 0, detail::mean_of_sequences<T>, x.width(), in, begin, end, out);
 }
 
 template <class T>
@@ -111,12 +147,11 @@ void mean_pool_backward_kernel(executor& ex, const_matrix<T> dL_dpooled, const r
     const index N = dL_dx.rows();
     const row_index *begin = map.begin.data, *end = map.end.data, *sequence = map.sequence.data;
     if (scope != pool_scope::causal) {
-        const bool batch = scope == pool_scope::batch;
-        return detail::for_each_element(ex, "mean_pool_backward", N, dL_dx.width(), [=] __device__(index n, index c) {
-            const index s = batch ? 0 : sequence[n], rows = batch ? N : end[s] - begin[s];
-            if (!batch && (n < begin[s] || n >= end[s])) return;  // a mean over a prompt leaves its answer out
-            out(n)[c] = detail::narrow<T>(
-                static_cast<A>(detail::widen(out(n)[c]) + detail::widen(in(s)[c]) / static_cast<double>(rows)));
+        if (N == 0 || dL_dx.width() == 0) return;
+        return detail::with_packs<T>(detail::takes_packs(dL_dpooled, dL_dx), [&](auto v) {
+            const auto grid = detail::grid_over(ex, N, dL_dx.width(), v());
+            detail::launch(ex, "mean_pool_backward", grid.blocks, grid.threads, 0, detail::add_shares<v(), T>, N,
+                           dL_dx.width(), in, scope == pool_scope::batch ? nullptr : sequence, begin, end, out);
         });
     }
     detail::running_sums<true>(  // what a row receives: gathered from the end of the sequence

@@ -202,6 +202,24 @@ float fastest_ms(executor& ex, F&& run) {
 
 // ---- elements -------------------------------------------------------------------------------------------------------
 
+// Threads of V neighbouring columns each, side by side along the rows: a kernel over them strides by the whole grid.
+struct row_grid {
+    dim3 blocks, threads;
+};
+inline row_grid grid_over(const executor& ex, index rows, index width, int V) {
+    const unsigned x = threads_covering(divide_up(width, V), 1, 256), y = 256 / x;
+    const index columns = std::min<index>(divide_up(width, index{x} * V), index{32} * ex.multiprocessors());
+    const index lines = std::clamp<index>(index{32} * ex.multiprocessors() / columns, 1, divide_up(rows, y));
+    return {dim3(static_cast<unsigned>(columns), static_cast<unsigned>(std::min<index>(lines, 65535))), dim3(x, y)};
+}
+// f(n, c) in such a kernel, c the first of V columns
+template <int V, class F>
+__device__ void for_my_packs(index rows, index width, F f) {
+    const index step = index{V} * gridDim.x * blockDim.x;
+    for (index n = index{blockIdx.y} * blockDim.y + threadIdx.y; n < rows; n += index{gridDim.y} * blockDim.y)
+        for (index c = index{V} * (index{blockIdx.x} * blockDim.x + threadIdx.x); c < width; c += step) f(n, c);
+}
+
 template <class T, int Count>
 struct row_list {
     rows_of<T> view[Count];
@@ -210,24 +228,22 @@ struct row_list {
 template <int V, class T, int I, int O, class F>
 __global__ void map_kernel(index rows, index width, row_list<const T, I> in, row_list<T, O> out, F f) {
     using A = compute<T>;
-    const index step = index{V} * gridDim.x * blockDim.x;
-    for (index n = index{blockIdx.y} * blockDim.y + threadIdx.y; n < rows; n += index{gridDim.y} * blockDim.y)
-        for (index c = index{V} * (index{blockIdx.x} * blockDim.x + threadIdx.x); c < width; c += step) {
-            A read[I][V], written[O][V];
+    for_my_packs<V>(rows, width, [&](index n, index c) {
+        A read[I][V], written[O][V];
 #pragma unroll
-            for (int k = 0; k < I; ++k) load<V>(in.view[k](n) + c, read[k]);
+        for (int k = 0; k < I; ++k) load<V>(in.view[k](n) + c, read[k]);
 #pragma unroll
-            for (int i = 0; i < V; ++i) {
-                A from[I], to[O];
+        for (int i = 0; i < V; ++i) {
+            A from[I], to[O];
 #pragma unroll
-                for (int k = 0; k < I; ++k) from[k] = read[k][i];
-                f(from, to);
+            for (int k = 0; k < I; ++k) from[k] = read[k][i];
+            f(from, to);
 #pragma unroll
-                for (int k = 0; k < O; ++k) written[k][i] = to[k];
-            }
-#pragma unroll
-            for (int k = 0; k < O; ++k) store<V>(out.view[k](n) + c, written[k]);
+            for (int k = 0; k < O; ++k) written[k][i] = to[k];
         }
+#pragma unroll
+        for (int k = 0; k < O; ++k) store<V>(out.view[k](n) + c, written[k]);
+    });
 }
 
 // f(const compute<T>* in, compute<T>* out) on every element of equal shapes; an output may be the memory of an input.
@@ -247,11 +263,8 @@ void map_elements(executor& ex, const char* what, const view<const T, 2> (&in)[I
     };
     const bool packs = std::all_of(in, in + I, fits) && std::all_of(out, out + O, fits);
     with_packs<T>(packs, [&](auto v) {
-        const unsigned x = threads_covering(divide_up(width, v()), 1, 256), y = 256 / x;
-        const index columns = std::min<index>(divide_up(width, index{x} * v()), index{32} * ex.multiprocessors());
-        const index lines = std::clamp<index>(index{32} * ex.multiprocessors() / columns, 1, divide_up(rows, y));
-        launch(ex, what, dim3(static_cast<unsigned>(columns), static_cast<unsigned>(std::min<index>(lines, 65535))),
-               dim3(x, y), 0, map_kernel<v(), T, I, O, F>, rows, width, inputs, outputs, f);
+        const auto grid = grid_over(ex, rows, width, v());
+        launch(ex, what, grid.blocks, grid.threads, 0, map_kernel<v(), T, I, O, F>, rows, width, inputs, outputs, f);
     });
 }
 
