@@ -3,7 +3,8 @@
 //
 // First logits of a step against plain float loops over the same rows, and replays against direct launches, bit by bit.
 // Then tokens/s for models of 24, 20 and 16 blocks, sequences and contexts, where the floor is the measured read of the
-// weights and the cache, and for 24 blocks of which gates keep some closed, with and without adapters beside the weights.
+// weights and the cache, for 24 blocks of which gates keep some closed, with and without adapters beside the weights, and
+// for tokens drawn on the device or by the host.
 //   nvcc -std=c++20 -O3 -arch=sm_90a --expt-relaxed-constexpr --extended-lambda -Iinclude -Ibackends/cuda
 //   bench/decode_cuda.cu -lcublasLt -lcufft
 #ifndef DECODE_SCALAR
@@ -253,19 +254,24 @@ double weight_bytes(model_t& model) {
 }
 
 // seconds of a token: the median over chunks of eight that choose themselves
-double seconds_a_token(Exec& ex, model_t& model, decode_state<Exec, T>& state, index sequences, int tokens) {
+double seconds_a_token(Exec& ex, model_t& model, decode_state<Exec, T>& state, index sequences, int tokens,
+                       const sampling_options& how = {.temperature = 0}) {
     const index vocabulary = model.config.backbone.vocab_size;
     const std::vector<index> one(static_cast<std::size_t>(sequences), 1);
     std::vector<row_index> ids(static_cast<std::size_t>(sequences), 7);
-    model.choose(ids, one, 4, vocabulary, state);
+    std::vector<std::vector<row_index>> seen(ids.size(), some_ids(128, vocabulary, 5));
+    model.choose(ids, one, 4, vocabulary, state, how, seen);
     const auto allocations = ex.allocations();
     std::vector<double> t;
     const int chunk = 8;
     for (int i = 0; i < tokens / chunk; ++i) {
         const double start = seconds();
-        const auto out = model.choose(ids, one, chunk, vocabulary, state);
+        const auto out = model.choose(ids, one, chunk, vocabulary, state, how, seen);
         t.push_back((seconds() - start) / chunk);
-        for (std::size_t s = 0; s < ids.size(); ++s) ids[s] = out[s * chunk + chunk - 1];
+        for (std::size_t s = 0; s < ids.size(); ++s) {
+            seen[s].insert(seen[s].end(), out.begin() + s * chunk, out.begin() + (s + 1) * chunk);
+            ids[s] = seen[s].back();
+        }
     }
     check(ex.allocations() == allocations, "decode_cuda", "the executor allocated while decoding");
     return median(t);
@@ -317,6 +323,34 @@ void measure_gated(Exec& ex) {
                 "blocks merged\n",
                 int(closed), adapters ? "beside the weights" : "merged", 1e6 * token, 1 / token, all / token);
         }
+}
+
+// Tokens drawn on the device, eight at a time, or by the host from logits that it reads after every step
+void measure_drawn(Exec& ex) {
+    model_t model(ex, shape(24), gradients::none);
+    fill(model);
+    const index vocabulary = model.config.backbone.vocab_size;
+    const std::vector<index> one{1};
+    const std::pair<const char*, sampling_options> all[] = {
+        {"the most likely", {.temperature = 0}},
+        {"Qwen2.5's own options", {.temperature = 0.7, .top_p = 0.8, .repetition_penalty = 1.1, .top_k = 20}},
+        {"temperature 1", {.temperature = 1}}};
+    for (const auto& [name, how] : all) {
+        auto state = model.stack.make_decode_state(ex, 1, 1024);
+        auto seen = some_ids(128, vocabulary, 5);
+        model.decode(seen, std::vector<index>{128}, state);
+        const double device = seconds_a_token(ex, model, state, 1, 160, how);
+        std::vector<double> t;
+        for (int i = 0; i < 24; ++i) {
+            const double start = seconds();
+            const auto z = to_host_widened(ex, model.decode(std::vector<row_index>{seen.back()}, one, state));
+            const std::vector<float> logits(z.begin(), z.end());
+            seen.push_back(sample_token(logits, seen, how, draw_number(0, static_cast<index>(seen.size()))));
+            t.push_back(seconds() - start);
+        }
+        std::printf("24 blocks, %s: drawn on the device %.1f us/token, %.0f tokens/s; by the host %.1f us/token\n",
+                    name, 1e6 * device, 1 / device, 1e6 * median(t));
+    }
 }
 
 // us of one of many: `work(i)` for i below count, recorded once, replayed
@@ -435,6 +469,7 @@ int main(int argc, char**) try {
             }
     }
     measure_gated(ex);
+    measure_drawn(ex);
     for (const auto& [what, options] : {std::pair{"as it is", spectral::cuda::executor_options{}},
                                         {"weights not brought nearer", {.read_ahead = false}},
                                         {"kernels one after the other", {.overlap = false, .read_ahead = false}}}) {

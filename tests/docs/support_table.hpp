@@ -54,6 +54,8 @@ struct arguments {
     view<const row_index, 1> ids;
     vector_view<row_index> op;
     matrix_view<row_index> ops;
+    matrix_view<unsigned char> marks;
+    sampling_options how;
     vector_view<double> d;
     std::span<const double> doubles;
     row_map map;
@@ -152,7 +154,9 @@ std::vector<row> rows() {
          SPECTRAL_HAS(add_kernel(ex, a.cm, a.x, a.m); copy_kernel(ex, a.cm, a.m); add_constant_kernel(ex, a.x, a.m);
                       permute_columns_kernel(ex, a.cm, a.ids, a.m))},
         {"choose_tokens, advance_rows",
-         SPECTRAL_HAS(choose_tokens_kernel(ex, a.cm, a.n, a.ids, a.ids, a.op, a.ops); advance_rows_kernel(ex, a.op))},
+         SPECTRAL_HAS(choose_tokens_kernel(ex, a.cm, a.n, a.ids, a.ids, a.op, a.ops);
+                      draw_tokens_kernel(ex, a.cm, a.n, a.ids, a.ids, a.how, a.marks, a.op, a.ops);
+                      advance_rows_kernel(ex, a.op))},
         {"attention_half, feed_forward_half, head, block_halves (few rows)",
          SPECTRAL_HAS(attention_half_kernel(ex, a.cm, a.attention_part, a.map, a.cache, a.m);
                       feed_forward_half_kernel(ex, a.cm, a.feed_forward_part, a.m);

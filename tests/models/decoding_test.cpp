@@ -109,7 +109,8 @@ TEMPLATE_LIST_TEST_CASE("decode: states are independent", "[models][decoding]", 
     });
 }
 
-// The most likely tokens, chosen where the logits are, are those the host would choose; a restarted state begins anew.
+// Tokens chosen where the logits are, the most likely or drawn, are those the host would choose; a restarted state begins
+// anew.
 TEMPLATE_LIST_TEST_CASE("decode: tokens that choose themselves", "[models][decoding]", model_targets) {
     auto hard = tiny_config();
     hard.routing_mode = routing_mode::hard;
@@ -139,6 +140,38 @@ TEMPLATE_LIST_TEST_CASE("decode: tokens that choose themselves", "[models][decod
                     for (std::size_t t = 0; t < 7; ++t)
                         CHECK((t < 3 ? got[3 * s + t] : more[4 * s + t - 3]) == want[t + 1][s]);
                 CHECK(other.length == state.length);
+                state.restart(model.ex);
+                other.restart(model.ex);
+            }
+            // drawn, with a penalty: two prompts of one length, so that what was marked for the first must go
+            const sampling_options how{.temperature = 1.5, .top_p = 0.9, .repetition_penalty = 1.3, .seed = 4};
+            for (int turn = 0; turn < 2; ++turn) {
+                const auto begin = random_ids(6, c.vocab_size, 20 + static_cast<std::uint64_t>(turn));
+                std::vector<std::vector<row_index>> seen{{begin.begin(), begin.begin() + 4},
+                                                         {begin.begin() + 4, begin.end()}};
+                const auto draw = [&](auto logits) {
+                    const auto z = to_host_widened(model.ex, logits);
+                    const std::vector<float> values(z.begin(), z.end());
+                    std::vector<row_index> out;
+                    for (std::size_t s = 0; s < 2; ++s) {
+                        const auto V = static_cast<std::size_t>(c.vocab_size);
+                        out.push_back(
+                            sample_token(std::span(values).subspan(s * V, V), seen[s], how,
+                                         draw_number(static_cast<index>(s), static_cast<index>(seen[s].size()))));
+                    }
+                    for (std::size_t s = 0; s < 2; ++s) seen[s].push_back(out[s]);
+                    return out;
+                };
+                auto ids_now = draw(model.decode(begin, prompt, state));
+                model.decode(begin, prompt, other);
+                const auto before = seen;
+                const auto got = model.choose(ids_now, one, 5, 0, other, how, before);
+                for (int t = 0; t < 5; ++t) ids_now = draw(model.decode(ids_now, one, state));
+                for (std::size_t s = 0; s < 2; ++s)
+                    CHECK(std::vector<row_index>(seen[s].begin() + static_cast<std::ptrdiff_t>(before[s].size()),
+                                                 seen[s].end()) ==
+                          std::vector<row_index>(got.begin() + static_cast<std::ptrdiff_t>(5 * s),
+                                                 got.begin() + static_cast<std::ptrdiff_t>(5 * s + 5)));
                 state.restart(model.ex);
                 other.restart(model.ex);
             }

@@ -2,7 +2,7 @@
 // tests/models/sampling_test.cpp: the next token from logits, each option by itself
 #include "support/golden.hpp"
 
-#include <spectral/models/sampling.hpp>
+#include <spectral/ops/sampling.hpp>
 
 #include <limits>
 #include <map>

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// tests/ops/next_token_test.cpp: the most likely token of each row, ties, unknown ids, NaN; rows that move on
+// tests/ops/next_token_test.cpp: the most likely token of each row, or a drawn one; ties, unknown ids, NaN; rows that
+// move on
 #include <spectral/ops/next_token.hpp>
 #include <support/operator_test.hpp>
 
@@ -45,6 +46,74 @@ TEMPLATE_LIST_TEST_CASE("choose_tokens: the first of the largest", "[ops][next_t
     tensor<Exec, row_index, 2> chosen(ex, {1, 4});
     check_throws([&] { choose_tokens<Exec, T>(ex, logits, 5, one.view(), one.view(), one, chosen); },
                  {"choose_tokens", "known ids", "expected 1 to 4", "found 5"});
+}
+
+// Every option, over one and several tiles of candidates, draws what the host draws from the same numbers.
+TEMPLATE_LIST_TEST_CASE("choose_tokens: draws", "[ops][next_token]", targets) {
+    using Exec = typename TestType::executor;
+    using T = typename TestType::scalar;
+    auto& ex = TestType::instance();
+    const std::vector<sampling_options> all{
+        {.temperature = 0.7},
+        {.temperature = 50},  // nearly uniform: far down the order
+        {.temperature = 1.3, .top_k = 5},
+        {.temperature = 20, .top_p = 0.9},
+        {.temperature = 2, .min_p = 0.05},
+        {.temperature = 0, .repetition_penalty = 1.5},
+        {.temperature = 0.7, .top_p = 0.8, .repetition_penalty = 1.1, .top_k = 20},
+        {.temperature = 5, .top_p = 0.7, .min_p = 0.001, .repetition_penalty = 0.5, .top_k = 1500}};
+    const std::vector<row_index> sequence{2, 0}, position{3, 1};
+    const index S = 3;
+    for (index V : {1, 7, 1024, 3000}) {
+        std::vector<T> z;
+        for (double v : normals(S * V, 5)) z.push_back(static_cast<T>(3 * v));
+        if (V > 7) z[5] = z[3], z[static_cast<std::size_t>(2 * V + 1)] = z[static_cast<std::size_t>(2 * V + 2)];
+        std::vector<unsigned char> marks(static_cast<std::size_t>(S * V));
+        for (std::size_t i = 0; i < marks.size(); ++i) marks[i] = i * 7919 % 5 == 0;
+        tensor<Exec, T, 2> logits(ex, {S, V}, z);
+        tensor<Exec, row_index> s(ex, {2}, sequence), at(ex, {2}, position), ids(ex, {2});
+        for (index known : {V, (V + 1) / 2})
+            for (sampling_options how : all)
+                for (how.seed = 1; how.seed <= 3; ++how.seed) {
+                    const bool penalty = how.repetition_penalty != 1;
+                    tensor<Exec, unsigned char, 2> seen;
+                    if (penalty) seen = tensor<Exec, unsigned char, 2>(ex, {S, V}, marks);
+                    tensor<Exec, row_index, 2> chosen(ex, {2, 5});
+                    choose_tokens<Exec, T>(ex, logits, known, s.view(), at.view(), ids, chosen, how, seen);
+                    auto after = marks;
+                    for (std::size_t n = 0; n < 2; ++n) {
+                        const auto row = static_cast<std::size_t>(sequence[n] * V);
+                        std::vector<float> values;
+                        std::vector<row_index> before;
+                        for (std::size_t v = 0; v < static_cast<std::size_t>(known); ++v) {
+                            values.push_back(static_cast<float>(z[row + v]));
+                            if (marks[row + v]) before.push_back(static_cast<row_index>(v));
+                        }
+                        const auto want = sample_token(values, before, how, draw_number(sequence[n], position[n] + 1));
+                        INFO(TestType::executor_name()
+                             << ", " << scalar_name<T> << ", V " << V << ", known " << known << ", row " << n
+                             << ", temperature " << how.temperature << ", seed " << how.seed);
+                        CHECK(ids.to_host()[n] == want);
+                        CHECK(chosen.to_host()[5 * n + static_cast<std::size_t>(position[n])] == want);
+                        after[row + static_cast<std::size_t>(want)] = 1;
+                    }
+                    if (penalty) CHECK(seen.to_host() == after);
+                }
+    }
+    const auto bad = std::numeric_limits<double>::quiet_NaN();
+    tensor<Exec, T, 2> broken(ex, {1, 3}, std::vector<T>{T(1), T(bad), T(2)});
+    tensor<Exec, row_index> first(ex, {1}, std::vector<row_index>{0}), id(ex, {1});
+    tensor<Exec, row_index, 2> chosen(ex, {1, 2});
+    choose_tokens<Exec, T>(ex, broken, 3, first.view(), first.view(), id, chosen, {.temperature = 1});
+    CHECK(id.to_host()[0] == 0);
+    CHECK(chosen.to_host()[0] == -1);
+    check_throws(
+        [&] {
+            choose_tokens<Exec, T>(ex, broken, 3, first.view(), first.view(), id, chosen, {.repetition_penalty = 2});
+        },
+        {"choose_tokens", "seen"});
+    check_throws([&] { choose_tokens<Exec, T>(ex, broken, 3, first.view(), first.view(), id, chosen, {.top_p = 2}); },
+                 {"choose_tokens", "top_p", "found 2"});
 }
 
 }  // namespace spectral::test::next_token_test

@@ -6,7 +6,7 @@
 #pragma once
 #include <spectral/io/json.hpp>
 #include <spectral/models/qwen2_config.hpp>
-#include <spectral/models/sampling.hpp>
+#include <spectral/ops/sampling.hpp>
 
 namespace spectral {
 

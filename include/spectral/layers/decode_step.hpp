@@ -8,6 +8,7 @@
 #include <spectral/core/recording.hpp>
 #include <spectral/core/rows.hpp>
 #include <spectral/core/tensor.hpp>
+#include <spectral/ops/sampling.hpp>
 
 namespace spectral {
 
@@ -20,6 +21,8 @@ struct decode_step {
     tensor<Exec, T, 2> logits;  // (S, V)
     repeated_work<Exec> given, choosing;  // tokens from the host; tokens chosen by the step
     index known = 0;  // ids that `choosing` chooses from
+    sampling_options how;  // and as this says
+    tensor<Exec, unsigned char, 2> seen;  // (S, V) ids that have come, where a penalty asks for them
 
     decode_step(Exec& ex, std::span<const index> lengths_, index capacity, index vocabulary)
         : lengths(lengths_.begin(), lengths_.end()) {
@@ -60,12 +63,38 @@ struct decode_step {
         for (std::size_t s : sequences) at_.push_back(static_cast<row_index>(seen[s]));
         ex.copy_from_host(position().data, at_.data(), at_.size() * sizeof(row_index));
     }
+    // what `choosing` does from now on; what was recorded for other options is gone
+    void choose_by(index known_, const sampling_options& how_) {
+        if (known == known_ && how == how_) return;
+        known = known_;
+        how = how_;
+        choosing = {};
+    }
+    // The ids that every sequence has seen, where the penalty needs them; the step marks what it chooses by itself.
+    void mark(Exec& ex, std::span<const std::vector<row_index>> before) {
+        if (how.repetition_penalty == 1) return;
+        const index S = logits.view().rows(), V = logits.view().width();
+        check_equal(static_cast<index>(before.size()), S, "choose", "sequences of what was seen before");
+        if (seen.size() == 0) seen = tensor<Exec, unsigned char, 2>(ex, {S, V}), marked_.resize(before.size());
+        for (std::size_t s : sequences) {
+            if (marked_[s] == before[s]) continue;
+            std::vector<unsigned char> row(static_cast<std::size_t>(V));
+            for (row_index id : before[s])
+                if (id >= 0 && id < V) row[static_cast<std::size_t>(id)] = 1;
+            ex.copy_from_host(seen.view().row(static_cast<index>(s)), row.data(), row.size());
+            marked_[s] = before[s];
+        }
+    }
+    void chose(std::size_t s, std::span<const row_index> ids_of_s) {
+        if (!marked_.empty()) marked_[s].insert(marked_[s].end(), ids_of_s.begin(), ids_of_s.end());
+    }
     void advanced() {
         for (row_index& p : at_) ++p;
     }
 
 private:
     std::vector<row_index> at_;  // the positions that lie in `map`
+    std::vector<std::vector<row_index>> marked_;  // by sequence, what is marked in `seen`
 };
 
 }  // namespace spectral

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // include/spectral/models/generate.hpp: prompts -> prefill -> one token per sequence and call, with a key/value cache
 #pragma once
-#include <spectral/models/sampling.hpp>
 #include <spectral/models/task_model.hpp>
 
 #include <functional>
@@ -22,8 +21,8 @@ using token_callback = std::function<bool(index, row_index)>;
 
 namespace detail {
 // How a model or a runner decodes: start(sequences, capacity), decode(ids, lengths) -> logits (S, V); choose(ids,
-// lengths, count, known) -> the most likely `count` ids of each sequence that goes on, or none where it cannot choose
-// by itself.
+// lengths, count, known, how, seen) -> `count` further ids of each sequence that goes on, or none where it cannot
+// choose by itself.
 template <class Start, class Decode, class Choose>
 struct decoding {
     index most_tokens;  // prompt and answer together
@@ -37,11 +36,6 @@ decoding(index, bool, Start, Decode, Choose)->decoding<Start, Decode, Choose>;
 
 // Tokens that are chosen without the host looking: an answer that ends among them cost the rest of these.
 inline constexpr index chosen_at_once = 8;
-
-// Token n of sequence s: whoever else is in the batch, its draws are its own.
-inline std::uint64_t draw_number(std::size_t s, index n) {
-    return static_cast<std::uint64_t>(s) << 32 | static_cast<std::uint64_t>(n);
-}
 
 template <class Decoding>
 std::vector<std::vector<row_index>> continue_prompts(Decoding&& with,
@@ -79,13 +73,12 @@ std::vector<std::vector<row_index>> continue_prompts(Decoding&& with,
         const bool full = static_cast<index>(seen[s].size()) >= with.most_tokens;
         return !ends && (!on_token || on_token(static_cast<index>(s), id)) && !full;
     };
-    const bool likeliest = o.sampling.temperature == 0 && o.sampling.repetition_penalty == 1;
     for (index n = 0; n < o.max_new_tokens && std::find(open.begin(), open.end(), true) != open.end();) {
         index chosen = std::min(chosen_at_once, o.max_new_tokens - n);
         for (std::size_t s = 0; s < count; ++s)
             if (open[s]) chosen = std::min(chosen, with.most_tokens - static_cast<index>(seen[s].size()));
         std::vector<row_index> tokens;  // (sequences that go on, chosen)
-        if (likeliest && n > 0 && chosen > 0) tokens = with.choose(ids, lengths, chosen, o.known_ids);
+        if (n > 0 && chosen > 0) tokens = with.choose(ids, lengths, chosen, o.known_ids, o.sampling, seen);
         if (tokens.empty()) {
             const std::vector<float> logits =
                 with.decode(std::span<const row_index>(ids), std::span<const index>(lengths));
@@ -95,7 +88,8 @@ std::vector<std::vector<row_index>> continue_prompts(Decoding&& with,
             for (std::size_t s = 0; s < count; ++s)
                 if (open[s])
                     tokens.push_back(
-                        sample_token(std::span(logits).subspan(s * V, known), seen[s], o.sampling, draw_number(s, n)));
+                        sample_token(std::span(logits).subspan(s * V, known), seen[s], o.sampling,
+                                     draw_number(static_cast<index>(s), static_cast<index>(seen[s].size()))));
         }
         ids.clear();
         for (std::size_t s = 0, row = 0; s < count; ++s) {
@@ -129,9 +123,9 @@ std::vector<std::vector<row_index>> generate(task_model<Exec, T, Stack>& model,
                              const auto logits = to_host_widened(model.ex, model.decode(ids, lengths, state));
                              return std::vector<float>(logits.begin(), logits.end());
                          },
-                         [&](auto& ids, auto& lengths, index count, index known) {
+                         [&](auto& ids, auto& lengths, index count, index known, auto& how, auto& seen) {
                              if (!model.chooses(lengths, state)) return std::vector<row_index>{};
-                             return model.choose(ids, lengths, count, known, state);
+                             return model.choose(ids, lengths, count, known, state, how, seen);
                          }},
         prompts, o, on_token);
 }
@@ -142,11 +136,12 @@ template <class Runner>
 std::vector<std::vector<row_index>> generate(Runner& r, const std::vector<std::vector<row_index>>& prompts,
                                              const generation_options& o, const token_callback& on_token = {}) {
     return detail::continue_prompts(
-        detail::decoding{
-            r.facts().longest, r.facts().classifies,
-            [&](index sequences, index capacity) { r.start_decoding(sequences, capacity); },
-            [&](auto ids, auto lengths) { return r.decode(ids, lengths); },
-            [&](auto& ids, auto& lengths, index count, index known) { return r.choose(ids, lengths, count, known); }},
+        detail::decoding{r.facts().longest, r.facts().classifies,
+                         [&](index sequences, index capacity) { r.start_decoding(sequences, capacity); },
+                         [&](auto ids, auto lengths) { return r.decode(ids, lengths); },
+                         [&](auto& ids, auto& lengths, index count, index known, auto& how, auto& seen) {
+                             return r.choose(ids, lengths, count, known, how, seen);
+                         }},
         prompts, o, on_token);
 }
 

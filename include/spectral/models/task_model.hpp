@@ -121,17 +121,20 @@ struct task_model {
     bool chooses(std::span<const index> lengths, const decode_state<Exec, T>& state) const {
         return recording_executor<Exec> && takes_steps(lengths, state);
     }
-    // `count` further tokens of every sequence whose length is 1, each the most likely of the ids below `known` (0: of
-    // all). `ids` continue the sequences. Returns the chosen ids, sequence by sequence. The last chosen ids have not
-    // been read.
+    // `count` further tokens of every sequence whose length is 1, each chosen as `how` says among the ids below `known`
+    // (0: all). `ids` continue the sequences; `seen`, all ids of each, is read for a repetition penalty. Returns the
+    // chosen ids, sequence by sequence. The last chosen ids have not been read.
     std::vector<row_index> choose(std::span<const row_index> ids, std::span<const index> lengths, index count,
-                                  index known, decode_state<Exec, T>& state) {
+                                  index known, decode_state<Exec, T>& state,
+                                  const sampling_options& how = {.temperature = 0},
+                                  std::span<const std::vector<row_index>> seen = {}) {
         check_room(ids, lengths, count, state);
         auto* step = step_of(lengths, state);
         check(step != nullptr, "choose",
               "expected one token a sequence after a prefill, of a model whose steps need no host");
         known = known > 0 ? std::min(known, stack.vocabulary()) : stack.vocabulary();
-        if (step->known != known) step->choosing = {}, step->known = known;
+        step->choose_by(known, how);
+        step->mark(ex, seen);
         step->feed(ex, ids, state.length);
         for (index i = 0; i < count; ++i) {
             step->choosing.run(ex, [&] { take_step(*step, state, known); });
@@ -143,6 +146,7 @@ struct task_model {
                                                                     state.length[step->sequences[n]] - count,
                                                                 {count}));
             out.insert(out.end(), row.begin(), row.end());
+            step->chose(step->sequences[n], row);
         }
         check(std::find(out.begin(), out.end(), -1) == out.end(), "choose",
               "a logit is NaN: the model's weights are broken");
@@ -228,7 +232,8 @@ private:
         stack.forward(p, step.ids.view(), h, saved_);
         last_logits(p, h, step.logits);
         if (known)
-            choose_tokens<Exec, T>(ex, step.logits, known, p.rows.sequence, p.rows.position, step.ids, step.chosen);
+            choose_tokens<Exec, T>(ex, step.logits, known, p.rows.sequence, p.rows.position, step.ids, step.chosen,
+                                   step.how, step.seen);
         advance_rows(ex, step.position());
     }
     static void advance(decode_step<Exec, T>& step, decode_state<Exec, T>& state) {

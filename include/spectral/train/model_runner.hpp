@@ -88,9 +88,10 @@ public:
         return {z.begin(), z.end()};
     }
     std::vector<row_index> choose(std::span<const row_index> ids, std::span<const index> lengths, index count,
-                                  index known) override {
+                                  index known, const sampling_options& how,
+                                  std::span<const std::vector<row_index>> seen) override {
         if (!model_.chooses(lengths, state_)) return {};
-        return model_.choose(ids, lengths, count, known, state_);
+        return model_.choose(ids, lengths, count, known, state_, how, seen);
     }
     std::vector<double> embedding_entropy(std::span<const row_index>) override {
         fail(facts_.model_type, "a model of this type has no entropy router");

@@ -77,10 +77,11 @@ public:
     virtual named_values logits(std::span<const row_index> ids, index batch_size) = 0;  // (B, T, V) or (B, classes)
     virtual void start_decoding(index sequences, index capacity) = 0;
     virtual std::vector<float> decode(std::span<const row_index> ids, std::span<const index> lengths) = 0;  // (S, V)
-    // the next `count` tokens, the most likely each time, of sequences whose length is 1; none: the runner does not
-    // choose
+    // the next `count` tokens of sequences whose length is 1, chosen as `how` says, `seen` being all ids so far; none:
+    // the runner does not choose
     virtual std::vector<row_index> choose(std::span<const row_index> ids, std::span<const index> lengths, index count,
-                                          index known) = 0;
+                                          index known, const sampling_options& how,
+                                          std::span<const std::vector<row_index>> seen) = 0;
     virtual std::vector<double> embedding_entropy(std::span<const row_index> ids) = 0;  // of a CHIAR model
     virtual void set_recompute(bool on) = 0;  // training keeps the layers' inputs alone
     virtual void set_trace(route_trace* trace) = 0;  // null: record nothing

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// backends/cuda/spectral/cuda/next_token.hpp: the most likely token, rows that move on
+// backends/cuda/spectral/cuda/next_token.hpp: the next token, rows that move on
 #pragma once
 #include <spectral/cuda/detail/reduce.hpp>
 #include <spectral/ops/next_token.hpp>
+
+#include <cub/block/block_scan.cuh>
+#include <cub/device/device_radix_sort.cuh>
 
 namespace spectral::cuda {
 
@@ -10,12 +13,16 @@ namespace detail {
 
 // A logit as a number that grows with it, above the complement of its id: the largest is the first of the largest
 // logits. A NaN is larger than all.
+__device__ inline unsigned order_of(float value) {
+    const unsigned bits = __float_as_uint(value);
+    return value != value ? 0xFFFFFFFFu : bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+__device__ inline float in_order(unsigned order) {
+    return __uint_as_float(order & 0x80000000u ? order & 0x7FFFFFFFu : ~order);
+}
 template <class T>
 __device__ inline std::uint64_t ranked(T logit, index id) {
-    const float value = static_cast<float>(widen(logit));
-    const unsigned bits = __float_as_uint(value);
-    const unsigned order = value != value ? 0xFFFFFFFFu : bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-    return std::uint64_t{order} << 32 | (0xFFFFFFFFu - static_cast<unsigned>(id));
+    return std::uint64_t{order_of(static_cast<float>(widen(logit)))} << 32 | (0xFFFFFFFFu - static_cast<unsigned>(id));
 }
 struct larger {
     template <class A>
@@ -47,6 +54,77 @@ __global__ void choose_from_parts(index count, const std::uint64_t* parts, const
     chosen(blockIdx.x)[position[blockIdx.x]] = broken ? -1 : id;
 }
 
+// What draw_rows draws from: sorted keys of a row, which hold the order of its logits, upside down, and their ids.
+struct sorted_logits {
+    const std::uint64_t* keys;
+    const row_index* ids;
+    index known;
+    __device__ float operator()(index row, index i) const {
+        return in_order(~static_cast<unsigned>(keys[row * known + i]));
+    }
+};
+// sampling_options of rows of `candidates` logits
+struct draw_options {
+    double temperature, top_p, min_p;
+    index candidates;
+    bool restricts;
+    random_stream draws;
+};
+
+// A block draws the next token of a row. Candidates come by tiles, the most likely first: the first tile is mostly all.
+inline constexpr int draw_threads = 1024;
+template <int>
+__global__ void draw_rows(sorted_logits z, draw_options how, const row_index* sequence, const row_index* position,
+                          row_index* ids, rows_of<row_index> chosen, rows_of<unsigned char> seen) {
+    using scan = cub::BlockScan<double, draw_threads, cub::BLOCK_SCAN_WARP_SCANS>;
+    __shared__ typename scan::TempStorage memory;
+    const index n = blockIdx.x;
+    const int thread = static_cast<int>(threadIdx.x);
+    const double largest = z(n, 0);
+    const auto chance = [&](index i, index end) {  // over the largest's
+        return i < end ? exp((z(n, i) - largest) / how.temperature) : 0.0;
+    };
+    index drawn = 0;
+    if (how.temperature > 0) {
+        double total = 0;
+        for (index i = thread; i < how.candidates; i += draw_threads) total += chance(i, how.candidates);
+        total = block_reduce(total);
+        index kept = how.candidates;
+        double mass = total;
+        if (how.restricts) {  // those before which the mass does not reach top-p, none of them below min-p
+            mass = 0;
+            for (index tile = 0; tile < how.candidates; tile += draw_threads) {
+                const double p = chance(tile + thread, how.candidates);
+                double before, sum;
+                scan(memory).ExclusiveSum(p, before, sum);
+                const bool stays = tile + thread < how.candidates &&
+                                   (tile + thread == 0 || (mass + before < how.top_p * total && p >= how.min_p));
+                const int count = block_reduce(stays ? 1 : 0);
+                mass += block_reduce(stays ? p : 0.0);
+                kept = tile + count;
+                if (count < draw_threads) break;
+            }
+        }
+        double at = how.draws.uniform(draw_number(sequence[n], position[n] + 1)) * mass;
+        for (index tile = 0; tile < kept; tile += draw_threads) {
+            const double p = chance(tile + thread, kept);
+            double before, sum;
+            scan(memory).ExclusiveSum(p, before, sum);
+            const int passed = block_reduce(tile + thread < kept && before + p <= at ? 1 : 0);
+            drawn = tile + passed;
+            if (passed < draw_threads) break;
+            at -= sum;
+        }
+        drawn = min(drawn, kept - 1);  // by rounding of the sums
+    }
+    if (thread != 0) return;
+    const bool broken = largest != largest;
+    const row_index id = broken ? 0 : z.ids[n * z.known + drawn];
+    ids[n] = id;
+    chosen(n)[position[n]] = broken ? -1 : id;
+    if (seen.data) seen(sequence[n])[id] = 1;
+}
+
 }  // namespace detail
 
 // Doubles are compared as floats: of logits that differ less, the first.
@@ -61,6 +139,52 @@ void choose_tokens_kernel(executor& ex, view<const T, 2> logits, index known, co
                    detail::choose_parts<T>, detail::rows_in(logits), known, sequence.data, parts.data);
     detail::launch(ex, "choose_tokens", static_cast<unsigned>(ids.size()), 32, 0, detail::choose_from_parts<0>, blocks,
                    static_cast<const std::uint64_t*>(parts.data), position.data, ids.data, detail::rows_in(chosen));
+}
+
+// All rows are sorted at once, by row and then by logit (CUB's radix sort is stable: equals by id).
+template <class T>
+void draw_tokens_kernel(executor& ex, view<const T, 2> logits, index known, const_vector<row_index> sequence,
+                        const_vector<row_index> position, const sampling_options& how, matrix_view<unsigned char> seen,
+                        out_vector<row_index> ids, out_matrix<row_index> chosen) {
+    const index N = ids.size(), count = N * known;
+    if (N == 0) return;
+    check(count <= std::numeric_limits<int>::max(), "choose_tokens", "sequences times ids: expected at most ",
+          std::numeric_limits<int>::max(), ", found ", count);
+    arena_scope scratch(ex);
+    auto keys = ex.memory().template vector<std::uint64_t>(count),
+         sorted = ex.memory().template vector<std::uint64_t>(count);
+    auto order = ex.memory().template vector<row_index>(count),
+         sorted_ids = ex.memory().template vector<row_index>(count);
+    const auto in = detail::rows_in(logits);
+    const auto marks = detail::rows_in(seen);
+    const row_index* of = sequence.data;
+    std::uint64_t* key = keys.data;
+    row_index* id = order.data;
+    const double penalty = how.repetition_penalty;
+    detail::for_each_element(ex, "choose_tokens", N, known, [=] __device__(index n, index v) {
+        float z = static_cast<float>(detail::widen(in(of[n])[v]));
+        if (marks.data && marks(of[n])[v]) z = penalised(z, penalty);
+        key[n * known + v] = static_cast<std::uint64_t>(n) << 32 | (0xFFFFFFFFu - detail::order_of(z));
+        id[n * known + v] = static_cast<row_index>(v);
+    });
+    int bits = 32;
+    while ((N - 1) >> (bits - 32)) ++bits;
+    std::size_t bytes = 0;
+    const auto sort = [&](void* temporary) {
+        ex.queue("choose_tokens", [&] {
+            detail::checked(
+                cub::DeviceRadixSort::SortPairs(temporary, bytes, keys.data, sorted.data, order.data, sorted_ids.data,
+                                                static_cast<int>(count), 0, bits, ex.stream()),
+                "choose_tokens");
+        });
+    };
+    sort(nullptr);
+    sort(ex.memory().template vector<std::byte>(static_cast<index>(bytes)).data);
+    detail::launch(ex, "choose_tokens", static_cast<unsigned>(N), detail::draw_threads, 0, detail::draw_rows<0>,
+                   detail::sorted_logits{sorted.data, sorted_ids.data, known},
+                   detail::draw_options{how.temperature, how.top_p, how.min_p, how.candidates(known), how.restricts(),
+                                        how.draws()},
+                   sequence.data, position.data, ids.data, detail::rows_in(chosen), marks);
 }
 
 inline void advance_rows_kernel(executor& ex, vector_view<row_index> position) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// backends/reference/spectral/reference/next_token.hpp: the most likely token, rows that move on
+// backends/reference/spectral/reference/next_token.hpp: the next token, rows that move on
 #pragma once
 #include <spectral/ops/next_token.hpp>
 #include <spectral/reference/executor.hpp>
@@ -21,6 +21,28 @@ void choose_tokens_kernel(executor&, view<const T, 2> logits, index known, const
         }
         ids[n] = broken ? 0 : best;
         chosen(n, position[n]) = broken ? -1 : best;
+    }
+}
+
+// In float, as sampling.hpp orders logits.
+template <class T>
+void draw_tokens_kernel(executor&, view<const T, 2> logits, index known, const_vector<row_index> sequence,
+                        const_vector<row_index> position, const sampling_options& how, matrix_view<unsigned char> seen,
+                        out_vector<row_index> ids, out_matrix<row_index> chosen) {
+    std::vector<float> z(static_cast<std::size_t>(known));
+    for (index n = 0; n < ids.size(); ++n) {
+        const index s = sequence[n];
+        bool broken = false;
+        for (index v = 0; v < known; ++v) {
+            float& value = z[static_cast<std::size_t>(v)];
+            value = static_cast<float>(logits(s, v));
+            if (seen.data && seen(s, v)) value = penalised(value, how.repetition_penalty);
+            broken = broken || std::isnan(value);
+        }
+        const row_index id = broken ? 0 : draw_token(z, how, draw_number(s, position[n] + 1));
+        ids[n] = id;
+        chosen(n, position[n]) = broken ? -1 : id;
+        if (seen.data) seen(s, id) = 1;
     }
 }
 
