@@ -3,8 +3,8 @@
 //
 // First logits of a step against plain float loops over the same rows, and replays against direct launches, bit by bit.
 // Then tokens/s for models of 24, 20 and 16 blocks, sequences and contexts, where the floor is the measured read of the
-// weights and the cache, for 24 blocks of which gates keep some closed, with and without adapters beside the weights, and
-// for tokens drawn on the device or by the host.
+// weights and the cache, for 24 blocks of which gates keep some closed, with and without adapters beside the weights,
+// and for tokens drawn on the device or by the host.
 //   nvcc -std=c++20 -O3 -arch=sm_90a --expt-relaxed-constexpr --extended-lambda -Iinclude -Ibackends/cuda
 //   bench/decode_cuda.cu -lcublasLt -lcufft
 #ifndef DECODE_SCALAR

@@ -143,38 +143,42 @@ TEMPLATE_LIST_TEST_CASE("decode: tokens that choose themselves", "[models][decod
                 state.restart(model.ex);
                 other.restart(model.ex);
             }
-            // drawn, with a penalty: two prompts of one length, so that what was marked for the first must go
-            const sampling_options how{.temperature = 1.5, .top_p = 0.9, .repetition_penalty = 1.3, .seed = 4};
-            for (int turn = 0; turn < 2; ++turn) {
-                const auto begin = random_ids(6, c.vocab_size, 20 + static_cast<std::uint64_t>(turn));
-                std::vector<std::vector<row_index>> seen{{begin.begin(), begin.begin() + 4},
-                                                         {begin.begin() + 4, begin.end()}};
-                const auto draw = [&](auto logits) {
-                    const auto z = to_host_widened(model.ex, logits);
-                    const std::vector<float> values(z.begin(), z.end());
-                    std::vector<row_index> out;
-                    for (std::size_t s = 0; s < 2; ++s) {
-                        const auto V = static_cast<std::size_t>(c.vocab_size);
-                        out.push_back(
-                            sample_token(std::span(values).subspan(s * V, V), seen[s], how,
-                                         draw_number(static_cast<index>(s), static_cast<index>(seen[s].size()))));
+            // With a penalty, without, and with it again: marks on the device must follow. Prompts of one length: what
+            // was marked for one must go before the next.
+            const sampling_options penalty{.temperature = 1.5, .top_p = 0.9, .repetition_penalty = 1.3, .seed = 4};
+            sampling_options drawn = penalty;
+            drawn.repetition_penalty = 1;
+            for (const auto& between : {drawn, sampling_options{.temperature = 0}})
+                for (std::uint64_t turn = 0; turn < 6; ++turn) {
+                    const auto begin = random_ids(6, c.vocab_size, 20 + turn);
+                    std::vector<std::vector<row_index>> seen{{begin.begin(), begin.begin() + 4},
+                                                             {begin.begin() + 4, begin.end()}};
+                    const auto draw = [&](auto logits, const sampling_options& how) {
+                        const auto z = to_host_widened(model.ex, logits);
+                        const std::vector<float> values(z.begin(), z.end());
+                        std::vector<row_index> out;
+                        for (std::size_t s = 0; s < 2; ++s) {
+                            const auto V = static_cast<std::size_t>(c.vocab_size);
+                            const auto number = draw_number(static_cast<index>(s), static_cast<index>(seen[s].size()));
+                            out.push_back(sample_token(std::span(values).subspan(s * V, V), seen[s], how, number));
+                            seen[s].push_back(out[s]);
+                        }
+                        return out;
+                    };
+                    auto last = draw(model.decode(begin, prompt, state), penalty);
+                    model.decode(begin, prompt, other);
+                    for (const auto& how : {penalty, between, penalty}) {
+                        const auto got = model.choose(last, one, 3, 0, other, how, seen);
+                        std::vector<row_index> want(6);
+                        for (std::size_t t = 0; t < 3; ++t) {
+                            last = draw(model.decode(last, one, state), how);
+                            want[t] = last[0], want[3 + t] = last[1];
+                        }
+                        CHECK(got == want);
                     }
-                    for (std::size_t s = 0; s < 2; ++s) seen[s].push_back(out[s]);
-                    return out;
-                };
-                auto ids_now = draw(model.decode(begin, prompt, state));
-                model.decode(begin, prompt, other);
-                const auto before = seen;
-                const auto got = model.choose(ids_now, one, 5, 0, other, how, before);
-                for (int t = 0; t < 5; ++t) ids_now = draw(model.decode(ids_now, one, state));
-                for (std::size_t s = 0; s < 2; ++s)
-                    CHECK(std::vector<row_index>(seen[s].begin() + static_cast<std::ptrdiff_t>(before[s].size()),
-                                                 seen[s].end()) ==
-                          std::vector<row_index>(got.begin() + static_cast<std::ptrdiff_t>(5 * s),
-                                                 got.begin() + static_cast<std::ptrdiff_t>(5 * s + 5)));
-                state.restart(model.ex);
-                other.restart(model.ex);
-            }
+                    state.restart(model.ex);
+                    other.restart(model.ex);
+                }
         });
 }
 

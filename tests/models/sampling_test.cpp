@@ -79,6 +79,8 @@ TEST_CASE("sampling: bad options and broken logits are refused") {
     CHECK_SENTENCE((sampling_options{.top_p = 0}.validate()), "top_p");
     CHECK_SENTENCE((sampling_options{.min_p = 2}.validate()), "min_p");
     CHECK_SENTENCE((sampling_options{.repetition_penalty = 0}.validate()), "repetition_penalty");
+    CHECK_SENTENCE((sampling_options{.repetition_penalty = std::numeric_limits<double>::infinity()}.validate()),
+                   "repetition_penalty");
     CHECK_SENTENCE((sampling_options{.top_k = -1}.validate()), "top_k");
     const std::vector<float> broken{0.f, std::numeric_limits<float>::quiet_NaN()};
     CHECK_SENTENCE(sample_token(broken, {}, {}, 0), "NaN");

@@ -67,6 +67,7 @@ TEMPLATE_LIST_TEST_CASE("choose_tokens: draws", "[ops][next_token]", targets) {
     for (index V : {1, 7, 1024, 3000}) {
         std::vector<T> z;
         for (double v : normals(S * V, 5)) z.push_back(static_cast<T>(3 * v));
+        if (V > 2) z[1] = T(-0.0), z[2] = T(0);
         if (V > 7) z[5] = z[3], z[static_cast<std::size_t>(2 * V + 1)] = z[static_cast<std::size_t>(2 * V + 2)];
         std::vector<unsigned char> marks(static_cast<std::size_t>(S * V));
         for (std::size_t i = 0; i < marks.size(); ++i) marks[i] = i * 7919 % 5 == 0;
@@ -100,7 +101,24 @@ TEMPLATE_LIST_TEST_CASE("choose_tokens: draws", "[ops][next_token]", targets) {
                     if (penalty) CHECK(seen.to_host() == after);
                 }
     }
-    const auto bad = std::numeric_limits<double>::quiet_NaN();
+    const auto bad = std::numeric_limits<double>::quiet_NaN(), infinite = std::numeric_limits<double>::infinity();
+    const std::vector<std::vector<double>> rows{
+        {-0.0, 0, -1}, {1, infinite, infinite}, {-infinite, -infinite, -infinite}, {-infinite, 3, -infinite}};
+    for (std::size_t i = 0; i < rows.size(); ++i)
+        for (const sampling_options& how : all) {
+            std::vector<T> z;
+            for (double v : rows[i]) z.push_back(static_cast<T>(v));
+            const std::vector<float> values(rows[i].begin(), rows[i].end());
+            tensor<Exec, T, 2> logits(ex, {1, 3}, z);
+            tensor<Exec, row_index> zero(ex, {1}, std::vector<row_index>{0}), id(ex, {1});
+            tensor<Exec, row_index, 2> chosen(ex, {1, 1});
+            tensor<Exec, unsigned char, 2> seen(ex, {1, 3}, std::vector<unsigned char>{0, 0, 0});
+            choose_tokens<Exec, T>(ex, logits, 3, zero.view(), zero.view(), id, chosen, how, seen);
+            INFO(TestType::executor_name() << ", row " << i << ", temperature " << how.temperature);
+            CHECK(id.to_host()[0] == sample_token(values, {}, how, draw_number(0, 1)));
+            if (i == 1 || i == 3) CHECK(id.to_host()[0] == 1);
+            if (i == 2) CHECK(id.to_host()[0] == 0);
+        }
     tensor<Exec, T, 2> broken(ex, {1, 3}, std::vector<T>{T(1), T(bad), T(2)});
     tensor<Exec, row_index> first(ex, {1}, std::vector<row_index>{0}), id(ex, {1});
     tensor<Exec, row_index, 2> chosen(ex, {1, 2});

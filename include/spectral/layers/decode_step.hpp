@@ -86,7 +86,8 @@ struct decode_step {
         }
     }
     void chose(std::size_t s, std::span<const row_index> ids_of_s) {
-        if (!marked_.empty()) marked_[s].insert(marked_[s].end(), ids_of_s.begin(), ids_of_s.end());
+        if (!marked_.empty() && !how.likeliest())  // the most likely are chosen without a mark
+            marked_[s].insert(marked_[s].end(), ids_of_s.begin(), ids_of_s.end());
     }
     void advanced() {
         for (row_index& p : at_) ++p;

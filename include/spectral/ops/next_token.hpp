@@ -3,8 +3,8 @@
 //   id = one of v < known, chosen from logits[sequence[n]] as sampling.hpp says: the largest (the first of equals), or
 //   drawn, number draw_number(sequence[n], position[n] + 1);   ids[n] = id;  chosen[n, position[n]] = id
 // If a logit is NaN, chosen gets -1 (the host says so when it looks) and ids 0.
-// Shapes: logits (S, V); sequence, position, ids (N); chosen (N, positions). seen (S, V), only for a repetition penalty:
-// not 0 where an id has come in a sequence; it is read, and the chosen id is marked.
+// Shapes: logits (S, V); sequence, position, ids (N); chosen (N, positions). seen (S, V), for a repetition penalty
+// alone: not 0 where an id has come in a sequence; it is read, and a drawn id is marked.
 // Throws error for other shapes, for `known` outside [1, V] and for options that sampling.hpp refuses.
 #pragma once
 #include <spectral/core/executor.hpp>
@@ -21,11 +21,11 @@ void choose_tokens(Exec& ex, const_matrix<T> logits, index known, const_vector<r
     check_shape(sequence, {ids.size()}, "choose_tokens", "sequence");
     check_shape(position, {ids.size()}, "choose_tokens", "position");
     check_equal(chosen.rows(), ids.size(), "choose_tokens", "rows of chosen");
+    how.validate("choose_tokens");
     if (how.likeliest()) {
         SPECTRAL_CALL_KERNEL(choose_tokens_kernel, ex, logits, known, sequence, position, ids, chosen);
         return;
     }
-    how.validate("choose_tokens");
     if (how.repetition_penalty != 1) check_shape(seen, {logits.rows(), logits.width()}, "choose_tokens", "seen");
     SPECTRAL_CALL_KERNEL(draw_tokens_kernel, ex, logits, known, sequence, position, how, seen, ids, chosen);
 }

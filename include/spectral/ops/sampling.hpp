@@ -30,7 +30,8 @@ struct sampling_options {
         check(top_k >= 0, where, "top_k: expected at least 0, found ", top_k);
         check(top_p > 0 && top_p <= 1, where, "top_p: expected a number in (0, 1], found ", top_p);
         check(min_p >= 0 && min_p <= 1, where, "min_p: expected a number in [0, 1], found ", min_p);
-        check(repetition_penalty > 0, where, "repetition_penalty: expected more than 0, found ", repetition_penalty);
+        check(repetition_penalty > 0 && std::isfinite(repetition_penalty), where,
+              "repetition_penalty: expected more than 0, found ", repetition_penalty);
     }
     // of `tokens` tokens, how many top-k leaves
     index candidates(index tokens) const { return top_k > 0 ? std::min(top_k, tokens) : tokens; }
@@ -50,19 +51,18 @@ SPECTRAL_HOST_DEVICE inline float penalised(float logit, double penalty) {
     return static_cast<float>(logit > 0 ? logit / penalty : logit * penalty);
 }
 
-// One of the ids of these logits, the penalty apart. Throws error for a NaN among them.
+// One of the ids of these logits, the penalty apart; where the largest is infinite, the first of the largest. Throws
+// error for a NaN among them.
 inline row_index draw_token(std::span<const float> logits, const sampling_options& o, std::uint64_t number) {
     check(!logits.empty(), "sample_token", "no logits");
     for (float v : logits)
         if (std::isnan(v)) fail("sample_token", "a logit is NaN: the model's weights are broken");
     const auto likeliest = std::max_element(logits.begin(), logits.end());
-    if (o.temperature == 0) return static_cast<row_index>(likeliest - logits.begin());
+    if (o.temperature == 0 || !std::isfinite(*likeliest)) return static_cast<row_index>(likeliest - logits.begin());
 
     const auto z = [&](row_index id) { return logits[static_cast<std::size_t>(id)]; };
-    const double largest = *likeliest;
-    const auto chance = [&](row_index id) {
-        return std::exp((z(id) - largest) / o.temperature);
-    };  // over the largest's
+    const double largest = *likeliest;  // chances are over its
+    const auto chance = [&](row_index id) { return std::exp((z(id) - largest) / o.temperature); };
     // a heap of ids, the most likely first, ties by id: few of them are ever asked for
     const auto less_likely = [&](row_index a, row_index b) { return z(a) != z(b) ? z(a) < z(b) : a > b; };
     std::vector<row_index> heap(logits.size()), order;

@@ -29,7 +29,7 @@ namespace spectral::cuda {
 struct executor_options {
     int device = 0;  // becomes the calling thread's; a thread that has used another since calls cudaSetDevice first
     std::size_t arena_bytes = 0;  // reserved at construction; 0: the first step of a shape asks for what it needs
-    bool overlap = true;  // kernels of a decoding step start before the one before them ends (sm_90 and later)
+    bool overlap = true;  // some kernels, most of decoding, start before the one before them ends (sm_90 and later)
     bool read_ahead = true;  // ... and bring weights that come later into the second level cache
     bool tf32 = false;  // float matrix products on tensor cores, which read 10 fraction bits of 23
     bool fused_bias_gradient = false;  // bfloat16: a bias's gradient from the product that makes its weight's

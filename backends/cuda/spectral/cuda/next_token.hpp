@@ -14,7 +14,7 @@ namespace detail {
 // A logit as a number that grows with it, above the complement of its id: the largest is the first of the largest
 // logits. A NaN is larger than all.
 __device__ inline unsigned order_of(float value) {
-    const unsigned bits = __float_as_uint(value);
+    const unsigned bits = __float_as_uint(value + 0.f);  // of the two zeros one
     return value != value ? 0xFFFFFFFFu : bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 __device__ inline float in_order(unsigned order) {
@@ -73,9 +73,11 @@ struct draw_options {
 
 // A block draws the next token of a row. Candidates come by tiles, the most likely first: the first tile is mostly all.
 inline constexpr int draw_threads = 1024;
+inline constexpr index most_sorted = index{1} << 24;  // logits at a time: 24 bytes each, and what CUB needs
 template <int>
-__global__ void draw_rows(sorted_logits z, draw_options how, const row_index* sequence, const row_index* position,
-                          row_index* ids, rows_of<row_index> chosen, rows_of<unsigned char> seen) {
+__global__ void __launch_bounds__(draw_threads)
+    draw_rows(sorted_logits z, draw_options how, const row_index* sequence, const row_index* position, row_index* ids,
+              rows_of<row_index> chosen, rows_of<unsigned char> seen) {
     using scan = cub::BlockScan<double, draw_threads, cub::BLOCK_SCAN_WARP_SCANS>;
     __shared__ typename scan::TempStorage memory;
     const index n = blockIdx.x;
@@ -141,50 +143,50 @@ void choose_tokens_kernel(executor& ex, view<const T, 2> logits, index known, co
                    static_cast<const std::uint64_t*>(parts.data), position.data, ids.data, detail::rows_in(chosen));
 }
 
-// All rows are sorted at once, by row and then by logit (CUB's radix sort is stable: equals by id).
+// Rows are sorted together, by row and then by logit (CUB's radix sort is stable: equals by id); many rows in turns, so
+// that memory stays bounded.
 template <class T>
 void draw_tokens_kernel(executor& ex, view<const T, 2> logits, index known, const_vector<row_index> sequence,
                         const_vector<row_index> position, const sampling_options& how, matrix_view<unsigned char> seen,
                         out_vector<row_index> ids, out_matrix<row_index> chosen) {
-    const index N = ids.size(), count = N * known;
-    if (N == 0) return;
-    check(count <= std::numeric_limits<int>::max(), "choose_tokens", "sequences times ids: expected at most ",
-          std::numeric_limits<int>::max(), ", found ", count);
-    arena_scope scratch(ex);
-    auto keys = ex.memory().template vector<std::uint64_t>(count),
-         sorted = ex.memory().template vector<std::uint64_t>(count);
-    auto order = ex.memory().template vector<row_index>(count),
-         sorted_ids = ex.memory().template vector<row_index>(count);
     const auto in = detail::rows_in(logits);
     const auto marks = detail::rows_in(seen);
-    const row_index* of = sequence.data;
-    std::uint64_t* key = keys.data;
-    row_index* id = order.data;
     const double penalty = how.repetition_penalty;
-    detail::for_each_element(ex, "choose_tokens", N, known, [=] __device__(index n, index v) {
-        float z = static_cast<float>(detail::widen(in(of[n])[v]));
-        if (marks.data && marks(of[n])[v]) z = penalised(z, penalty);
-        key[n * known + v] = static_cast<std::uint64_t>(n) << 32 | (0xFFFFFFFFu - detail::order_of(z));
-        id[n * known + v] = static_cast<row_index>(v);
-    });
-    int bits = 32;
-    while ((N - 1) >> (bits - 32)) ++bits;
-    std::size_t bytes = 0;
-    const auto sort = [&](void* temporary) {
-        ex.queue("choose_tokens", [&] {
+    const index at_once = std::max<index>(1, detail::most_sorted / known);
+    for (index first = 0; first < ids.size(); first += at_once) {
+        const index rows = std::min(at_once, ids.size() - first), count = rows * known;
+        arena_scope scratch(ex);
+        auto keys = ex.memory().template vector<std::uint64_t>(count),
+             sorted = ex.memory().template vector<std::uint64_t>(count);
+        auto order = ex.memory().template vector<row_index>(count),
+             sorted_ids = ex.memory().template vector<row_index>(count);
+        const row_index* of = sequence.data + first;
+        std::uint64_t* key = keys.data;
+        row_index* id = order.data;
+        detail::for_each_element(ex, "choose_tokens", rows, known, [=] __device__(index n, index v) {
+            float z = static_cast<float>(detail::widen(in(of[n])[v]));
+            if (marks.data && marks(of[n])[v]) z = penalised(z, penalty);
+            key[n * known + v] = static_cast<std::uint64_t>(n) << 32 | (0xFFFFFFFFu - detail::order_of(z));
+            id[n * known + v] = static_cast<row_index>(v);
+        });
+        int bits = 32;
+        while ((rows - 1) >> (bits - 32)) ++bits;
+        std::size_t bytes = 0;
+        const auto sort = [&](void* temporary) {
             detail::checked(
                 cub::DeviceRadixSort::SortPairs(temporary, bytes, keys.data, sorted.data, order.data, sorted_ids.data,
                                                 static_cast<int>(count), 0, bits, ex.stream()),
                 "choose_tokens");
-        });
-    };
-    sort(nullptr);
-    sort(ex.memory().template vector<std::byte>(static_cast<index>(bytes)).data);
-    detail::launch(ex, "choose_tokens", static_cast<unsigned>(N), detail::draw_threads, 0, detail::draw_rows<0>,
-                   detail::sorted_logits{sorted.data, sorted_ids.data, known},
-                   detail::draw_options{how.temperature, how.top_p, how.min_p, how.candidates(known), how.restricts(),
-                                        how.draws()},
-                   sequence.data, position.data, ids.data, detail::rows_in(chosen), marks);
+        };
+        sort(nullptr);
+        void* temporary = ex.memory().template vector<std::byte>(static_cast<index>(bytes)).data;
+        ex.queue("choose_tokens", [&] { sort(temporary); });
+        detail::launch(ex, "choose_tokens", static_cast<unsigned>(rows), detail::draw_threads, 0, detail::draw_rows<0>,
+                       detail::sorted_logits{sorted.data, sorted_ids.data, known},
+                       detail::draw_options{how.temperature, how.top_p, how.min_p, how.candidates(known),
+                                            how.restricts(), how.draws()},
+                       of, position.data + first, ids.data + first, detail::rows_in(chosen.slice(first, rows)), marks);
+    }
 }
 
 inline void advance_rows_kernel(executor& ex, vector_view<row_index> position) {

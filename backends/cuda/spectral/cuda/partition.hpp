@@ -22,12 +22,12 @@ struct selected {
 
 // Block (o, part) lists the rows of operator o among `tiles` tiles of a row a thread: a stable compaction, one scan a
 // tile. How many come before its part, it counts itself, from the second level cache: that takes less time than a
-// second kernel, and no temporary memory. Parts are at most `partition_parts`: what they
-// read grows with the rows, not with their square.
+// second kernel, and no temporary memory. Parts are at most `partition_parts`: what they read grows with the rows, not
+// with their square.
 inline constexpr int partition_tile = 1024, partition_parts = 64;
 template <int>
-__global__ void partition_rows(index count, index tiles, const row_index* op, rows_of<row_index> rows,
-                               row_index* counts) {
+__global__ void __launch_bounds__(partition_tile)
+    partition_rows(index count, index tiles, const row_index* op, rows_of<row_index> rows, row_index* counts) {
     using both = unsigned long long;  // found before this part, and in this tile: one scan adds up the two
     using scan = cub::BlockScan<both, partition_tile, cub::BLOCK_SCAN_WARP_SCANS>;
     __shared__ typename scan::TempStorage memory;

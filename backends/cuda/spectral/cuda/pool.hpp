@@ -60,8 +60,8 @@ void running_sums(executor& ex, const char* what, index rows, index width, Start
 // A block takes 32 columns of a sequence, its 32 lines of threads share the rows.
 inline constexpr int mean_lines = 32;
 template <class T>
-__global__ void mean_of_sequences(index width, rows_of<const T> x, const row_index* begin, const row_index* end,
-                                  rows_of<T> mean) {
+__global__ void __launch_bounds__(32 * mean_lines)
+    mean_of_sequences(index width, rows_of<const T> x, const row_index* begin, const row_index* end, rows_of<T> mean) {
     __shared__ double part[mean_lines][33];
     const index c = index{blockIdx.y} * 32 + threadIdx.x, first = begin[blockIdx.x], last = end[blockIdx.x];
     double sum = 0;

@@ -24,7 +24,7 @@ void choose_tokens_kernel(executor&, view<const T, 2> logits, index known, const
     }
 }
 
-// In float, as sampling.hpp orders logits.
+// In float, as sampling.hpp orders logits; by sorting all of them.
 template <class T>
 void draw_tokens_kernel(executor&, view<const T, 2> logits, index known, const_vector<row_index> sequence,
                         const_vector<row_index> position, const sampling_options& how, matrix_view<unsigned char> seen,
@@ -39,7 +39,25 @@ void draw_tokens_kernel(executor&, view<const T, 2> logits, index known, const_v
             if (seen.data && seen(s, v)) value = penalised(value, how.repetition_penalty);
             broken = broken || std::isnan(value);
         }
-        const row_index id = broken ? 0 : draw_token(z, how, draw_number(s, position[n] + 1));
+        const auto value = [&](row_index v) { return z[static_cast<std::size_t>(v)]; };
+        std::vector<row_index> order(z.size());
+        std::iota(order.begin(), order.end(), 0);
+        if (!broken)
+            std::stable_sort(order.begin(), order.end(), [&](row_index a, row_index b) { return value(a) > value(b); });
+        order.resize(static_cast<std::size_t>(how.candidates(known)));
+        const double largest = value(order[0]);
+        std::size_t drawn = 0;
+        if (how.temperature > 0 && std::isfinite(largest)) {
+            std::vector<double> p;
+            double total = 0, mass = 0;
+            for (row_index v : order) total += p.emplace_back(std::exp((value(v) - largest) / how.temperature));
+            std::size_t kept = 0;
+            while (kept < p.size() && (kept == 0 || (mass < how.top_p * total && p[kept] >= how.min_p)))
+                mass += p[kept++];
+            double at = how.draws().uniform(draw_number(s, position[n] + 1)) * mass;
+            while (drawn + 1 < kept && (at -= p[drawn]) >= 0) ++drawn;
+        }
+        const row_index id = broken ? 0 : order[drawn];
         ids[n] = id;
         chosen(n, position[n]) = broken ? -1 : id;
         if (seen.data) seen(s, id) = 1;
