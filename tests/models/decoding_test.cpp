@@ -109,8 +109,8 @@ TEMPLATE_LIST_TEST_CASE("decode: states are independent", "[models][decoding]", 
     });
 }
 
-// Tokens chosen where the logits are, the most likely or drawn, are those the host would choose; a restarted state begins
-// anew.
+// Tokens chosen where the logits are, the most likely or drawn, are those the host would choose; a restarted state
+// begins anew.
 TEMPLATE_LIST_TEST_CASE("decode: tokens that choose themselves", "[models][decoding]", model_targets) {
     auto hard = tiny_config();
     hard.routing_mode = routing_mode::hard;
