@@ -11,8 +11,7 @@ namespace spectral::cuda {
 
 namespace detail {
 
-// A logit as a number that grows with it, above the complement of its id: the largest is the first of the largest
-// logits. A NaN is larger than all.
+// A logit as a number that grows with it; a NaN is larger than all.
 __device__ inline unsigned order_of(float value) {
     const unsigned bits = __float_as_uint(value + 0.f);  // of the two zeros one
     return value != value ? 0xFFFFFFFFu : bits & 0x80000000u ? ~bits : bits | 0x80000000u;
@@ -20,10 +19,21 @@ __device__ inline unsigned order_of(float value) {
 __device__ inline float in_order(unsigned order) {
     return __uint_as_float(order & 0x80000000u ? order & 0x7FFFFFFFu : ~order);
 }
-template <class T>
-__device__ inline std::uint64_t ranked(T logit, index id) {
-    return std::uint64_t{order_of(static_cast<float>(widen(logit)))} << 32 | (0xFFFFFFFFu - static_cast<unsigned>(id));
+// The same above the complement of an id: the largest is the first of the largest logits.
+__device__ inline std::uint64_t ranked(float logit, index id) {
+    return std::uint64_t{order_of(logit)} << 32 | (0xFFFFFFFFu - static_cast<unsigned>(id));
 }
+// The logits of a sequence in float, those of marked ids after the penalty
+template <class T>
+struct penalised_logits {
+    rows_of<const T> z;
+    rows_of<const unsigned char> marks;  // or none
+    double penalty;
+    __device__ float operator()(index s, index v) const {
+        const float logit = static_cast<float>(widen(z(s)[v]));
+        return marks.data && marks(s)[v] ? penalised(logit, penalty) : logit;
+    }
+};
 struct larger {
     template <class A>
     __device__ A operator()(A a, A b) const {
@@ -32,18 +42,19 @@ struct larger {
 };
 
 template <class T>
-__global__ void choose_parts(rows_of<const T> logits, index known, const row_index* sequence, std::uint64_t* parts) {
-    const T* z = logits(sequence[blockIdx.y]);
+__global__ void choose_parts(penalised_logits<T> z, index known, const row_index* sequence, std::uint64_t* parts) {
+    const index s = sequence[blockIdx.y];
     std::uint64_t best = 0;
     for (index v = index{blockIdx.x} * blockDim.x + threadIdx.x; v < known; v += index{gridDim.x} * blockDim.x)
-        best = larger{}(best, ranked(z[v], v));
+        best = larger{}(best, ranked(z(s, v), v));
     best = block_reduce(best, larger{});
     if (threadIdx.x == 0) parts[index{blockIdx.y} * gridDim.x + blockIdx.x] = best;
 }
 
 template <int>
-__global__ void choose_from_parts(index count, const std::uint64_t* parts, const row_index* position, row_index* ids,
-                                  rows_of<row_index> chosen) {
+__global__ void choose_from_parts(index count, const std::uint64_t* parts, const row_index* sequence,
+                                  const row_index* position, row_index* ids, rows_of<row_index> chosen,
+                                  rows_of<unsigned char> seen) {
     std::uint64_t best = 0;
     for (index i = threadIdx.x; i < count; i += 32) best = larger{}(best, parts[blockIdx.x * count + i]);
     best = warp_reduce(best, larger{});
@@ -52,6 +63,23 @@ __global__ void choose_from_parts(index count, const std::uint64_t* parts, const
     const auto id = static_cast<row_index>(0xFFFFFFFFu - static_cast<unsigned>(best));
     ids[blockIdx.x] = broken ? 0 : id;
     chosen(blockIdx.x)[position[blockIdx.x]] = broken ? -1 : id;
+    if (seen.data) seen(sequence[blockIdx.x])[broken ? 0 : id] = 1;
+}
+
+// Doubles are compared as floats: of logits that differ less, the first.
+template <class T>
+void choose_largest(executor& ex, const penalised_logits<T>& z, index known, const_vector<row_index> sequence,
+                    const_vector<row_index> position, rows_of<unsigned char> seen, vector_view<row_index> ids,
+                    matrix_view<row_index> chosen) {
+    if (ids.empty()) return;
+    const index blocks = std::min<index>(divide_up(known, 1024), 128);
+    arena_scope scratch(ex);
+    auto parts = ex.memory().template vector<std::uint64_t>(ids.size() * blocks);
+    launch(ex, "choose_tokens", dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(ids.size())), 256, 0,
+           choose_parts<T>, z, known, sequence.data, parts.data);
+    launch(ex, "choose_tokens", static_cast<unsigned>(ids.size()), 32, 0, choose_from_parts<0>, blocks,
+           static_cast<const std::uint64_t*>(parts.data), sequence.data, position.data, ids.data, rows_in(chosen),
+           seen);
 }
 
 // What draw_rows draws from: sorted keys of a row, which hold the order of its logits, upside down, and their ids.
@@ -86,39 +114,37 @@ __global__ void __launch_bounds__(draw_threads)
     const auto chance = [&](index i, index end) {  // over the largest's
         return i < end ? exp((z(n, i) - largest) / how.temperature) : 0.0;
     };
-    index drawn = 0;
-    if (how.temperature > 0) {
-        double total = 0;
-        for (index i = thread; i < how.candidates; i += draw_threads) total += chance(i, how.candidates);
-        total = block_reduce(total);
-        index kept = how.candidates;
-        double mass = total;
-        if (how.restricts) {  // those before which the mass does not reach top-p, none of them below min-p
-            mass = 0;
-            for (index tile = 0; tile < how.candidates; tile += draw_threads) {
-                const double p = chance(tile + thread, how.candidates);
-                double before, sum;
-                scan(memory).ExclusiveSum(p, before, sum);
-                const bool stays = tile + thread < how.candidates &&
-                                   (tile + thread == 0 || (mass + before < how.top_p * total && p >= how.min_p));
-                const int count = block_reduce(stays ? 1 : 0);
-                mass += block_reduce(stays ? p : 0.0);
-                kept = tile + count;
-                if (count < draw_threads) break;
-            }
-        }
-        double at = how.draws.uniform(draw_number(sequence[n], position[n] + 1)) * mass;
-        for (index tile = 0; tile < kept; tile += draw_threads) {
-            const double p = chance(tile + thread, kept);
+    double total = 0;
+    for (index i = thread; i < how.candidates; i += draw_threads) total += chance(i, how.candidates);
+    total = block_reduce(total);
+    index kept = how.candidates;
+    double mass = total;
+    if (how.restricts) {  // those before which the mass does not reach top-p, none of them below min-p
+        mass = 0;
+        for (index tile = 0; tile < how.candidates; tile += draw_threads) {
+            const double p = chance(tile + thread, how.candidates);
             double before, sum;
             scan(memory).ExclusiveSum(p, before, sum);
-            const int passed = block_reduce(tile + thread < kept && before + p <= at ? 1 : 0);
-            drawn = tile + passed;
-            if (passed < draw_threads) break;
-            at -= sum;
+            const bool stays = tile + thread < how.candidates &&
+                               (tile + thread == 0 || (mass + before < how.top_p * total && p >= how.min_p));
+            const int count = block_reduce(stays ? 1 : 0);
+            mass += block_reduce(stays ? p : 0.0);
+            kept = tile + count;
+            if (count < draw_threads) break;
         }
-        drawn = min(drawn, kept - 1);  // by rounding of the sums
     }
+    index drawn = 0;
+    double at = how.draws.uniform(draw_number(sequence[n], position[n] + 1)) * mass;
+    for (index tile = 0; tile < kept; tile += draw_threads) {
+        const double p = chance(tile + thread, kept);
+        double before, sum;
+        scan(memory).ExclusiveSum(p, before, sum);
+        const int passed = block_reduce(tile + thread < kept && before + p <= at ? 1 : 0);
+        drawn = tile + passed;
+        if (passed < draw_threads) break;
+        at -= sum;
+    }
+    drawn = min(drawn, kept - 1);  // by rounding of the sums
     if (thread != 0) return;
     const bool broken = largest != largest;
     const row_index id = broken ? 0 : z.ids[n * z.known + drawn];
@@ -129,18 +155,10 @@ __global__ void __launch_bounds__(draw_threads)
 
 }  // namespace detail
 
-// Doubles are compared as floats: of logits that differ less, the first.
 template <class T>
 void choose_tokens_kernel(executor& ex, view<const T, 2> logits, index known, const_vector<row_index> sequence,
                           const_vector<row_index> position, out_vector<row_index> ids, out_matrix<row_index> chosen) {
-    if (ids.empty()) return;
-    const index blocks = std::min<index>(detail::divide_up(known, 1024), 128);
-    arena_scope scratch(ex);
-    auto parts = ex.memory().template vector<std::uint64_t>(ids.size() * blocks);
-    detail::launch(ex, "choose_tokens", dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(ids.size())), 256, 0,
-                   detail::choose_parts<T>, detail::rows_in(logits), known, sequence.data, parts.data);
-    detail::launch(ex, "choose_tokens", static_cast<unsigned>(ids.size()), 32, 0, detail::choose_from_parts<0>, blocks,
-                   static_cast<const std::uint64_t*>(parts.data), position.data, ids.data, detail::rows_in(chosen));
+    detail::choose_largest<T>(ex, {detail::rows_in(logits), {}, 1}, known, sequence, position, {}, ids, chosen);
 }
 
 // Rows are sorted together, by row and then by logit (CUB's radix sort is stable: equals by id); many rows in turns, so
@@ -149,9 +167,9 @@ template <class T>
 void draw_tokens_kernel(executor& ex, view<const T, 2> logits, index known, const_vector<row_index> sequence,
                         const_vector<row_index> position, const sampling_options& how, matrix_view<unsigned char> seen,
                         out_vector<row_index> ids, out_matrix<row_index> chosen) {
-    const auto in = detail::rows_in(logits);
     const auto marks = detail::rows_in(seen);
-    const double penalty = how.repetition_penalty;
+    const detail::penalised_logits<T> z{detail::rows_in(logits), {seen.data, seen.row_stride}, how.repetition_penalty};
+    if (how.temperature == 0) return detail::choose_largest<T>(ex, z, known, sequence, position, marks, ids, chosen);
     const index at_once = std::max<index>(1, detail::most_sorted / known);
     for (index first = 0; first < ids.size(); first += at_once) {
         const index rows = std::min(at_once, ids.size() - first), count = rows * known;
@@ -164,9 +182,7 @@ void draw_tokens_kernel(executor& ex, view<const T, 2> logits, index known, cons
         std::uint64_t* key = keys.data;
         row_index* id = order.data;
         detail::for_each_element(ex, "choose_tokens", rows, known, [=] __device__(index n, index v) {
-            float z = static_cast<float>(detail::widen(in(of[n])[v]));
-            if (marks.data && marks(of[n])[v]) z = penalised(z, penalty);
-            key[n * known + v] = static_cast<std::uint64_t>(n) << 32 | (0xFFFFFFFFu - detail::order_of(z));
+            key[n * known + v] = static_cast<std::uint64_t>(n) << 32 | (0xFFFFFFFFu - detail::order_of(z(of[n], v)));
             id[n * known + v] = static_cast<row_index>(v);
         });
         int bits = 32;
