@@ -134,4 +134,34 @@ TEMPLATE_LIST_TEST_CASE("choose_tokens: draws", "[ops][next_token]", targets) {
                  {"choose_tokens", "top_p", "found 2"});
 }
 
+TEMPLATE_LIST_TEST_CASE("choose_tokens: draws of more rows than are sorted together", "[ops][next_token]", targets) {
+    using Exec = typename TestType::executor;
+    using T = typename TestType::scalar;
+    auto& ex = TestType::instance();
+    const index N = 70, V = 65536;
+    const sampling_options how{.temperature = 1, .top_k = 3};
+    std::vector<T> z;
+    for (index i = 0; i < N * V; ++i)  // another permutation in every row
+        z.push_back(static_cast<T>(static_cast<double>((i % V * 40503 + i / V * 977) % V) / 4096));
+    std::vector<row_index> sequence, position;
+    for (index n = 0; n < N; ++n) {
+        sequence.push_back(static_cast<row_index>(N - 1 - n));
+        position.push_back(static_cast<row_index>(n % 5 % 3));
+    }
+    tensor<Exec, T, 2> logits(ex, {N, V}, z);
+    tensor<Exec, row_index> s(ex, {N}, sequence), at(ex, {N}, position), ids(ex, {N});
+    tensor<Exec, row_index, 2> chosen(ex, {N, 3});
+    choose_tokens<Exec, T>(ex, logits, V, s.view(), at.view(), ids, chosen, how);
+    const auto all = chosen.to_host();
+    std::vector<row_index> want, log;
+    for (std::size_t n = 0; n < sequence.size(); ++n) {
+        const auto row = std::span<const T>(z).subspan(static_cast<std::size_t>(sequence[n] * V), V);
+        want.push_back(
+            sample_token(penalised_row(row, nullptr, 1), {}, how, draw_number(sequence[n], position[n] + 1)));
+        log.push_back(all[3 * n + static_cast<std::size_t>(position[n])]);
+    }
+    CHECK(ids.to_host() == want);
+    CHECK(log == want);
+}
+
 }  // namespace spectral::test::next_token_test

@@ -51,6 +51,16 @@ SPECTRAL_HOST_DEVICE inline float penalised(float logit, double penalty) {
     return static_cast<float>(logit > 0 ? logit / penalty : logit * penalty);
 }
 
+// The logits of a row in float, those of marked ids after the penalty; no marks, no penalty
+template <class T>
+std::vector<float> penalised_row(std::span<const T> logits, const unsigned char* marks, double penalty) {
+    std::vector<float> z;
+    z.reserve(logits.size());
+    for (T v : logits) z.push_back(static_cast<float>(v));
+    for (std::size_t id = 0; marks && id < z.size(); ++id)
+        if (marks[id]) z[id] = penalised(z[id], penalty);
+    return z;
+}
 // One of the ids of these logits, the penalty apart; where the largest is infinite, the first of the largest. Throws
 // error for a NaN among them.
 inline row_index draw_token(std::span<const float> logits, const sampling_options& o, std::uint64_t number) {

@@ -101,7 +101,7 @@ struct draw_options {
 
 // A block draws the next token of a row. Candidates come by tiles, the most likely first: the first tile is mostly all.
 inline constexpr int draw_threads = 1024;
-inline constexpr index most_sorted = index{1} << 24;  // logits at a time: 24 bytes each, and what CUB needs
+inline constexpr index most_sorted = index{1} << 22;  // logits at a time: 24 bytes each, and what CUB needs
 template <int>
 __global__ void __launch_bounds__(draw_threads)
     draw_rows(sorted_logits z, draw_options how, const row_index* sequence, const row_index* position, row_index* ids,

@@ -29,16 +29,11 @@ template <class T>
 void draw_tokens_kernel(executor&, view<const T, 2> logits, index known, const_vector<row_index> sequence,
                         const_vector<row_index> position, const sampling_options& how, matrix_view<unsigned char> seen,
                         out_vector<row_index> ids, out_matrix<row_index> chosen) {
-    std::vector<float> z(static_cast<std::size_t>(known));
     for (index n = 0; n < ids.size(); ++n) {
         const index s = sequence[n];
-        bool broken = false;
-        for (index v = 0; v < known; ++v) {
-            float& value = z[static_cast<std::size_t>(v)];
-            value = static_cast<float>(logits(s, v));
-            if (seen.data && seen(s, v)) value = penalised(value, how.repetition_penalty);
-            broken = broken || std::isnan(value);
-        }
+        const auto z = penalised_row(std::span(logits.row(s), static_cast<std::size_t>(known)),
+                                     seen.data ? seen.row(s) : nullptr, how.repetition_penalty);
+        const bool broken = std::any_of(z.begin(), z.end(), [](float v) { return std::isnan(v); });
         const auto value = [&](row_index v) { return z[static_cast<std::size_t>(v)]; };
         std::vector<row_index> order(z.size());
         std::iota(order.begin(), order.end(), 0);

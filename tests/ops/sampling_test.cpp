@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// tests/models/sampling_test.cpp: the next token from logits, each option by itself
+// tests/ops/sampling_test.cpp: the next token from logits, each option by itself
 #include "support/golden.hpp"
 
 #include <spectral/ops/sampling.hpp>
