@@ -50,7 +50,7 @@ struct gated_block {
         return [this, &s](pass<Exec, T>& p, const_matrix<T> x, matrix_view<T> y) { inner.forward(p, x, y, s.inner); };
     }
     void decide(pass<Exec, T>& p, const_matrix<T> x, saved& s) {
-        s.rows = gate_rows(p.ex, p.rows, g.prompts, g.options);
+        s.rows = gate_rows(p.ex, p.rows, p.lengths_of_sequences(), g.prompts, g.options);
         gate.decide(p, x, s.rows, p.statistics(2, p.rows.sequences()), s.gate);
         const auto soft = to_host(p.ex, s.gate.soft);
         for (std::size_t i = 0; i < g.dL_dsoft.size(); ++i) p.auxiliary_loss += g.dL_dsoft[i] * soft[i];
@@ -331,10 +331,13 @@ TEST_CASE("skip_gate: training repeats the gates of a recorded pass", "[layers][
 TEST_CASE("skip_gate: sentences", "[layers][skip_gate]") {
     auto& ex = oracle::instance();
     arena_scope scratch(ex);
-    const row_map map = pack_rows(ex, std::vector<index>{3, 2});
+    const std::vector<index> lengths{3, 2};
+    const row_map map = pack_rows(ex, lengths);
     const std::vector<index> beyond{3, 4}, negative{-1, 2};
-    check_throws([&] { gate_rows(ex, map, beyond, {}); }, {"gate_rows", "sequence 1", "expected 0 to 2", "found 4"});
-    check_throws([&] { gate_rows(ex, map, negative, {}); }, {"gate_rows", "sequence 0", "expected 0 to 3", "found -1"});
+    check_throws([&] { gate_rows(ex, map, lengths, beyond, {}); },
+                 {"gate_rows", "sequence 1", "expected 0 to 2", "found 4"});
+    check_throws([&] { gate_rows(ex, map, lengths, negative, {}); },
+                 {"gate_rows", "sequence 0", "expected 0 to 3", "found -1"});
 }
 
 }  // namespace spectral::test::skip_gate_test

@@ -182,6 +182,77 @@ TEMPLATE_LIST_TEST_CASE("decode: tokens that choose themselves", "[models][decod
         });
 }
 
+// The steps of a state share their memory, whichever sequences go on; those used longest ago are forgotten.
+TEMPLATE_LIST_TEST_CASE("decode: many steps of one state", "[models][decoding]", model_targets) {
+    using T = typename TestType::scalar;
+    auto c = tiny_config();
+    c.max_seq_len = 200;
+    with_model<TestType>(c, [&](auto& model) {
+        auto& ex = model.ex;
+        const index S = 8, V = c.vocab_size;
+        std::vector<std::vector<row_index>> ids;
+        for (index s = 0; s < S; ++s) ids.push_back(random_ids(200, V, 40 + static_cast<std::uint64_t>(s)));
+        auto state = model.stack.make_decode_state(ex, S, 200);
+        std::vector<double> last(static_cast<std::size_t>(S * V));  // logits of each sequence's last row
+        const auto take = [&](const std::vector<index>& lengths) {
+            std::vector<row_index> now;
+            for (std::size_t s = 0; s < lengths.size(); ++s)
+                for (index n = 0; n < lengths[s]; ++n)
+                    now.push_back(ids[s][static_cast<std::size_t>(state.length[s] + n)]);
+            const auto got = to_host(ex, model.decode(now, lengths, state));
+            for (std::size_t s = 0; s < lengths.size(); ++s)
+                if (lengths[s])
+                    for (std::size_t v = s * static_cast<std::size_t>(V); v < (s + 1) * static_cast<std::size_t>(V);
+                         ++v)
+                        last[v] = static_cast<double>(got[v]);
+        };
+        const std::vector<index> all(static_cast<std::size_t>(S), 1);
+        take(std::vector<index>(static_cast<std::size_t>(S), 2));
+        for (int i = 0; i < 3; ++i) take(all);
+        const auto before = ex.allocations();
+        std::vector<index> some(static_cast<std::size_t>(S));
+        for (int i = 0; i < 180; ++i) {
+            const int bits = 1 + i * 37 % 255;
+            for (std::size_t s = 0; s < some.size(); ++s) some[s] = bits >> s & 1;
+            take(some);
+            if (i % 3 == 0) take(all);
+        }
+        CHECK(ex.allocations() == before);
+        CHECK(state.steps.size() <= 64);
+        for (index s = 0; s < S; ++s) {
+            const index t = state.length[static_cast<std::size_t>(s)];
+            const auto& own = ids[static_cast<std::size_t>(s)];
+            const auto want = rows_of(logits_of(model, {own.begin(), own.begin() + t}, 1), V, t - 1, t);
+            compare(rows_of(last, V, s, s + 1), want, model_tolerance<T>(want),
+                    {"decode", "logits", TestType::executor_name(), scalar_name<T>, "sequence " + std::to_string(s)});
+        }
+    });
+}
+
+// A recorded step names its scratch memory: where the caller holds some of the arena it is another step.
+TEMPLATE_LIST_TEST_CASE("decode: inside a caller's scope of the arena", "[models][decoding]", model_targets) {
+    const auto c = tiny_config();
+    with_model<TestType>(c, [&](auto& model) {
+        auto& ex = model.ex;
+        const auto ids = random_ids(12, c.vocab_size, 3);
+        const std::vector<index> prompt{4}, one{1};
+        auto state = model.stack.make_decode_state(ex, 1, 16), other = model.stack.make_decode_state(ex, 1, 16);
+        const auto first = std::span<const row_index>(ids).first(4);
+        model.decode(first, prompt, state);
+        model.decode(first, prompt, other);
+        for (std::size_t t = 4; t < ids.size(); ++t) {
+            const auto now = std::span<const row_index>(ids).subspan(t, 1);
+            const auto want = to_host(ex, model.decode(now, one, state));
+            arena_scope scope(ex);
+            vector_view<row_index> held;
+            if (t > 8) held = ex.memory().template vector<row_index>(5000);
+            ex.fill_bytes(held.data, 0, static_cast<std::size_t>(held.size()) * sizeof(row_index));
+            CHECK(to_host(ex, model.decode(now, one, other)) == want);
+            CHECK(to_host(ex, held) == std::vector<row_index>(static_cast<std::size_t>(held.size())));
+        }
+    });
+}
+
 TEST_CASE("decode: sentences", "[models][decoding]") {
     const auto c = tiny_config();
     with_model<oracle>(c, [&](auto& model) {

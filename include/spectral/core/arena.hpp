@@ -23,6 +23,7 @@ public:
     // Where the top of the stack is.
     struct mark_type {
         std::size_t block = 0, used = 0;
+        bool operator==(const mark_type&) const = default;
     };
 
     // Uninitialised memory of `shape`, 64-byte aligned, alive until the enclosing scope ends.

@@ -26,10 +26,12 @@ public:
     void run(Exec& ex, F&& work) {
         if constexpr (recording_executor<Exec>) {
             const std::size_t before = ex.memory().allocations();
-            if (before != settled_) {  // the arena moved, or this is the first time
+            const auto top = ex.memory().mark();
+            if (before != settled_ || top != top_) {  // scratch memory lies elsewhere, or this is the first time
                 recorded_.reset();
                 work();
                 settled_ = ex.memory().allocations() == before ? before : moving;
+                top_ = top;
                 return;
             }
             if (!recorded_) recorded_.emplace(ex.record(work));
@@ -51,6 +53,7 @@ private:
     };
     std::optional<typename kept<Exec>::type> recorded_;
     std::size_t settled_ = moving;  // the arena's allocations when a run made none
+    typename arena<Exec>::mark_type top_;  // and its top before that run
 };
 
 }  // namespace spectral

@@ -8,6 +8,7 @@
 #include <spectral/ops/kv_cache.hpp>
 
 #include <chrono>
+#include <memory>
 
 namespace spectral {
 
@@ -33,8 +34,10 @@ struct decode_state {
     tensor<Exec, statistic<T>, 2> pool_history;  // MetaRouter with causal pooling: (S, C) sums
     std::vector<index> length;  // rows seen so far of each sequence
     std::vector<std::vector<char>> open;  // skip gates, by layer and sequence: decided at prefill, then frozen
+    std::unique_ptr<step_memory<Exec, T>> memory_of_steps;  // made by the first
     // steps of one token, by what their work depends on besides memory: which sequences, which blocks are open
     std::map<std::vector<char>, decode_step<Exec, T>> steps;
+    std::uint64_t steps_taken = 0;
 
     bool prefilled() const {
         for (index n : length)
@@ -45,6 +48,23 @@ struct decode_state {
         const auto count = static_cast<index>(gate.size());
         if (frozen_gate.size() != count) frozen_gate = tensor<Exec, statistic<T>>(ex, {count});
         frozen_gate.assign(gate);
+    }
+    // The step of this key, made if there is none; of `most` the one that was used longest ago makes room.
+    decode_step<Exec, T>& step(Exec& ex, std::vector<char> key, std::span<const index> lengths, index vocabulary) {
+        constexpr std::size_t most = 64;
+        if (!memory_of_steps)
+            memory_of_steps =
+                std::make_unique<step_memory<Exec, T>>(ex, static_cast<index>(lengths.size()), capacity, vocabulary);
+        auto found = steps.find(key);
+        if (found == steps.end() && steps.size() >= most) {
+            row_index waited = 0;  // for work that is still under way
+            ex.copy_to_host(&waited, memory_of_steps->ids.data(), sizeof waited);
+            steps.erase(std::min_element(steps.begin(), steps.end(),
+                                         [](auto& a, auto& b) { return a.second.used < b.second.used; }));
+        }
+        if (found == steps.end()) found = steps.try_emplace(std::move(key), *memory_of_steps, lengths).first;
+        found->second.used = ++steps_taken;
+        return found->second;
     }
     // The next prompts take the place of these: memory and recorded steps are kept.
     void restart(Exec& ex) {

@@ -32,23 +32,24 @@ struct skip_gate_options {
     double bias = 1;  // at the start
 };
 
-// The rows each gate reads: a row map whose ranges are the pooled rows of each sequence. Throws error for a prompt that
-// is longer than its sequence.
+// The rows each gate reads: a row map whose ranges are the pooled rows of each of the packed sequences, of `lengths`
+// rows. Throws error for a prompt that is longer than its sequence.
 template <executor Exec>
-row_map gate_rows(Exec& ex, const row_map& map, std::span<const index> prompt_lengths, const skip_gate_options& o) {
+row_map gate_rows(Exec& ex, const row_map& map, std::span<const index> lengths, std::span<const index> prompt_lengths,
+                  const skip_gate_options& o) {
     if (o.pool == gate_pool::sequence) return map;
-    const auto first = to_host(ex, map.begin), last = to_host(ex, map.end);
-    std::vector<row_index> range(2 * first.size());
-    for (std::size_t s = 0; s < first.size(); ++s) {
-        const index length = prompt_lengths.empty() ? last[s] - first[s] : prompt_lengths[s];
-        check(length >= 0 && length <= last[s] - first[s], "gate_rows", "prompt length of sequence ", s,
-              ": expected 0 to ", last[s] - first[s], ", found ", length);
+    std::vector<row_index> range(2 * lengths.size());
+    row_index first = 0;
+    for (std::size_t s = 0; s < lengths.size(); first += static_cast<row_index>(lengths[s++])) {
+        const index length = prompt_lengths.empty() ? lengths[s] : prompt_lengths[s];
+        check(length >= 0 && length <= lengths[s], "gate_rows", "prompt length of sequence ", s, ": expected 0 to ",
+              lengths[s], ", found ", length);
         row_index& begin = range[s];
-        row_index& end = range[first.size() + s];
-        end = static_cast<row_index>(first[s] + length);
-        begin = o.pool == gate_pool::last_prompt_token ? std::max(first[s], end - 1)
-                : o.skip_first_position && length > 1  ? first[s] + 1
-                                                       : first[s];
+        row_index& end = range[lengths.size() + s];
+        end = static_cast<row_index>(first + length);
+        begin = o.pool == gate_pool::last_prompt_token ? std::max(first, end - 1)
+                : o.skip_first_position && length > 1  ? first + 1
+                                                       : first;
     }
     auto memory = ex.memory().template vector<row_index>(static_cast<index>(range.size()));
     ex.copy_from_host(memory.data, range.data(), range.size() * sizeof(row_index));

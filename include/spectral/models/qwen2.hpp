@@ -6,6 +6,7 @@
 // Without `layer_route` it is the plain backbone. With it the backbone is frozen: no gradients, no moments; adapters
 // and gates train. The gates' objective is a policy (models/gate_objective.hpp).
 #pragma once
+#include <spectral/core/host_copy.hpp>
 #include <spectral/layers/gated_feed_forward.hpp>
 #include <spectral/layers/grouped_attention.hpp>
 #include <spectral/layers/skip_gate.hpp>
@@ -90,6 +91,7 @@ struct qwen2_stack {
         typename rms_norm<Exec, T>::saved norm;
         gate_values gates;  // of the pass: soft and hard by (layer, sequence)
         matrix_view<statistic<T>> gate_memory;  // training: (2 layer, sequence) soft gates, (2 layer + 1, …) hard ones
+        host_copy<Exec, statistic<T>> gates_on_their_way;
         matrix_view<double> wanted;  // (layer, sequence): dL/dsoft, from the objective
     };
 
@@ -109,12 +111,13 @@ struct qwen2_stack {
         for (std::size_t l = 0; l < blocks.size() && !done; ++l)
             x.apply([&](auto in, auto y) { forward_block(p, l, in, y, s); });
         norm.forward(p, x.value(), h, s.norm);
-        if (p.training() && !gates.empty()) ask_of_gates(p, s);
+        if (p.training() && !gates.empty()) s.gates_on_their_way.start(p.ex, s.gate_memory);
     }
 
     void backward(pass<Exec, T>& p, const_matrix<T> dL_dh, saved& s) {
         gradient_chain<Exec, T> dL_dx(p, dL_dh.rows(), width(), s.inputs);
         dL_dx.start([&](auto out) { norm.backward(p, dL_dh, out, s.norm); });
+        if (!gates.empty()) ask_of_gates(p, s);
         for (std::size_t l = blocks.size(); l-- > 0;)
             dL_dx.apply([&](auto x, auto y) { forward_block(p, l, x, y, s); },
                         [&](auto dy, auto out) {
@@ -195,12 +198,12 @@ private:
         s.gates = {layers, p.rows.sequences()};
         if (p.training()) s.gate_memory = p.statistics(2 * layers, p.rows.sequences());
         if (p.decode && p.decode->prefilled()) return;  // they are frozen
-        s.gate_rows = gate_rows(p.ex, p.rows, p.prompt_lengths, gates.front().options);
+        s.gate_rows = gate_rows(p.ex, p.rows, p.lengths_of_sequences(), p.prompt_lengths, gates.front().options);
     }
 
-    // Training: the host reads all gates at once, when every block is queued, and says what it asks of each.
+    // Training: the host reads all gates at once, when the loss is queued too, and says what it asks of each.
     void ask_of_gates(pass<Exec, T>& p, saved& s) {
-        const auto values = to_host(p.ex, s.gate_memory);
+        const auto values = s.gates_on_their_way.finish();
         const auto sequences = static_cast<std::size_t>(s.gates.sequences);
         for (index l = 0; l < s.gates.layers; ++l) {
             const std::span both(values.data() + 2 * static_cast<std::size_t>(l) * sequences, 2 * sequences);

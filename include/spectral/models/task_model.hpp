@@ -5,6 +5,7 @@
 // real tokens of a sequence: mean -> Linear d->d, GELU, dropout -> Linear d->classes. Every task goes through the whole
 // stack.
 #pragma once
+#include <spectral/core/host_copy.hpp>
 #include <spectral/layers/chain.hpp>
 #include <spectral/layers/classifier_head.hpp>
 #include <spectral/layers/token_operator.hpp>
@@ -48,7 +49,8 @@ struct task_model {
               batch_size, " rows of equal length, found ", ids.size(), " ids");
         const index time = static_cast<index>(ids.size()) / batch_size;
         arena_scope scratch(ex);
-        auto p = begin(std::vector<index>(static_cast<std::size_t>(batch_size), time), phase::evaluation);
+        const std::vector<index> lengths(static_cast<std::size_t>(batch_size), time);
+        auto p = begin(lengths, phase::evaluation);
         const bool classifies = is_classifier();
         const index width = classifies ? heads.front().second.out.out() : stack.vocabulary();
         auto logits = result(classifies ? batch_size : batch_size * time, width);
@@ -76,8 +78,7 @@ struct task_model {
         check_equal(static_cast<index>(b.ids.size()), n, "batch", "ids against the lengths' sum");
         auto h = p.matrix(n, stack.width()), dL_dh = p.training() ? p.zeros(n, stack.width()) : matrix_view<T>{};
         stack.forward(p, to_device(b.ids), h, saved_);
-        vector_view<statistic<T>> losses;
-        batch_result r = b.labels.empty() ? language_loss(p, b, h, dL_dh, losses) : class_loss(p, b, h, dL_dh, losses);
+        batch_result r = b.labels.empty() ? language_loss(p, b, h, dL_dh) : class_loss(p, b, h, dL_dh);
         if (p.training()) {
             std::optional<route_trace> once;  // what layers did, not what they did again
             if (p.recompute && trace) once = *trace;
@@ -85,8 +86,9 @@ struct task_model {
             parameters.settle_gradients();
             if (once) *trace = *std::move(once);
         }
-        to_host(ex, losses, losses_);  // last: an executor that queues work is not made to wait in between
-        for (auto v : losses_) r.nats += v;
+        // last: the host waits for the losses while an executor that queues work is at the backward pass
+        for (auto v : losses_.finish()) r.nats += v;
+        if (!b.labels.empty()) r.correct = right_classes(b.labels);
         r.loss = (r.targets ? r.nats / static_cast<double>(r.targets) : 0) + p.auxiliary_loss / weight;
         return r;
     }
@@ -100,7 +102,7 @@ struct task_model {
             step->feed(ex, ids, state.length);
             step->given.run(ex, [&] { take_step(*step, state, 0); });
             advance(*step, state);
-            return step->logits;
+            return step->memory->logits;
         }
         const auto sequences = static_cast<index>(lengths.size());
         auto logits = result(sequences, stack.vocabulary());
@@ -134,7 +136,7 @@ struct task_model {
               "expected one token a sequence after a prefill, of a model whose steps need no host");
         known = known > 0 ? std::min(known, stack.vocabulary()) : stack.vocabulary();
         step->choose_by(known, how);
-        step->mark(ex, seen);
+        if (how.repetition_penalty != 1) step->memory->mark(ex, step->sequences, seen);
         step->feed(ex, ids, state.length);
         for (index i = 0; i < count; ++i) {
             step->choosing.run(ex, [&] { take_step(*step, state, known); });
@@ -142,11 +144,12 @@ struct task_model {
         }
         std::vector<row_index> out;
         for (std::size_t n = 0; n < step->sequences.size(); ++n) {
-            const auto row = to_host(ex, vector_view<row_index>(step->chosen.view().row(static_cast<index>(n)) +
-                                                                    state.length[step->sequences[n]] - count,
-                                                                {count}));
+            const std::size_t s = step->sequences[n];
+            const auto row = to_host(
+                ex,
+                vector_view<row_index>(step->chosen().row(static_cast<index>(n)) + state.length[s] - count, {count}));
             out.insert(out.end(), row.begin(), row.end());
-            step->chose(step->sequences[n], row);
+            if (!how.likeliest()) step->memory->drew(s, row);
         }
         check(std::find(out.begin(), out.end(), -1) == out.end(), "choose",
               "a logit is NaN: the model's weights are broken");
@@ -178,7 +181,13 @@ private:
         for (std::size_t s = 0; s < lengths.size(); ++s)
             check(lengths[s] <= stack.longest(), "batch", "length of sequence ", s, ": expected at most ",
                   stack.longest(), " (the model's context), found ", lengths[s]);
-        return {.ex = ex, .rows = pack_rows(ex, lengths), .phase = ph, .seed = seed, .step = step, .trace = trace};
+        return {.ex = ex,
+                .rows = pack_rows(ex, lengths),
+                .phase = ph,
+                .seed = seed,
+                .step = step,
+                .trace = trace,
+                .lengths = lengths};
     }
     void check_ids(std::span<const row_index> ids) const {
         for (std::size_t i = 0; i < ids.size(); ++i)
@@ -221,19 +230,19 @@ private:
         std::vector<char> key(lengths.begin(), lengths.end());
         const auto variant = stack.variant(state);
         key.insert(key.end(), variant.begin(), variant.end());
-        return &state.steps.try_emplace(std::move(key), ex, lengths, state.capacity, stack.vocabulary()).first->second;
+        return &state.step(ex, std::move(key), lengths, stack.vocabulary());
     }
     // the work of a step; with `known` it chooses the next tokens too
     void take_step(decode_step<Exec, T>& step, decode_state<Exec, T>& state, index known) {
         arena_scope scratch(ex);
         pass<Exec, T> p{
-            .ex = ex, .rows = step.rows(), .decode = &state, .step_of_decoding = true, .lengths = step.lengths};
+            .ex = ex, .rows = step.map(), .decode = &state, .step_of_decoding = true, .lengths = step.lengths};
         auto h = p.matrix(p.rows.rows(), stack.width());
-        stack.forward(p, step.ids.view(), h, saved_);
-        last_logits(p, h, step.logits);
+        stack.forward(p, step.ids(), h, saved_);
+        last_logits(p, h, step.memory->logits);
         if (known)
-            choose_tokens<Exec, T>(ex, step.logits, known, p.rows.sequence, p.rows.position, step.ids, step.chosen,
-                                   step.how, step.seen);
+            choose_tokens<Exec, T>(ex, step.memory->logits, known, p.rows.sequence, p.rows.position, step.ids(),
+                                   step.chosen(), step.how, step.memory->seen);
         advance_rows(ex, step.position());
     }
     static void advance(decode_step<Exec, T>& step, decode_state<Exec, T>& state) {
@@ -256,8 +265,7 @@ private:
         linear_forward<Exec, T>(ex, last, stack.head().matrix(), {}, logits);
     }
 
-    batch_result language_loss(pass<Exec, T>& p, const batch& b, const_matrix<T> h, matrix_view<T> dL_dh,
-                               vector_view<statistic<T>>& losses) {
+    batch_result language_loss(pass<Exec, T>& p, const batch& b, const_matrix<T> h, matrix_view<T> dL_dh) {
         const operator_clock<Exec, T> clock(p, "head");
         batch_result r;
         for (row_index t : b.targets) {
@@ -265,16 +273,16 @@ private:
                   t);
             r.targets += t >= 0;
         }
-        losses = p.statistics(h.rows());
+        auto losses = p.statistics(h.rows());
         const double scale = r.targets ? p.loss_weight / static_cast<double>(r.targets) : 0;
         auto& head = stack.head();
         linear_cross_entropy(ex, h, head.matrix(), copy_to_device(b.targets), losses, scale, dL_dh,
                              p.training() ? head.grad : matrix_view<statistic<T>>{});
+        losses_.start(ex, losses);
         return r;
     }
 
-    batch_result class_loss(pass<Exec, T>& p, const batch& b, const_matrix<T> h, matrix_view<T> dL_dh,
-                            vector_view<statistic<T>>& losses) {
+    batch_result class_loss(pass<Exec, T>& p, const batch& b, const_matrix<T> h, matrix_view<T> dL_dh) {
         const operator_clock<Exec, T> clock(p, "head");
         classifier_head<Exec, T>* head = nullptr;
         for (auto& [task, candidate] : heads)
@@ -287,18 +295,29 @@ private:
         batch_result r;
         r.targets = sequences;
         auto logits = p.matrix(sequences, classes), dL_dlogits = p.matrix(sequences, classes);
-        losses = p.statistics(sequences);
+        auto losses = p.statistics(sequences);
         typename classifier_head<Exec, T>::saved s;
         head->forward(p, h, logits, s);
         cross_entropy(ex, logits, copy_to_device(b.labels), losses, p.loss_weight / static_cast<double>(sequences),
                       dL_dlogits);
-        const auto z = to_host_widened(ex, logits);
-        for (index i = 0; i < sequences; ++i)
-            r.correct +=
-                std::max_element(z.begin() + i * classes, z.begin() + (i + 1) * classes) - z.begin() - i * classes ==
-                b.labels[static_cast<std::size_t>(i)];
+        losses_.start(ex, losses);
+        class_logits_.start(ex, logits);
         if (p.training()) head->backward(p, dL_dlogits, dL_dh, s);
         return r;
+    }
+    // how many labels have the largest of their sequence's logits
+    index right_classes(std::span<const row_index> labels) {
+        const auto z = class_logits_.finish();
+        const std::size_t classes = z.size() / std::max<std::size_t>(labels.size(), 1);
+        index right = 0;
+        for (std::size_t i = 0; i < labels.size(); ++i) {
+            const auto of_i = z.subspan(i * classes, classes);
+            const auto largest = std::max_element(of_i.begin(), of_i.end(), [](T a, T c) {
+                return static_cast<statistic<T>>(a) < static_cast<statistic<T>>(c);
+            });
+            right += largest - of_i.begin() == labels[i];
+        }
+        return right;
     }
 
     // what forward and decode return lies outside the arena, whose memory several models may share
@@ -308,7 +327,8 @@ private:
     }
 
     typename Stack::saved saved_;
-    std::vector<statistic<T>> losses_;  // of the rows, on the host
+    host_copy<Exec, statistic<T>> losses_;  // of the rows, or sequences
+    host_copy<Exec, T> class_logits_;  // (S, classes)
     tensor<Exec, T> results_;
 };
 

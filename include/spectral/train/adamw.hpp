@@ -2,6 +2,7 @@
 // include/spectral/train/adamw.hpp: AdamW with clipping by the global gradient norm over a parameter_store
 #pragma once
 #include <spectral/core/arena.hpp>
+#include <spectral/core/host_copy.hpp>
 #include <spectral/core/parameters.hpp>
 #include <spectral/ops/optimizer.hpp>
 
@@ -33,14 +34,15 @@ public:
     // √Σ g² over every trainable parameter
     double gradient_norm() {
         parameters_->settle_gradients();
-        sum_of_squares(*ex_, parameters_->gradients_view(), sum_.view());
+        queue_norm();
         return norm();
     }
 
-    // One step with gradients scaled by min(1, max_norm / (norm + 1e-6)); max_norm 0: no clipping. Returns the norm.
+    // One step with gradients scaled by min(1, max_norm / (norm + 1e-6)); max_norm 0: no clipping. Returns the norm,
+    // for which alone the host waits: the step itself may still be under way.
     double step(const adamw_options& options, double max_norm) {
         parameters_->settle_gradients();
-        sum_of_squares(*ex_, parameters_->gradients_view(), sum_.view());
+        queue_norm();
         ++steps_;
         const auto masters = parameters_->masters(), gradients = parameters_->gradients_view();
         const auto rounded = parameters_->rounded();
@@ -57,7 +59,7 @@ public:
         // that the second step allocates nothing.
         const arena_scope scratch(*ex_);
         ex_->memory().template vector<real>(1);
-        return norm();  // the step is queued: only now does the host wait
+        return norm();
     }
 
     // for checkpoints
@@ -66,16 +68,17 @@ public:
     tensor<Exec, real>& second_moments() { return v_; }
 
 private:
-    double norm() const {
-        double squares = 0;
-        ex_->copy_to_host(&squares, sum_.data(), sizeof squares);
-        return std::sqrt(squares);
+    void queue_norm() {
+        sum_of_squares(*ex_, parameters_->gradients_view(), sum_.view());
+        squares_.start(*ex_, sum_.view());
     }
+    double norm() { return std::sqrt(squares_.finish()[0]); }
 
     Exec* ex_;
     parameter_store<Exec, T>* parameters_;
     tensor<Exec, real> m_, v_;
     tensor<Exec, double> sum_;  // Σ g²
+    host_copy<Exec, double> squares_;
     struct range {
         index begin, end;
         double rate;

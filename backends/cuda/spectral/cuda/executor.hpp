@@ -109,6 +109,37 @@ private:
     std::deque<std::vector<std::byte>> copied_;
 };
 
+class executor;
+
+// A copy to pinned memory and the event of its arrival.
+class host_copy {
+public:
+    host_copy() = default;
+    host_copy(host_copy&& o) noexcept { swap(o); }
+    host_copy& operator=(host_copy&& o) noexcept { return swap(o), *this; }
+    ~host_copy() {
+        if (!arrived_) return;
+        detail::noted(cudaEventSynchronize(arrived_), "the work queued on the device");
+        detail::noted(cudaEventDestroy(arrived_), "cudaEventDestroy");
+        detail::noted(cudaFreeHost(values_), "cudaFreeHost");
+    }
+    void start(executor& ex, const void* from, std::size_t bytes);
+    const void* finish() {
+        if (arrived_) detail::checked(cudaEventSynchronize(arrived_), "the work queued on the device");
+        return values_;
+    }
+
+private:
+    void swap(host_copy& o) noexcept {
+        std::swap(values_, o.values_);
+        std::swap(room_, o.room_);
+        std::swap(arrived_, o.arrived_);
+    }
+    void* values_ = nullptr;
+    std::size_t room_ = 0;
+    cudaEvent_t arrived_ = nullptr;
+};
+
 class executor {
 public:
     static constexpr const char* name = "cuda";
@@ -195,7 +226,8 @@ public:
     }
     arena<executor>& memory() { return *memory_; }
 
-    // ---- what core/recording.hpp asks for ----
+    // ---- what core/host_copy.hpp and core/recording.hpp ask for ----
+    using host_copy = cuda::host_copy;
     using recording = cuda::recording;
     template <class F>
     recording record(F&& work) {
@@ -219,6 +251,7 @@ public:
         detail::checked(made, "cudaGraphInstantiate");
         return out;
     }
+    bool records() const { return recording_ != nullptr; }
     void replay(recording& r) { detail::checked(cudaGraphLaunch(r.graph_, stream_), "cudaGraphLaunch"); }
 
     // ---- what kernels and programs ask for ----
@@ -320,6 +353,20 @@ private:
     std::unique_ptr<detail::operator_timings> timings_;
     std::map<std::pair<const void*, index>, std::unique_ptr<detail::kept>> kept_;
 };
+
+inline void host_copy::start(executor& ex, const void* from, std::size_t bytes) {
+    check(!ex.records(), executor::name, "work that the host waits for cannot be recorded");
+    if (room_ < bytes) {
+        host_copy larger;
+        detail::checked(cudaEventCreateWithFlags(&larger.arrived_, cudaEventDisableTiming), "cudaEventCreate");
+        detail::checked(cudaMallocHost(&larger.values_, bytes), "cudaMallocHost");
+        larger.room_ = bytes;
+        swap(larger);
+    }
+    if (bytes == 0) return;
+    detail::checked(cudaMemcpyAsync(values_, from, bytes, cudaMemcpyDeviceToHost, ex.stream()), "copy from the device");
+    detail::checked(cudaEventRecord(arrived_, ex.stream()), "cudaEventRecord");
+}
 
 // in plans.hpp
 std::map<std::string, std::string> products_chosen(executor& ex);
