@@ -7,7 +7,6 @@
 #include "model_test.hpp"
 #include "tiny_qwen2.hpp"
 
-#if SPECTRAL_TEST_CUDA
 namespace spectral::test::bfloat16_test {
 
 namespace {
@@ -117,4 +116,3 @@ TEST_CASE("bfloat16: Qwen2 with adapters and gates is near the one in float, als
 }
 
 }  // namespace spectral::test::bfloat16_test
-#endif

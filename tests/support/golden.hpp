@@ -60,7 +60,7 @@ inline bool left_out(const std::string& name) {
 }
 
 // A directory that is removed with all it holds. No REQUIRE here: on Catch2 3's assertions inside this class cudafe++ of
-// CUDA 13.0 runs without end (host compiler g++ 13).
+// CUDA 13.0 runs without end (host compiler g++ 13; docs/08-why.md).
 class temporary_dir {
 public:
     temporary_dir() {

@@ -34,20 +34,14 @@ struct penalised_logits {
         return marks.data && marks(s)[v] ? penalised(logit, penalty) : logit;
     }
 };
-struct larger {
-    template <class A>
-    __device__ A operator()(A a, A b) const {
-        return a > b ? a : b;
-    }
-};
 
 template <class T>
 __global__ void choose_parts(penalised_logits<T> z, index known, const row_index* sequence, std::uint64_t* parts) {
     const index s = sequence[blockIdx.y];
     std::uint64_t best = 0;
     for (index v = index{blockIdx.x} * blockDim.x + threadIdx.x; v < known; v += index{gridDim.x} * blockDim.x)
-        best = larger{}(best, ranked(z(s, v), v));
-    best = block_reduce(best, larger{});
+        best = greater{}(best, ranked(z(s, v), v));
+    best = block_reduce(best, greater{});
     if (threadIdx.x == 0) parts[index{blockIdx.y} * gridDim.x + blockIdx.x] = best;
 }
 
@@ -56,8 +50,8 @@ __global__ void choose_from_parts(index count, const std::uint64_t* parts, const
                                   const row_index* position, row_index* ids, rows_of<row_index> chosen,
                                   rows_of<unsigned char> seen) {
     std::uint64_t best = 0;
-    for (index i = threadIdx.x; i < count; i += 32) best = larger{}(best, parts[blockIdx.x * count + i]);
-    best = warp_reduce(best, larger{});
+    for (index i = threadIdx.x; i < count; i += 32) best = greater{}(best, parts[blockIdx.x * count + i]);
+    best = warp_reduce(best, greater{});
     if (threadIdx.x != 0) return;
     const bool broken = best >> 32 == 0xFFFFFFFFu;
     const auto id = static_cast<row_index>(0xFFFFFFFFu - static_cast<unsigned>(best));
