@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // tests/cuda_on_host/executor_test.cpp: what the CUDA executor says where it cannot work: no device, a driver that is
 // too old, a program without code for the device, no memory; and how it keeps its choices
+#include <spectral/core/host_copy.hpp>
+#include <spectral/core/recording.hpp>
 #include <spectral/ops/linear.hpp>
 #include <spectral/ops/spectral_filter.hpp>
 #include <support/operator_test.hpp>
@@ -67,6 +69,26 @@ TEST_CASE("cuda executor: the arena grows by what is asked for where it cannot d
     CHECK(ex.memory().vector<std::byte>(2 << 20).size() == 2 << 20);
     CHECK(ex.memory().capacity() < 7 << 20);
     check_throws([&] { ex.memory().vector<std::byte>(5 << 20); }, {"out of memory on host", "5242880 bytes asked for"});
+}
+
+TEST_CASE("cuda executor: values on their way to the host", "[cuda]") {
+    cuda::executor ex;
+    const tensor<cuda::executor, double> few(ex, {2}, std::vector<double>{1, 2}),
+        many(ex, {5000}, std::vector<double>(5000, 3));
+    host_copy<cuda::executor, double> copy;
+    CHECK(copy.finish().empty());
+    copy.start(ex, few.view());
+    CHECK(copy.finish()[1] == 2);
+    host_copy<cuda::executor, double> moved = std::move(copy);
+    CHECK(moved.finish()[0] == 1);
+    moved.start(ex, many.view());
+    CHECK(moved.finish().size() == 5000);
+    CHECK(moved.finish()[4999] == 3);
+    repeated_work<cuda::executor> work;
+    const auto copies = [&] { moved.start(ex, few.view()); };
+    work.run(ex, copies);
+    check_throws([&] { work.run(ex, copies); }, {"cuda", "cannot be recorded"});
+    CHECK(moved.finish()[0] == 1);
 }
 
 TEST_CASE("cuda executor: choices are written out, read back and followed", "[cuda]") {
