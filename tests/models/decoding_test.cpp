@@ -182,17 +182,51 @@ TEMPLATE_LIST_TEST_CASE("decode: tokens that choose themselves", "[models][decod
         });
 }
 
+// What a penalty reads is marked whichever steps drew, with it or without.
+TEMPLATE_LIST_TEST_CASE("decode: a penalty sees what other steps drew", "[models][decoding]", model_targets) {
+    const auto c = tiny_config();
+    with_model<TestType>(c, [&](auto& model) {
+        const sampling_options penalty{.temperature = 1.5, .repetition_penalty = 1.8, .seed = 4};
+        sampling_options plain = penalty;
+        plain.repetition_penalty = 1;
+        const std::vector<index> prompt{2, 2}, both{1, 1}, one{1, 0};
+        const auto begin = random_ids(4, c.vocab_size, 20);
+        auto state = model.stack.make_decode_state(model.ex, 2, 24),
+             other = model.stack.make_decode_state(model.ex, 2, 24);
+        std::vector<std::vector<row_index>> seen{{begin[0], begin[1]}, {begin[2], begin[3]}};
+        model.decode(begin, prompt, state);
+        model.decode(begin, prompt, other);
+        for (int turn = 0; turn < 8; ++turn) {
+            const auto& lengths = turn % 2 ? one : both;
+            const auto& how = turn % 2 ? penalty : plain;
+            std::vector<row_index> last{seen[0].back()};
+            if (lengths[1]) last.push_back(seen[1].back());
+            // the first tokens were read with the prompt: any id may follow them
+            const auto z = to_host_widened(model.ex, model.decode(last, lengths, state));
+            const std::vector<float> values(z.begin(), z.end());
+            std::vector<row_index> want;
+            for (std::size_t s = 0; s < last.size(); ++s) {
+                const auto V = static_cast<std::size_t>(c.vocab_size);
+                want.push_back(sample_token(std::span(values).subspan(s * V, V), seen[s], how,
+                                            draw_number(static_cast<index>(s), state.length[s])));
+            }
+            CHECK(model.choose(last, lengths, 1, 0, other, how, seen) == want);
+            for (std::size_t s = 0; s < want.size(); ++s) seen[s].push_back(want[s]);
+        }
+    });
+}
+
 // The steps of a state share their memory, whichever sequences go on; those used longest ago are forgotten.
 TEMPLATE_LIST_TEST_CASE("decode: many steps of one state", "[models][decoding]", model_targets) {
     using T = typename TestType::scalar;
     auto c = tiny_config();
-    c.max_seq_len = 200;
+    c.max_seq_len = 260;
     with_model<TestType>(c, [&](auto& model) {
         auto& ex = model.ex;
         const index S = 8, V = c.vocab_size;
         std::vector<std::vector<row_index>> ids;
-        for (index s = 0; s < S; ++s) ids.push_back(random_ids(200, V, 40 + static_cast<std::uint64_t>(s)));
-        auto state = model.stack.make_decode_state(ex, S, 200);
+        for (index s = 0; s < S; ++s) ids.push_back(random_ids(260, V, 40 + static_cast<std::uint64_t>(s)));
+        auto state = model.stack.make_decode_state(ex, S, 260);
         std::vector<double> last(static_cast<std::size_t>(S * V));  // logits of each sequence's last row
         const auto take = [&](const std::vector<index>& lengths) {
             std::vector<row_index> now;
@@ -211,11 +245,11 @@ TEMPLATE_LIST_TEST_CASE("decode: many steps of one state", "[models][decoding]",
         for (int i = 0; i < 3; ++i) take(all);
         const auto before = ex.allocations();
         std::vector<index> some(static_cast<std::size_t>(S));
-        for (int i = 0; i < 180; ++i) {
-            const int bits = 1 + i * 37 % 255;
+        for (int i = 0; i < 75; ++i) {  // the last five are the first ones again, forgotten by then
+            const int bits = 1 + i % 70 * 37 % 255;
             for (std::size_t s = 0; s < some.size(); ++s) some[s] = bits >> s & 1;
-            take(some);
-            if (i % 3 == 0) take(all);
+            for (int time = 0; time < 4; ++time) take(some);  // as it is, recorded, repeated
+            take(all);
         }
         CHECK(ex.allocations() == before);
         CHECK(state.steps.size() <= 64);

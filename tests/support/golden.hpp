@@ -65,8 +65,8 @@ class temporary_dir {
 public:
     temporary_dir() {
         std::string pattern = (std::filesystem::temp_directory_path() / "spectral-test-XXXXXX").string();
-        check(::mkdtemp(pattern.data()) != nullptr, pattern,
-              "no temporary directory could be made: ", std::strerror(errno));
+        if (::mkdtemp(pattern.data()) == nullptr)
+            fail(pattern, "no temporary directory could be made: ", std::strerror(errno));
         path_ = pattern;
     }
     ~temporary_dir() {

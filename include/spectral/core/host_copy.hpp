@@ -37,10 +37,12 @@ public:
     }
     // They stay until the next start.
     std::span<const T> finish() {
-        if constexpr (sends_values<Exec>)
-            return {static_cast<const T*>(values_.finish()), count_};
-        else
+        if constexpr (sends_values<Exec>) {
+            const auto* values = static_cast<const T*>(values_.finish());
+            return {values, values ? count_ : 0};
+        } else {
             return values_;
+        }
     }
 
 private:

@@ -29,14 +29,14 @@ struct step_memory {
     // These rows lie in `map` from now on.
     void place(Exec& ex, const std::vector<row_index>& rows) {
         if (rows == placed_) return;
+        ex.copy_from_host(map.data(), rows.data(), rows.size() * sizeof(row_index));
         placed_ = rows;
-        ex.copy_from_host(map.data(), placed_.data(), placed_.size() * sizeof(row_index));
     }
     // as the step did where they lie: positions are rows [first, first + count) of the map
     void advance(index first, index count) {
         for (index n = first; n < first + count; ++n) ++placed_[static_cast<std::size_t>(n)];
     }
-    // The ids that these sequences have seen; drawn ones are marked by the step that draws them: `drew`.
+    // The ids that these sequences have seen. A step with a penalty marks by itself what it draws: `drew` says so.
     void mark(Exec& ex, std::span<const std::size_t> sequences, std::span<const std::vector<row_index>> before) {
         const index S = logits.view().rows(), V = logits.view().width();
         check_equal(static_cast<index>(before.size()), S, "choose", "sequences of what was seen before");
@@ -51,7 +51,7 @@ struct step_memory {
         }
     }
     void drew(std::size_t s, std::span<const row_index> ids_of_s) {
-        if (!marked_.empty()) marked_[s].insert(marked_[s].end(), ids_of_s.begin(), ids_of_s.end());
+        marked_[s].insert(marked_[s].end(), ids_of_s.begin(), ids_of_s.end());
     }
 
 private:
@@ -93,6 +93,10 @@ struct decode_step {
         return memory->map.view().slice(2 * static_cast<index>(lengths.size()), rows());
     }
     matrix_view<row_index> chosen() const { return memory->chosen.view().slice(0, rows()); }
+    // read and marked with a penalty alone: a step that was recorded without one leaves no marks
+    matrix_view<unsigned char> seen() const {
+        return how.penalises() ? memory->seen.view() : matrix_view<unsigned char>{};
+    }
 
     // the next tokens, of sequences that are `seen` rows long
     void feed(Exec& ex, std::span<const row_index> tokens, const std::vector<index>& seen) {

@@ -127,6 +127,7 @@ private:
 
         pass<Exec, T> part = p;
         part.rows = select_rows(p.ex, p.rows, rows);
+        part.lengths = {};
         auto packed = p.matrix(count, x.width()), out = p.matrix(count, x.width());
         gather_rows(p.ex, x, rows, packed);
         first.forward(part, packed, out, s.layer);

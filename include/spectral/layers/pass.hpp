@@ -56,12 +56,9 @@ struct decode_state {
             memory_of_steps =
                 std::make_unique<step_memory<Exec, T>>(ex, static_cast<index>(lengths.size()), capacity, vocabulary);
         auto found = steps.find(key);
-        if (found == steps.end() && steps.size() >= most) {
-            row_index waited = 0;  // for work that is still under way
-            ex.copy_to_host(&waited, memory_of_steps->ids.data(), sizeof waited);
+        if (found == steps.end() && steps.size() >= most)
             steps.erase(std::min_element(steps.begin(), steps.end(),
                                          [](auto& a, auto& b) { return a.second.used < b.second.used; }));
-        }
         if (found == steps.end()) found = steps.try_emplace(std::move(key), *memory_of_steps, lengths).first;
         found->second.used = ++steps_taken;
         return found->second;

@@ -68,7 +68,7 @@ struct task_model {
     // Loss of a batch; with phase::training also its gradients, added to the parameters', scaled by `weight` (1 over
     // the number of accumulated batches).
     batch_result run(const batch& b, phase ph, double weight = 1) {
-        arena_scope step_memory(ex);
+        arena_scope scratch(ex);
         auto p = begin(b.lengths, ph);
         p.loss_weight = weight;
         p.prompt_lengths = b.prompt_lengths;
@@ -136,7 +136,7 @@ struct task_model {
               "expected one token a sequence after a prefill, of a model whose steps need no host");
         known = known > 0 ? std::min(known, stack.vocabulary()) : stack.vocabulary();
         step->choose_by(known, how);
-        if (how.repetition_penalty != 1) step->memory->mark(ex, step->sequences, seen);
+        if (how.penalises()) step->memory->mark(ex, step->sequences, seen);
         step->feed(ex, ids, state.length);
         for (index i = 0; i < count; ++i) {
             step->choosing.run(ex, [&] { take_step(*step, state, known); });
@@ -149,7 +149,7 @@ struct task_model {
                 ex,
                 vector_view<row_index>(step->chosen().row(static_cast<index>(n)) + state.length[s] - count, {count}));
             out.insert(out.end(), row.begin(), row.end());
-            if (!how.likeliest()) step->memory->drew(s, row);
+            if (how.penalises()) step->memory->drew(s, row);
         }
         check(std::find(out.begin(), out.end(), -1) == out.end(), "choose",
               "a logit is NaN: the model's weights are broken");
@@ -242,7 +242,7 @@ private:
         last_logits(p, h, step.memory->logits);
         if (known)
             choose_tokens<Exec, T>(ex, step.memory->logits, known, p.rows.sequence, p.rows.position, step.ids(),
-                                   step.chosen(), step.how, step.memory->seen);
+                                   step.chosen(), step.how, step.seen());
         advance_rows(ex, step.position());
     }
     static void advance(decode_step<Exec, T>& step, decode_state<Exec, T>& state) {

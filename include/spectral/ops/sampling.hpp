@@ -37,7 +37,8 @@ struct sampling_options {
     index candidates(index tokens) const { return top_k > 0 ? std::min(top_k, tokens) : tokens; }
     bool restricts() const { return top_p < 1 || min_p > 0; }
     // no draw, no penalty: the largest logit is the token
-    bool likeliest() const { return temperature == 0 && repetition_penalty == 1; }
+    bool likeliest() const { return temperature == 0 && !penalises(); }
+    bool penalises() const { return repetition_penalty != 1; }  // it asks for the ids that have come
     random_stream draws() const { return {seed, stream_of("sample_token")}; }
     bool operator==(const sampling_options&) const = default;
 };

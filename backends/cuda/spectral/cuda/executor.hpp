@@ -89,23 +89,26 @@ struct kept {
 
 }  // namespace detail
 
-// A CUDA graph, ready to be launched. Host memory that its copies read lives with it.
+// A CUDA graph, ready to be launched. Host memory that its copies read lives with it: until a launch is over.
 class recording {
 public:
     recording() = default;
-    recording(recording&& o) noexcept : graph_(std::exchange(o.graph_, nullptr)), copied_(std::move(o.copied_)) {}
-    recording& operator=(recording&& o) noexcept {
-        std::swap(graph_, o.graph_);
-        std::swap(copied_, o.copied_);
-        return *this;
-    }
+    recording(recording&& o) noexcept { swap(o); }
+    recording& operator=(recording&& o) noexcept { return swap(o), *this; }
     ~recording() {
+        if (!copied_.empty()) detail::noted(cudaStreamSynchronize(stream_), "the work queued on the device");
         if (graph_) detail::noted(cudaGraphExecDestroy(graph_), "cudaGraphExecDestroy");
     }
 
 private:
     friend class executor;
+    void swap(recording& o) noexcept {
+        std::swap(graph_, o.graph_);
+        std::swap(stream_, o.stream_);
+        std::swap(copied_, o.copied_);
+    }
     cudaGraphExec_t graph_ = nullptr;
+    cudaStream_t stream_ = nullptr;
     std::deque<std::vector<std::byte>> copied_;
 };
 
@@ -232,6 +235,7 @@ public:
     template <class F>
     recording record(F&& work) {
         recording out;
+        out.stream_ = stream_;
         cudaGraph_t graph = nullptr;
         detail::checked(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
         recording_ = &out;
