@@ -186,7 +186,8 @@ TEMPLATE_LIST_TEST_CASE("decode: tokens that choose themselves", "[models][decod
 TEMPLATE_LIST_TEST_CASE("decode: a penalty sees what other steps drew", "[models][decoding]", model_targets) {
     const auto c = tiny_config();
     with_model<TestType>(c, [&](auto& model) {
-        const sampling_options penalty{.temperature = 1.5, .repetition_penalty = 1.8, .seed = 4};
+        // so hot that nearly every draw is an id that had not come
+        const sampling_options penalty{.temperature = 30, .repetition_penalty = 1.8, .seed = 4};
         sampling_options plain = penalty;
         plain.repetition_penalty = 1;
         const std::vector<index> prompt{2, 2}, both{1, 1}, one{1, 0};
@@ -194,11 +195,17 @@ TEMPLATE_LIST_TEST_CASE("decode: a penalty sees what other steps drew", "[models
         auto state = model.stack.make_decode_state(model.ex, 2, 24),
              other = model.stack.make_decode_state(model.ex, 2, 24);
         std::vector<std::vector<row_index>> seen{{begin[0], begin[1]}, {begin[2], begin[3]}};
+        {  // so that the arena does not grow, and steps are not recorded anew, when the penalty comes
+            auto first = model.stack.make_decode_state(model.ex, 2, 24);
+            model.decode(begin, prompt, first);
+            model.choose(std::vector<row_index>{begin[1], begin[3]}, both, 1, 0, first, penalty, seen);
+        }
         model.decode(begin, prompt, state);
         model.decode(begin, prompt, other);
-        for (int turn = 0; turn < 8; ++turn) {
-            const auto& lengths = turn % 2 ? one : both;
-            const auto& how = turn % 2 ? penalty : plain;
+        for (int turn = 0; turn < 16; ++turn) {  // the steps without a penalty are recorded before the first with one
+            const bool penalises = turn > 6 && turn % 2;
+            const auto& lengths = penalises ? one : both;
+            const auto& how = penalises ? penalty : plain;
             std::vector<row_index> last{seen[0].back()};
             if (lengths[1]) last.push_back(seen[1].back());
             // the first tokens were read with the prompt: any id may follow them
@@ -212,6 +219,11 @@ TEMPLATE_LIST_TEST_CASE("decode: a penalty sees what other steps drew", "[models
             }
             CHECK(model.choose(last, lengths, 1, 0, other, how, seen) == want);
             for (std::size_t s = 0; s < want.size(); ++s) seen[s].push_back(want[s]);
+            if (!penalises) continue;
+            std::vector<unsigned char> marks(static_cast<std::size_t>(c.vocab_size));
+            for (row_index id : seen[0]) marks[static_cast<std::size_t>(id)] = 1;
+            CHECK(to_host(model.ex, vector_view<unsigned char>(other.memory_of_steps->seen.view().row(0),
+                                                               {c.vocab_size})) == marks);
         }
     });
 }
