@@ -379,7 +379,8 @@ void measure_kinds(Exec& ex, model_t& model, index N, index context, double band
     const index C = c.hidden_size, F = c.intermediate_size, L = c.num_hidden_layers;
     auto state = model.stack.make_decode_state(ex, N, context + 16);
     std::vector<index> one(static_cast<std::size_t>(N), 1), seen(static_cast<std::size_t>(N), context);
-    decode_step<Exec, T> step(ex, one, context + 16, 8);
+    step_memory<Exec, T> memory(ex, N, context + 16, 8);
+    decode_step<Exec, T> step(memory, one);
     step.feed(ex, std::vector<row_index>(static_cast<std::size_t>(N), 1), seen);
     tensor<Exec, T, 2> x(ex, {N, C}), y(ex, {N, C}), hidden(ex, {N, F}), z(ex, {N, c.vocab_size});
     tensor<Exec, row_index> ids(ex, {N});
@@ -396,7 +397,7 @@ void measure_kinds(Exec& ex, model_t& model, index N, index context, double band
         state.layers[static_cast<std::size_t>(l)].end.assign(end);
     }
     tensor<Exec, row_index> full(ex, {N}, to_host(ex, state.layers[0].end.view()));
-    pass<Exec, T> p{.ex = ex, .rows = step.rows(), .decode = &state, .step_of_decoding = true, .lengths = one};
+    pass<Exec, T> p{.ex = ex, .rows = step.map(), .decode = &state, .step_of_decoding = true, .lengths = one};
     say("attention half", 2.0 * (2 * C * C + 2 * C * 128), replayed(ex, int(L), [&](int l) {
             typename grouped_attention<Exec, T>::saved s;
             block(l).attention.forward(p, x, y, s);
@@ -427,11 +428,11 @@ void measure_kinds(Exec& ex, model_t& model, index N, index context, double band
     say("head", 2.0 * C * c.vocab_size,
         replayed(ex, 4, [&](int) { head_forward<Exec, T>(ex, x, {}, 0, model.stack.head().matrix(), z); }));
     say("choose, advance", sizeof(T) * N * c.vocab_size, replayed(ex, 8, [&](int) {
-            choose_tokens<Exec, T>(ex, z, c.vocab_size, step.rows().sequence, step.rows().position, ids, chosen);
+            choose_tokens<Exec, T>(ex, z, c.vocab_size, step.map().sequence, step.map().position, ids, chosen);
             advance_rows(ex, ids.view());
         }));
     say("embedding, norm", 0, replayed(ex, 8, [&](int) {
-            embedding_forward<Exec, T>(ex, step.ids.view(), model.stack.embedding.matrix(), x);
+            embedding_forward<Exec, T>(ex, step.ids(), model.stack.embedding.matrix(), x);
             typename rms_norm<Exec, T>::saved s;
             model.stack.norm.forward(p, x, y, s);
         }));
