@@ -208,7 +208,7 @@ TEMPLATE_LIST_TEST_CASE("decode: a penalty sees what other steps drew", "[models
             const auto& how = penalises ? penalty : plain;
             std::vector<row_index> last{seen[0].back()};
             if (lengths[1]) last.push_back(seen[1].back());
-            // the first tokens were read with the prompt: any id may follow them
+            // the prompt's last token is read once more: any id may follow
             const auto z = to_host_widened(model.ex, model.decode(last, lengths, state));
             const std::vector<float> values(z.begin(), z.end());
             std::vector<row_index> want;

@@ -26,7 +26,7 @@ void choose_tokens(Exec& ex, const_matrix<T> logits, index known, const_vector<r
         SPECTRAL_CALL_KERNEL(choose_tokens_kernel, ex, logits, known, sequence, position, ids, chosen);
         return;
     }
-    if (how.repetition_penalty != 1) check_shape(seen, {logits.rows(), logits.width()}, "choose_tokens", "seen");
+    if (how.penalises()) check_shape(seen, {logits.rows(), logits.width()}, "choose_tokens", "seen");
     SPECTRAL_CALL_KERNEL(draw_tokens_kernel, ex, logits, known, sequence, position, how, seen, ids, chosen);
 }
 

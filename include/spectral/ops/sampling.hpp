@@ -113,7 +113,7 @@ inline row_index draw_token(std::span<const float> logits, const sampling_option
 // `seen`: the tokens of the prompt and of the answer so far.
 inline row_index sample_token(std::span<const float> logits, std::span<const row_index> seen, const sampling_options& o,
                               std::uint64_t number) {
-    if (o.repetition_penalty == 1) return draw_token(logits, o, number);
+    if (!o.penalises()) return draw_token(logits, o, number);
     std::vector<float> z(logits.begin(), logits.end());
     for (row_index id : seen)  // an id of the prompt beyond these is never drawn
         if (static_cast<std::size_t>(id) < z.size())
