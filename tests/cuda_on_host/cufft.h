@@ -48,6 +48,7 @@ inline cufftResult cufftSetWorkArea(cufftHandle, void*) { return CUFFT_SUCCESS; 
 inline cufftResult cufftSetStream(cufftHandle, cudaStream_t) { return CUFFT_SUCCESS; }
 inline cufftResult cufftMakePlanMany(cufftHandle h, int rank, int* n, int* inembed, int, int, int* onembed, int, int, cufftType, int batch, std::size_t* work) {
     if (rank != 1 || inembed || onembed || *n < 1 || batch < 1) return CUFFT_INVALID_SIZE;
+    if (machine().free_bytes < *n * sizeof(cufftDoubleComplex)) return CUFFT_ALLOC_FAILED;  // a plan keeps tables on the device
     host_transforms()[static_cast<std::size_t>(h)] = {*n, batch};
     *work = 0;
     return CUFFT_SUCCESS;

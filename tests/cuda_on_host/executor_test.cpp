@@ -3,6 +3,7 @@
 // too old, a program without code for the device, no memory; and how it keeps its choices
 #include <spectral/core/host_copy.hpp>
 #include <spectral/core/recording.hpp>
+#include <spectral/ops/dct.hpp>
 #include <spectral/ops/linear.hpp>
 #include <spectral/ops/spectral_filter.hpp>
 #include <support/operator_test.hpp>
@@ -59,6 +60,23 @@ TEST_CASE("cuda executor: out of memory names the sizes and leaves everything as
     }
     CHECK(x.to_host() == std::vector<float>{1, 2, 3, 4, 5, 6});
     CHECK(product() == want);
+}
+
+TEST_CASE("cuda executor: a plan without memory is named by its size, and made once there is some", "[cuda]") {
+    cuda::executor ex;
+    const auto transformed = [&](index width, std::size_t free_bytes) {
+        const std::vector<float> ones(static_cast<std::size_t>(2 * width), 1);
+        const tensor<cuda::executor, float, 2> x(ex, {2, width}, ones);
+        tensor<cuda::executor, float, 2> X(ex, {2, width});
+        const machine_like some({.free_bytes = free_bytes});
+        arena_scope step(ex);
+        dct_forward<cuda::executor, float>(ex, x.view(), dct_norm::ortho, X.view());
+        return X.to_host()[0];
+    };
+    transformed(101, 1 << 20);  // what else a transform works in is there from now on
+    check_throws([&] { transformed(97, 64); }, {"cufftMakePlanMany of 2 rows of 97 values", "CUFFT_ALLOC_FAILED"});
+    CHECK(transformed(97, 1 << 20) == Approx(std::sqrt(97.0)));
+    CHECK(transformed(101, 64) == Approx(std::sqrt(101.0)));
 }
 
 TEST_CASE("cuda executor: the arena grows by what is asked for where it cannot double", "[cuda]") {

@@ -23,8 +23,9 @@ struct cufft_handle {
         std::size_t asked = 0;
         checked(cufftCreate(&plan), "cufftCreate");
         checked(cufftSetAutoAllocation(plan, 0), "cufftSetAutoAllocation");
-        checked(cufftMakePlanMany(plan, 1, &N, nullptr, 1, N, nullptr, 1, N, type, static_cast<int>(batch), &asked),
-                "cufftMakePlanMany");
+        const cufftResult made =
+            cufftMakePlanMany(plan, 1, &N, nullptr, 1, N, nullptr, 1, N, type, static_cast<int>(batch), &asked);
+        check(good(made), "cuda", "cufftMakePlanMany of ", batch, " rows of ", N, " values failed: ", text(made));
         checked(cufftSetStream(plan, stream), "cufftSetStream");
         return asked;
     }
