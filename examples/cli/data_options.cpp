@@ -6,6 +6,8 @@
 #include <spectral/data/list_ops.hpp>
 #include <spectral/data/mixed.hpp>
 
+#include <limits>
+
 namespace spectral::cli {
 namespace {
 
@@ -176,6 +178,9 @@ task_data make_task(const data_options& o, const std::string& name, const std::s
                     const std::filesystem::path& run, std::filesystem::path* train_tokens, std::ostream* say) {
     check(o.batch > 0, "--batch", "expected at least 1, found ", o.batch);
     check(o.time > 0, "--time", "expected at least 1, found ", o.time);
+    constexpr index most = std::numeric_limits<row_index>::max();
+    check(o.batch <= most / o.time, "--batch, --time", "expected at most ", most, " tokens a batch, found ", o.batch,
+          " times ", o.time);
     task_data t = name == "language"  ? language(o, tokenizer_file, run, train_tokens, say)
                   : is_list_ops(name) ? list_ops(o, name, tokenizer_file)
                                       : classification(o, name, tokenizer_file);

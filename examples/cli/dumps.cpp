@@ -87,6 +87,7 @@ void add_forward(dump& out, runner& r, const std::vector<row_index>& ids, index 
 }
 
 std::unique_ptr<runner> load_without_dropout(const dump_options& o, bool for_training) {
+    check_is_no_input(o.out, {o.ids, o.model, o.route.adapter, o.route.router});
     model_directory model(o.model);
     if (auto* c = std::get_if<chiar_config>(&model.config)) c->dropout = 0;
     return model.load(o.runner, o.route, for_training);

@@ -58,7 +58,9 @@ index total_steps(const loop_options& o, double per_epoch) {
     check(o.steps == 0 || o.epochs == 0, "--steps, --epochs", "expected one of them, found both");
     if (o.epochs == 0) return o.steps > 0 ? o.steps : 300;
     check(per_epoch > 0, "--epochs", "expected one task whose data ends; use --steps");
-    return std::max<index>(1, std::llround(o.epochs * per_epoch / static_cast<double>(o.loop.accumulation)));
+    const double steps = o.epochs * per_epoch / static_cast<double>(o.loop.accumulation);
+    check(steps < 1e15, "--epochs", "expected fewer than 1e15 steps, found ", o.epochs, ", which are ", steps);
+    return std::max<index>(1, std::llround(steps));
 }
 
 void set_schedule(loop_options& o, index steps) {

@@ -55,13 +55,28 @@ CLI::Option* choice(CLI::App& app, const std::string& names, T& value, const std
     return option(app, names, value, type, help)->check(CLI::IsMember(words).description(""));
 }
 
-// Writing over a file that was read would lose it.
+// Writing over a file that was read would lose it. A folder stands for the files of a model and of a run in it.
 inline void check_is_no_input(const std::string& out, const std::vector<std::string>& inputs) {
+    namespace fs = std::filesystem;
     std::error_code none;  // the same file only where both exist
-    if (!std::filesystem::is_regular_file(out, none)) return;
-    for (const auto& in : inputs)
-        check(!std::filesystem::equivalent(out, in, none), out, "expected an output that is no input, found the file ",
-              in);
+    if (!fs::is_regular_file(out, none)) return;
+    const auto differs = [&](const fs::path& in) {
+        check(!fs::equivalent(out, in, none), out, "expected an output that is no input, found the file ", in.string());
+    };
+    const auto is_kept = [](const fs::path& file) {
+        const std::string name = file.filename().string(), kind = file.extension().string();
+        if (kind == ".json" || kind == ".jsonl") return true;
+        for (const char* start : {"model", "adapter", "router", "optimizer"})
+            if (kind == ".safetensors" && name.starts_with(start)) return true;
+        return false;
+    };
+    for (const auto& in : inputs) {
+        differs(in);
+        if (!fs::is_directory(in, none)) continue;
+        for (fs::recursive_directory_iterator at(in, fs::directory_options::skip_permission_denied, none), end;
+             at != end; at.increment(none))
+            if (is_kept(at->path())) differs(at->path());
+    }
 }
 
 // Ends the program with this exit code; nothing is printed.

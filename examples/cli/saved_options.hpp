@@ -38,7 +38,7 @@ inline void restore_options(CLI::App& app, const nlohmann::json& saved, const st
     }
     for (const auto& [name, values] : given.items())
         check(saved.contains(name) || std::find(free.begin(), free.end(), name) != free.end(), where, "--", name,
-              ": expected none, as in the run so far, found ", values.dump());
+              ": expected to be left out, as when the run began, found ", values.dump());
 }
 
 }  // namespace spectral::cli

@@ -97,6 +97,13 @@ TEST_CASE("bad models and ids are refused with one sentence", "[cli]") {
     };
     CHECK(run(arguments).code == 0);
 
+    SECTION("an output that is read") {
+        for (const char* command : {"logits ", "gradients "})
+            for (const char* out : {"inputs.safetensors", "model.safetensors", "config.json"})
+                check_refused(run(command + std::string("--model ") + quoted(model.dir) + " --ids " +
+                                  quoted(model.dir / "inputs.safetensors") + " --out " + quoted(model.dir / out)),
+                              {out, "expected an output that is no input"});
+    }
     SECTION("config.json") {
         check_refused(with_config("n_heads", "n_haeds"), {"config.json", "n_haeds", "did you mean", "n_heads"});
         check_refused(with_config("\"d_model\": 32", "\"d_model\": \"32\""),

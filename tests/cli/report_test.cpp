@@ -194,6 +194,9 @@ TEST_CASE("a report is not written over what it reads", "[cli]") {
     std::filesystem::create_directories(dir / "run");
     write_text(dir / "run/metrics.jsonl", line);
     std::filesystem::create_symlink("run/metrics.jsonl", dir / "link");
+    write_text(dir / "run/run.json", "{}");
+    check_refused(run("report " + quoted(dir / "run") + " -o " + quoted(dir / "run/run.json")),
+                  {"run.json", "expected an output that is no input"});
     for (const char* out : {"run/metrics.jsonl", "link"})
         check_refused(run("report " + quoted(dir / "run") + " -o " + quoted(dir / out)),
                       {out, "expected an output that is no input, found the file", "metrics.jsonl"});

@@ -51,6 +51,7 @@ struct host_machine {
     int devices = 1, driver = 13000, runtime = 13000;
     bool has_code = true;
     std::size_t free_bytes = ~std::size_t{0};  // of one allocation
+    long long allocations_left = 1LL << 60;
 };
 inline host_machine& machine() {
     static host_machine here;
@@ -94,7 +95,7 @@ inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
 inline cudaError_t cudaMallocHost(void** p, std::size_t bytes) { return *p = std::malloc(bytes), cudaSuccess; }
 inline cudaError_t cudaFreeHost(void* p) { return std::free(p), cudaSuccess; }
 inline cudaError_t cudaMalloc(void** p, std::size_t bytes) {
-    if (bytes > machine().free_bytes) return *p = nullptr, cudaErrorMemoryAllocation;
+    if (bytes > machine().free_bytes || --machine().allocations_left < 0) return *p = nullptr, cudaErrorMemoryAllocation;
     *p = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
     return *p ? cudaSuccess : cudaErrorMemoryAllocation;
 }

@@ -3,6 +3,7 @@
 // too old, a program without code for the device, no memory; and how it keeps its choices
 #include <spectral/core/host_copy.hpp>
 #include <spectral/core/recording.hpp>
+#include <spectral/layers/pass.hpp>
 #include <spectral/ops/dct.hpp>
 #include <spectral/ops/linear.hpp>
 #include <spectral/ops/spectral_filter.hpp>
@@ -74,7 +75,8 @@ TEST_CASE("cuda executor: a plan without memory is named by its size, and made o
         return X.to_host()[0];
     };
     transformed(101, 1 << 20);  // what else a transform works in is there from now on
-    check_throws([&] { transformed(97, 64); }, {"cufftMakePlanMany of 2 rows of 97 values", "CUFFT_ALLOC_FAILED"});
+    check_throws([&] { transformed(97, 64); },
+                 {"cufftMakePlanMany of 2 rows of 97 values", "CUFFT_ALLOC_FAILED", "64 of 64 bytes free"});
     CHECK(transformed(97, 1 << 20) == Approx(std::sqrt(97.0)));
     CHECK(transformed(101, 64) == Approx(std::sqrt(101.0)));
 }
@@ -87,6 +89,25 @@ TEST_CASE("cuda executor: the arena grows by what is asked for where it cannot d
     CHECK(ex.memory().vector<std::byte>(2 << 20).size() == 2 << 20);
     CHECK(ex.memory().capacity() < 7 << 20);
     check_throws([&] { ex.memory().vector<std::byte>(5 << 20); }, {"out of memory on host", "5242880 bytes asked for"});
+}
+
+// Whichever of a cache's five allocations fails, the next prefill finds a state that it can use.
+TEST_CASE("cuda executor: no memory for a cache of keys and values", "[cuda]") {
+    cuda::executor ex;
+    for (int made = 0; made < 5; ++made) {
+        decode_state<cuda::executor, float> state;
+        state.layers.resize(1);
+        state.capacity = 4;
+        const auto prefill = [&] { state.make_room(ex, 0, {1, 1}, 8); };
+        {
+            const machine_like full({.allocations_left = made});
+            check_throws(prefill, {"out of memory on host", "bytes asked for"});
+        }
+        prefill();
+        CHECK(state.layers[0].k.size() == 8 * 8);
+        CHECK(state.layers[0].v.size() == 8 * 8);
+        CHECK(to_host(ex, state.layers[0].end.view()) == std::vector<row_index>{0, 4});
+    }
 }
 
 TEST_CASE("cuda executor: values on their way to the host", "[cuda]") {

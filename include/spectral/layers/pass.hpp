@@ -100,13 +100,15 @@ struct decode_state {
         for (char w : wanted) first.push_back(static_cast<row_index>(w ? rows : 0)), rows += w ? capacity : 0;
         if (rows == 0 || (c.capacity && c.room == wanted)) return;
         if (c.k.size() < rows * width) {
-            c = {};
-            c.k = tensor<Exec, T, 2>(ex, {rows, width});
-            c.v = tensor<Exec, T, 2>(ex, {rows, width});
-            c.position = tensor<Exec, row_index>(ex, {rows});
-            c.begin = tensor<Exec, row_index>(ex, {sequences});
-            c.end = tensor<Exec, row_index>(ex, {sequences});
             steps.clear();
+            c = {};
+            layer_cache made;  // all of it or nothing: memory may run out on the way
+            made.k = tensor<Exec, T, 2>(ex, {rows, width});
+            made.v = tensor<Exec, T, 2>(ex, {rows, width});
+            made.position = tensor<Exec, row_index>(ex, {rows});
+            made.begin = tensor<Exec, row_index>(ex, {sequences});
+            made.end = tensor<Exec, row_index>(ex, {sequences});
+            c = std::move(made);
         }
         c.begin.assign(first);
         c.end.assign(first);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // backends/cuda/spectral/cuda/executor.hpp: the executor of one CUDA device
 //
-// One device, one stream, one thread at a time. Kernels are queued on the stream and nothing waits for them but
-// copy_to_host(). Work may be recorded as a CUDA graph and replayed. What outlives a call is made once and kept here:
+// One device, one stream, one thread at a time. Kernels are queued on the stream; copy_to_host() waits for all of them,
+// receive_count() and host_copy for what was queued before a value. Work may be recorded as a CUDA graph and replayed. What outlives a call is made once and kept here:
 // the cuBLASLt handle and its workspace, the chosen matrix product of every shape, the form and the tables of every transform.
 #pragma once
 #if !defined(__CUDACC__)
@@ -121,10 +121,11 @@ public:
     host_copy(host_copy&& o) noexcept { swap(o); }
     host_copy& operator=(host_copy&& o) noexcept { return swap(o), *this; }
     ~host_copy() {
-        if (!arrived_) return;
-        detail::noted(cudaEventSynchronize(arrived_), "the work queued on the device");
-        detail::noted(cudaEventDestroy(arrived_), "cudaEventDestroy");
-        detail::noted(cudaFreeHost(values_), "cudaFreeHost");
+        if (arrived_) {
+            detail::noted(cudaEventSynchronize(arrived_), "the work queued on the device");
+            detail::noted(cudaEventDestroy(arrived_), "cudaEventDestroy");
+        }
+        if (values_) detail::noted(cudaFreeHost(values_), "cudaFreeHost");
     }
     void start(executor& ex, const void* from, std::size_t bytes);
     const void* finish() {
@@ -198,12 +199,22 @@ public:
         const cudaError_t status = cudaMalloc(&p, std::max<std::size_t>(bytes, 1));
         if (status == cudaErrorMemoryAllocation) {
             (void)cudaGetLastError();
-            std::size_t free = 0, total = 0;
-            (void)cudaMemGetInfo(&free, &total);
-            fail(name, "out of memory on ", device_name_, ": ", bytes, " bytes asked for, ", free, " of ", total,
+            fail(name, "out of memory on ", device_name_, ": ", bytes, " bytes asked for, ", detail::free_memory(),
                  " free: use shorter sequences, a smaller batch or more accumulation steps");
         }
         detail::checked(status, "cudaMalloc");
+        return p;
+    }
+    // of the host, for copies that it does not wait for; given back by cudaFreeHost
+    void* allocate_pinned(std::size_t bytes) {
+        ++allocations_;
+        void* p = nullptr;
+        const cudaError_t status = cudaMallocHost(&p, bytes);
+        if (status == cudaErrorMemoryAllocation) {
+            (void)cudaGetLastError();
+            fail(name, "out of pinned memory of the host: ", bytes, " bytes asked for");
+        }
+        detail::checked(status, "cudaMallocHost");
         return p;
     }
     void deallocate(void* p, std::size_t) noexcept {
@@ -267,7 +278,9 @@ public:
     int multiprocessors() const { return multiprocessors_; }
     std::size_t shared_limit() const { return shared_limit_; }  // bytes of shared memory one block may have
     int threads() const { return 1; }
-    std::size_t allocations() const { return allocations_; }  // calls of allocate since construction
+    std::size_t allocations() const {
+        return allocations_;
+    }  // of the device's and of pinned memory, since construction
 
     // Counts on their way to the host: the copy is queued, and receiving waits for it alone, not for what was queued
     // since.
@@ -363,8 +376,8 @@ inline void host_copy::start(executor& ex, const void* from, std::size_t bytes) 
     if (room_ < bytes) {
         host_copy larger;
         detail::checked(cudaEventCreateWithFlags(&larger.arrived_, cudaEventDisableTiming), "cudaEventCreate");
-        detail::checked(cudaMallocHost(&larger.values_, bytes), "cudaMallocHost");
-        larger.room_ = bytes;
+        larger.room_ = std::max(bytes, 2 * room_);
+        larger.values_ = ex.allocate_pinned(larger.room_);
         swap(larger);
     }
     if (bytes == 0) return;

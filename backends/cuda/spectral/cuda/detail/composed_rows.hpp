@@ -57,13 +57,13 @@ struct sample_places {
 };
 
 // Where products win (bench/results/cuda/forms_h200.txt, forms_primes_h200.txt): cuFFT is fast where prime factors are
-// small, to 31, and slow in double.
+// small, and slow in double.
 inline bool matrix_by_rule(index N, index rows, bool is_double) {
     if (rows <= 4096 || N < 64 || N > (is_double ? 512 : 256)) return false;
     index largest = 1;
     for (index p = 2, left = N; left > 1; ++p)
         while (left % p == 0) left /= p, largest = p;
-    return is_double || largest > 31;
+    return is_double || largest > 64;
 }
 
 // The form of every class of transforms that had a choice: "dct WIDTH float, up to ROWS rows"

@@ -25,7 +25,8 @@ struct cufft_handle {
         checked(cufftSetAutoAllocation(plan, 0), "cufftSetAutoAllocation");
         const cufftResult made =
             cufftMakePlanMany(plan, 1, &N, nullptr, 1, N, nullptr, 1, N, type, static_cast<int>(batch), &asked);
-        check(good(made), "cuda", "cufftMakePlanMany of ", batch, " rows of ", N, " values failed: ", text(made));
+        check(good(made), "cuda", "cufftMakePlanMany of ", batch, " rows of ", N, " values failed: ", text(made), ", ",
+              free_memory(), " bytes free");
         checked(cufftSetStream(plan, stream), "cufftSetStream");
         return asked;
     }

@@ -48,6 +48,12 @@ void noted(Status status, const char* call) noexcept {
     if (!good(status)) std::fprintf(stderr, "spectral: cuda: %s failed: %s\n", call, text(status).c_str());
 }
 
+inline std::string free_memory() {
+    std::size_t free = 0, total = 0;
+    (void)cudaMemGetInfo(&free, &total);
+    return spectral::detail::join(free, " of ", total);
+}
+
 // Made with the scope, given back with it.
 struct event {
     cudaEvent_t it = nullptr;
