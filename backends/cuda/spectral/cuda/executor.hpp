@@ -2,8 +2,9 @@
 // backends/cuda/spectral/cuda/executor.hpp: the executor of one CUDA device
 //
 // One device, one stream, one thread at a time. Kernels are queued on the stream; copy_to_host() waits for all of them,
-// receive_count() and host_copy for what was queued before a value. Work may be recorded as a CUDA graph and replayed. What outlives a call is made once and kept here:
-// the cuBLASLt handle and its workspace, the chosen matrix product of every shape, the form and the tables of every transform.
+// receive_count() and host_copy for what was queued before a value. Work may be recorded as a CUDA graph and replayed.
+// What outlives a call is made once and kept here: the cuBLASLt handle and its workspace, the chosen matrix product of
+// every shape, the form and the tables of every transform.
 #pragma once
 #if !defined(__CUDACC__)
 #error \
@@ -278,9 +279,8 @@ public:
     int multiprocessors() const { return multiprocessors_; }
     std::size_t shared_limit() const { return shared_limit_; }  // bytes of shared memory one block may have
     int threads() const { return 1; }
-    std::size_t allocations() const {
-        return allocations_;
-    }  // of the device's and of pinned memory, since construction
+    // of memory, the device's and the host's pinned, since construction
+    std::size_t allocations() const { return allocations_; }
 
     // Counts on their way to the host: the copy is queued, and receiving waits for it alone, not for what was queued
     // since.
