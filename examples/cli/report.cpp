@@ -43,9 +43,9 @@ void run_report(const report_options& o) {
     for (const auto& source : o.sources) read.add(source);
     check_is_no_input(o.out, read.files());
     check_is_no_input(o.out, {o.text});
-    for (const std::filesystem::path file : read.files())
-        if (std::filesystem::exists(file.parent_path() / "run.json"))
-            check_is_no_input(o.out, {file.parent_path().string()});
+    for (const auto& file : read.files())
+        if (const auto run = std::filesystem::absolute(file).parent_path(); std::filesystem::exists(run / "run.json"))
+            check_is_no_input(o.out, {run.string()});
     auto runs = read.finish();
     if (!o.text.empty()) add_routes(runs, o);
     const report::page page = report::make_report(o.title, runs);

@@ -120,8 +120,12 @@ TEST_CASE("cuda executor: values on their way to the host", "[cuda]") {
     CHECK(copy.finish()[1] == 2);
     host_copy<cuda::executor, double> moved = std::move(copy);
     CHECK(moved.finish()[0] == 1);
+    const auto before = ex.allocations();
     moved.start(ex, many.view());
     CHECK(moved.finish().size() == 5000);
+    CHECK(ex.allocations() == before + 1);  // pinned memory counts
+    moved.start(ex, many.view());
+    CHECK(ex.allocations() == before + 1);
     CHECK(moved.finish()[4999] == 3);
     repeated_work<cuda::executor> work;
     const auto copies = [&] { moved.start(ex, few.view()); };

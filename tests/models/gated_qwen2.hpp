@@ -51,6 +51,7 @@ void fill(Model& model) {
         model.ex.copy_from_host(p->value.data, host.data(), host.size() * sizeof(T));
     }
 }
+
 template <class Target>
 struct made {
     using Exec = typename Target::executor;
