@@ -41,8 +41,14 @@ struct executor_options {
 
 namespace detail {
 
-template <int>  // a template, so that the header may be included anywhere
+template <class T>
 __global__ void probe_kernel() {}
+
+// What the driver says of a kernel that was compiled where the kernels of T were (kernels.hpp).
+template <class T>
+cudaError_t attributes_of_kernels(cudaFuncAttributes& attributes) {
+    return cudaFuncGetAttributes(&attributes, probe_kernel<T>);
+}
 
 // Events around everything that an operator queues, added up by its name when asked.
 class operator_timings {
@@ -172,7 +178,7 @@ public:
         multiprocessors_ = about.multiProcessorCount;
         shared_limit_ = about.sharedMemPerBlockOptin;
         cudaFuncAttributes probe{};
-        const cudaError_t built_for_it = cudaFuncGetAttributes(&probe, detail::probe_kernel<0>);
+        const cudaError_t built_for_it = detail::attributes_of_kernels<float>(probe);
         (void)cudaGetLastError();
         check(built_for_it == cudaSuccess, name, "this program holds no code for ", device_name_, " (sm_",
               architecture_, "): build with -DCMAKE_CUDA_ARCHITECTURES=", architecture_,

@@ -6,11 +6,10 @@
 //
 //   target_link_libraries(app PRIVATE spectral::cuda_kernels)   in place of spectral::cuda
 //
-// Elsewhere: files define SPECTRAL_CUDA_EXTERN_KERNELS before they include anything of spectral, and one that does not
-// says in namespace spectral::cuda, as backends/cuda/kernels/float.cu does, SPECTRAL_CUDA_KERNELS(template, T) for each
-// scalar T of its models, and SPECTRAL_CUDA_STATISTIC_KERNELS(template, A) for that of statistics, A = statistic<T>.
-// A kernel that is not listed (of no scalar, or with a weight of another type than the model's) is compiled where it is
-// called, as all are otherwise.
+// That pays from five files or so (docs/08-why.md). Elsewhere: files define SPECTRAL_CUDA_EXTERN_KERNELS before they
+// include <spectral/cuda.hpp>, and others, as backends/cuda/kernels/float.cu does, say in namespace spectral::cuda
+// SPECTRAL_CUDA_KERNELS(template, T) for float, whatever the program computes in, and for its models' other scalars.
+// A kernel that is not listed (of no scalar, or with a weight of another type than the model's) is in every file.
 #pragma once
 #include <spectral/cuda/activation.hpp>
 #include <spectral/cuda/attention.hpp>
@@ -20,6 +19,7 @@
 #include <spectral/cuda/dropout.hpp>
 #include <spectral/cuda/elementwise.hpp>
 #include <spectral/cuda/embedding.hpp>
+#include <spectral/cuda/executor.hpp>
 #include <spectral/cuda/few_rows.hpp>
 #include <spectral/cuda/gate.hpp>
 #include <spectral/cuda/kv_cache.hpp>
@@ -43,6 +43,7 @@
 // type, so their arguments are spelled out.
 // clang-format off
 #define SPECTRAL_CUDA_KERNELS(how, T)                                                                                  \
+    SPECTRAL_CUDA_INSTANTIATE(how, T, detail::attributes_of_kernels)                                                   \
     SPECTRAL_CUDA_INSTANTIATE(how, T, gelu_forward_kernel)                                                             \
     SPECTRAL_CUDA_INSTANTIATE(how, T, gelu_backward_kernel)                                                            \
     SPECTRAL_CUDA_INSTANTIATE(how, T, silu_gate_forward_kernel)                                                        \
