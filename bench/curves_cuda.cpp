@@ -5,9 +5,9 @@
 // A small CHIAR and a small LayerRoute model, dropout on, start from the same numbers and see the same batches. First
 // the routes (gates) that cpu f64 took are replayed by the others: what is left between the curves is rounding, and
 // cpu f32 shows how far rounding alone goes. The weights stay the same within rounding, so before each step the batch is
-// evaluated too, every executor choosing for itself: these routes that differ are flips on the same weights. Then
-// cpu f32, cuda f32 and cuda f32 again train with routes of their own: those that differ are counted as the trainings
-// part, and the two cuda curves must have the same bits.
+// evaluated too, every executor choosing for itself: these routes that differ are flips on the same weights. Then all
+// train with routes of their own: those that differ from cpu f64's are counted as the trainings part, which cpu f32's does
+// too, and two cuda curves must have the same bits.
 //   cmake --preset cuda -DSPECTRAL_BENCH=ON && cmake --build build/cuda --target curves_cuda
 #include "runners.hpp"
 
@@ -149,25 +149,33 @@ void replayed(const char* name, const Config& c, const factory<Config>& make, co
 template <class Config>
 void own_routes(const char* name, const Config& c, const factory<Config>& make, const options& o) {
     std::vector<training> all;
+    all.push_back(start("cpu f64", make.cpu_f64, c, o));
     all.push_back(start("cpu f32", make.cpu_f32, c, o));
     all.push_back(start("cuda f32", make.cuda_f32, c, o));
     all.push_back(start("cuda f32 again", make.cuda_f32, c, o));
-    flips_by_layer count;
+    constexpr std::size_t cuda = 2, again = 3;
+    std::vector<double> off(again);
+    std::vector<flips_by_layer> count(again);
     bool same_bits = true;
-    double off = 0;
     for (index step = 0; step < o.steps; ++step) {
         std::vector<double> loss;
         for (training& t : all) loss.push_back(t.step(o, step, nullptr));
-        add(count, all[0].trace.layers, all[1].trace.layers);
-        same_bits = same_bits && loss[1] == loss[2];
-        off = std::max(off, std::abs(loss[1] / loss[0] - 1));
+        for (std::size_t i = 1; i < again; ++i) {
+            add(count[i], all[0].trace.layers, all[i].trace.layers);
+            off[i] = std::max(off[i], std::abs(loss[i] / loss[0] - 1));
+        }
+        same_bits = same_bits && loss[cuda] == loss[again];
         print_line(name, "own", step, all, loss);
     }
-    std::printf(
-        "{\"model\": \"%s\", \"routes\": \"own\", \"largest relative difference\": %.2e, \"two cuda runs\": \"%s\", ",
-        name, off, same_bits ? "same bits" : "differ");
-    print_flips("flips by layer", count);
-    std::printf("}\n");
+    std::printf("{\"model\": \"%s\", \"routes\": \"own\", \"largest relative difference to cpu f64\": {", name);
+    for (std::size_t i = 1; i < again; ++i)
+        std::printf("%s\"%s\": %.2e", i > 1 ? ", " : "", all[i].name.c_str(), off[i]);
+    std::printf("}, \"two cuda runs\": \"%s\", \"flips by layer\": {", same_bits ? "same bits" : "differ");
+    for (std::size_t i = 1; i < again; ++i) {
+        if (i > 1) std::printf(", ");
+        print_flips(all[i].name.c_str(), count[i]);
+    }
+    std::printf("}}\n");
 }
 
 template <class Config>
@@ -176,7 +184,8 @@ void curves(const char* name, const Config& c, const factory<Config>& make, cons
     own_routes(name, c, make, o);
 }
 
-// every routed layer's threshold at the median of its entropies before training
+// every routed layer's threshold between the two entropies in the middle, before training: on none, or rounding would
+// route its token
 chiar_config small_chiar(const options& o) {
     chiar_config c;
     c.vocab_size = vocabulary;
@@ -188,9 +197,8 @@ chiar_config small_chiar(const options& o) {
     c.tau.assign(static_cast<std::size_t>(c.n_layers), std::nullopt);
     for (auto& [layer, routes] : t.trace.layers) {
         auto& h = routes.entropy;
-        const auto middle = h.begin() + static_cast<std::ptrdiff_t>(h.size() / 2);
-        std::nth_element(h.begin(), middle, h.end());
-        c.tau[static_cast<std::size_t>(layer)] = *middle;
+        std::sort(h.begin(), h.end());
+        c.tau[static_cast<std::size_t>(layer)] = (h[h.size() / 2 - 1] + h[h.size() / 2]) / 2;
     }
     return c;
 }
