@@ -6,8 +6,8 @@
 // the routes (gates) that cpu f64 took are replayed by the others: what is left between the curves is rounding, and
 // cpu f32 shows how far rounding alone goes. The weights stay the same within rounding, so before each step the batch is
 // evaluated too, every executor choosing for itself: these routes that differ are flips on the same weights. Then all
-// train with routes of their own: those that differ from cpu f64's are counted as the trainings part, which cpu f32's does
-// too, and two cuda curves must have the same bits.
+// but cuda bf16 train with routes of their own: those that differ from cpu f64's are counted as the trainings part, cpu
+// f32's for comparison, and two cuda curves must have the same bits.
 //   cmake --preset cuda -DSPECTRAL_BENCH=ON && cmake --build build/cuda --target curves_cuda
 #include "runners.hpp"
 

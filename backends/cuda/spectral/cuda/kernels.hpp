@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // backends/cuda/spectral/cuda/kernels.hpp: all kernels of the cuda executor, and their list
 //
-// By it a program of several CUDA files compiles each kernel once, not in every file that calls it. Where spectral
-// is built with the program (add_subdirectory, FetchContent):
+// With the list, a program of several CUDA files compiles each kernel once rather than in every file that calls it.
+// Where spectral is built with the program (add_subdirectory, FetchContent):
 //
 //   target_link_libraries(app PRIVATE spectral::cuda_kernels)   in place of spectral::cuda
 //
