@@ -6,7 +6,7 @@
 //
 //   target_link_libraries(app PRIVATE spectral::cuda_kernels)   in place of spectral::cuda
 //
-// That pays from five files or so (docs/08-why.md). Elsewhere: files define SPECTRAL_CUDA_EXTERN_KERNELS before they
+// That pays from four files or so (docs/08-why.md). Elsewhere: files define SPECTRAL_CUDA_EXTERN_KERNELS before they
 // include <spectral/cuda.hpp>, and others, as backends/cuda/kernels/float.cu does, say in namespace spectral::cuda
 // SPECTRAL_CUDA_KERNELS(template, T) for float, whatever the program computes in, and for its models' other scalars.
 // A kernel that is not listed (of no scalar, or with a weight of another type than the model's) is in every file.
