@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // bench/curves_cuda.cpp: one training on the CPU and on a GPU, batch by batch: how far their loss curves part, and why
-//   curves_cuda [--steps 200] [--threads 8] [--model chiar|layer_route] FILE...       the files' bytes are the text;
-//   JSON lines
+//   curves_cuda [--steps 200] [--seed 1] [--threads 8] [--model chiar|layer_route] FILE...
+// the files' bytes are the text; JSON lines
 // A small CHIAR and a small LayerRoute model, dropout on, start from the same numbers and see the same batches. First
 // the routes (gates) that cpu f64 took are replayed by the others: what is left between the curves is rounding, and
 // cpu f32 shows how far rounding alone goes. The weights stay the same within rounding, so before each step the batch is
 // evaluated too, every executor choosing for itself: these routes that differ are flips on the same weights. Then all
-// but cuda bf16 train with routes of their own: those that differ from cpu f64's are counted as the trainings part, cpu
-// f32's for comparison, and two cuda curves must have the same bits.
+// but cuda bf16 train with routes of their own. A token within rounding of a threshold, sooner or later, goes two ways and
+// the weights part: each pair is compared, with the step and the number of the first routes that differ and all of them.
+// Two cuda curves must have the same bits.
 //   cmake --preset cuda -DSPECTRAL_BENCH=ON && cmake --build build/cuda --target curves_cuda
 #include "runners.hpp"
 
@@ -15,6 +16,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <iterator>
@@ -22,11 +24,11 @@
 namespace spectral::cli {
 namespace {
 
-constexpr std::uint64_t seed = 1;
 constexpr index vocabulary = 256;
 
 struct options {
     index steps = 200, batch = 2, time = 256;  // longer than what one block of attention takes of the keys
+    std::uint64_t seed = 1;
     int threads = 8;
     std::string text, model;  // model: empty for both
 };
@@ -34,7 +36,7 @@ struct options {
 batch batch_at(const options& o, index step) {
     batch b;
     b.lengths.assign(static_cast<std::size_t>(o.batch), o.time);
-    const random_stream draw{seed, substream(stream_of("batches"), static_cast<std::uint64_t>(step))};
+    const random_stream draw{o.seed, substream(stream_of("batches"), static_cast<std::uint64_t>(step))};
     for (index s = 0; s < o.batch; ++s) {
         const auto from = draw.bits(s) % (o.text.size() - static_cast<std::size_t>(o.time) - 1);
         for (index t = 0; t < o.time; ++t) {
@@ -59,7 +61,7 @@ struct training {
         trace = route_trace(routes ? route_trace::mode::replay : route_trace::mode::record);
         if (routes) trace.layers = *routes;
         model->set_trace(&trace);
-        model->set_dropout(seed, static_cast<std::uint64_t>(step));
+        model->set_dropout(o.seed, static_cast<std::uint64_t>(step));
         const double loss = model->train(batch_at(o, step), 1).loss;
         model->update({.learning_rate = 1e-3}, 1.0);
         return loss;
@@ -103,7 +105,7 @@ struct factory {
 template <class Config>
 training start(const char* name, make_function<Config>* make, const Config& c, const options& o) {
     training t{name, make(c, {.threads = o.threads}, true)};
-    t.model->initialize(seed);
+    t.model->initialize(o.seed);
     if (auto* route = t.model->layer_route()) route->set_objective(skip_budget{{{"", 0.25}}}.objective());
     return t;
 }
@@ -135,7 +137,9 @@ void replayed(const char* name, const Config& c, const factory<Config>& make, co
         }
         print_line(name, "replayed", step, all, loss);
     }
-    std::printf("{\"model\": \"%s\", \"routes\": \"replayed\", \"largest relative difference to cpu f64\": {", name);
+    std::printf(
+        "{\"model\": \"%s\", \"seed\": %llu, \"routes\": \"replayed\", \"largest relative difference to cpu f64\": {",
+        name, static_cast<unsigned long long>(o.seed));
     for (std::size_t i = 1; i < all.size(); ++i)
         std::printf("%s\"%s\": %.2e", i > 1 ? ", " : "", all[i].name.c_str(), off[i]);
     std::printf("}, \"flips on the same weights, by layer\": {");
@@ -146,6 +150,37 @@ void replayed(const char* name, const Config& c, const factory<Config>& make, co
     std::printf("}}\n");
 }
 
+// how far one training's curve and routes part from another's
+struct parting {
+    std::size_t of, from;
+    double most = 0;  // of the loss, relative
+    flips_by_layer all{};
+    index first_step = -1, first_flips = 0;  // the first step of routes that differ, and how many did
+
+    void add(index step, const std::vector<training>& runs, const std::vector<double>& loss) {
+        most = std::max(most, std::abs(loss[of] / loss[from] - 1));
+        flips_by_layer now;
+        cli::add(now, runs[from].trace.layers, runs[of].trace.layers);
+        for (const auto& [layer, f] : now) {
+            all[layer].differ += f.differ;
+            all[layer].all += f.all;
+            if (first_step < 0) first_flips += f.differ;
+        }
+        if (first_step < 0 && first_flips > 0) first_step = step;
+    }
+    void print(const std::vector<training>& runs) const {
+        std::printf(", \"%s from %s\": {\"largest relative difference\": %.2e, \"first flips\": ",
+                    runs[of].name.c_str(), runs[from].name.c_str(), most);
+        if (first_step < 0)
+            std::printf("null, ");
+        else
+            std::printf("\"%lld in step %lld\", ", static_cast<long long>(first_flips),
+                        static_cast<long long>(first_step));
+        print_flips("flips by layer", all);
+        std::printf("}");
+    }
+};
+
 template <class Config>
 void own_routes(const char* name, const Config& c, const factory<Config>& make, const options& o) {
     std::vector<training> all;
@@ -154,28 +189,19 @@ void own_routes(const char* name, const Config& c, const factory<Config>& make, 
     all.push_back(start("cuda f32", make.cuda_f32, c, o));
     all.push_back(start("cuda f32 again", make.cuda_f32, c, o));
     constexpr std::size_t cuda = 2, again = 3;
-    std::vector<double> off(again);
-    std::vector<flips_by_layer> count(again);
+    std::vector<parting> pairs{{1, 0}, {cuda, 0}, {cuda, 1}};
     bool same_bits = true;
     for (index step = 0; step < o.steps; ++step) {
         std::vector<double> loss;
         for (training& t : all) loss.push_back(t.step(o, step, nullptr));
-        for (std::size_t i = 1; i < again; ++i) {
-            add(count[i], all[0].trace.layers, all[i].trace.layers);
-            off[i] = std::max(off[i], std::abs(loss[i] / loss[0] - 1));
-        }
+        for (parting& p : pairs) p.add(step, all, loss);
         same_bits = same_bits && loss[cuda] == loss[again];
         print_line(name, "own", step, all, loss);
     }
-    std::printf("{\"model\": \"%s\", \"routes\": \"own\", \"largest relative difference to cpu f64\": {", name);
-    for (std::size_t i = 1; i < again; ++i)
-        std::printf("%s\"%s\": %.2e", i > 1 ? ", " : "", all[i].name.c_str(), off[i]);
-    std::printf("}, \"two cuda runs\": \"%s\", \"flips by layer\": {", same_bits ? "same bits" : "differ");
-    for (std::size_t i = 1; i < again; ++i) {
-        if (i > 1) std::printf(", ");
-        print_flips(all[i].name.c_str(), count[i]);
-    }
-    std::printf("}}\n");
+    std::printf("{\"model\": \"%s\", \"seed\": %llu, \"routes\": \"own\", \"two cuda runs\": \"%s\"", name,
+                static_cast<unsigned long long>(o.seed), same_bits ? "same bits" : "differ");
+    for (const parting& p : pairs) p.print(all);
+    std::printf("}\n");
 }
 
 template <class Config>
@@ -228,6 +254,8 @@ int main(int count, char** arguments) {
     for (int i = 1; i < count; ++i) {
         if (std::strcmp(arguments[i], "--steps") == 0 && i + 1 < count)
             o.steps = std::atoll(arguments[++i]);
+        else if (std::strcmp(arguments[i], "--seed") == 0 && i + 1 < count)
+            o.seed = std::strtoull(arguments[++i], nullptr, 10);
         else if (std::strcmp(arguments[i], "--threads") == 0 && i + 1 < count)
             o.threads = std::atoi(arguments[++i]);
         else if (std::strcmp(arguments[i], "--model") == 0 && i + 1 < count)

@@ -22,8 +22,7 @@ inline layer_route_model tiny(index layers = blocks) {
                   .num_hidden_layers = layers,
                   .num_attention_heads = 4,
                   .num_key_value_heads = 2,
-                  .max_position_embeddings = 24,
-                  .eos_token_ids = {}};
+                  .max_position_embeddings = 24};
     return m;
 }
 inline layer_route_model gated(gate_scope scope = gate_scope::block) {

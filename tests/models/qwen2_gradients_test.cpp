@@ -20,8 +20,7 @@ layer_route_model tiny(bool tied) {
                   .num_attention_heads = 3,
                   .num_key_value_heads = 1,
                   .max_position_embeddings = 8,
-                  .tie_word_embeddings = tied,
-                  .eos_token_ids = {}};
+                  .tie_word_embeddings = tied};
     return m;
 }
 

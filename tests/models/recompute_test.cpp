@@ -89,8 +89,7 @@ TEMPLATE_LIST_TEST_CASE("recompute: LayerRoute with gates of every kind and scop
                   .num_attention_heads = 3,
                   .num_key_value_heads = 1,
                   .max_position_embeddings = 16,
-                  .tie_word_embeddings = true,
-                  .eos_token_ids = {}};
+                  .tie_word_embeddings = true};
     m.route.lora = lora_options{.rank = 2, .alpha = 3, .dropout = 0.2};
     const batch b = language_batch({7, 2, 11}, m.backbone.vocab_size, 17);
     const auto compare_now = [&](const std::string& about) {

@@ -13,8 +13,7 @@ inline qwen2_config tiny_qwen2_backbone(bool tied = true) {
             .num_attention_heads = 3,
             .num_key_value_heads = 1,
             .max_position_embeddings = 64,
-            .tie_word_embeddings = tied,
-            .eos_token_ids = {}};
+            .tie_word_embeddings = tied};
 }
 
 }  // namespace spectral::test

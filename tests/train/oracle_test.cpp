@@ -24,8 +24,7 @@ TEST_CASE("oracle: a block left out is a block forced shut", "[train][oracle]") 
                   .num_hidden_layers = 3,
                   .num_attention_heads = 4,
                   .num_key_value_heads = 2,
-                  .max_position_embeddings = 24,
-                  .eos_token_ids = {}};
+                  .max_position_embeddings = 24};
     m.backbone.initializer_range = 0.3;
     const auto r = make_runner<reference::executor, double>(std::make_unique<reference::executor>(), m, false);
     r->initialize(4);

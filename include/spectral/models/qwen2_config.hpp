@@ -14,7 +14,7 @@ struct qwen2_config {
     index num_attention_heads = 32, num_key_value_heads = 32, max_position_embeddings = 32768;
     double rope_theta = 10000, rms_norm_eps = 1e-6, initializer_range = 0.02;
     bool tie_word_embeddings = false;
-    std::vector<row_index> eos_token_ids;
+    std::vector<row_index> eos_token_ids{};
 
     index head_width() const { return hidden_size / num_attention_heads; }
 
