@@ -1,36 +1,41 @@
 // SPDX-License-Identifier: Apache-2.0
 // bench/curves_cuda.cpp: one training on the CPU and on a GPU, batch by batch: how far their loss curves part, and why
 //   curves_cuda [--steps 200] [--seed 1] [--threads 8] [--model chiar|layer_route] FILE...
-// the files' bytes are the text; JSON lines
-// A small CHIAR and a small LayerRoute model, dropout on, start from the same numbers and see the same batches. First
-// the routes (gates) that cpu f64 took are replayed by the others: what is left between the curves is rounding, and
-// cpu f32 shows how far rounding alone goes. The weights stay the same within rounding, so before each step the batch is
-// evaluated too, every executor choosing for itself: these routes that differ are flips on the same weights. Then all
-// but cuda bf16 train with routes of their own. A token within rounding of a threshold, sooner or later, goes two ways and
-// the weights part: each pair is compared, with the step and the number of the first routes that differ and all of them.
-// Two cuda curves must have the same bits.
+// the files' bytes are the text; JSON lines: the losses of every step, then what was compared
+// A small CHIAR and a small LayerRoute model, dropout on, start from the same numbers and see the same batches.
+// "replayed": the routes (gates) that cpu f64 took are repeated by the others, so that what is left between the curves is
+// rounding; cpu f32 shows how far rounding alone goes. The weights stay the same within rounding, so before each step
+// CHIAR evaluates the batch too, every executor choosing for itself, and the routes that differ are counted.
+// "own": all but cuda bf16 train with routes of their own. A token within rounding of a threshold, sooner or later, goes
+// two ways; from there on the weights differ too. `while_together` counts the steps up to that one, its flips among them;
+// `flips` is of all steps. Two cuda trainings must have the same losses, bit for bit.
 //   cmake --preset cuda -DSPECTRAL_BENCH=ON && cmake --build build/cuda --target curves_cuda
 #include "runners.hpp"
 
+#include <spectral/io/json.hpp>
 #include <spectral/models/layer_route_config.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
-#include <cstdlib>
-#include <cstring>
 #include <fstream>
+#include <iostream>
 #include <iterator>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
 
 namespace spectral::cli {
 namespace {
 
-constexpr index vocabulary = 256;
+using json = nlohmann::ordered_json;
 
 struct options {
     index steps = 200, batch = 2, time = 256;  // longer than what one block of attention takes of the keys
     std::uint64_t seed = 1;
     int threads = 8;
-    std::string text, model;  // model: empty for both
+    std::string model, text;  // model: empty for both
 };
 
 batch batch_at(const options& o, index step) {
@@ -50,6 +55,8 @@ batch batch_at(const options& o, index step) {
     return b;
 }
 
+using routes_by_layer = std::map<index, layer_routes>;
+
 // One model on one executor, with the routes of its last step.
 struct training {
     std::string name;
@@ -57,45 +64,97 @@ struct training {
     route_trace trace{};
 
     // the loss before the update; `routes`: another's, to be replayed
-    double step(const options& o, index step, const std::map<index, layer_routes>* routes) {
+    double step(const options& o, index step, const routes_by_layer* routes) {
         trace = route_trace(routes ? route_trace::mode::replay : route_trace::mode::record);
         if (routes) trace.layers = *routes;
         model->set_trace(&trace);
         model->set_dropout(o.seed, static_cast<std::uint64_t>(step));
         const double loss = model->train(batch_at(o, step), 1).loss;
+        check(std::isfinite(loss), name, "step ", step, ": expected a finite loss, found ", loss);
         model->update({.learning_rate = 1e-3}, 1.0);
+        model->set_trace(nullptr);
         return loss;
     }
-    // routes of an evaluation, its own choice
-    std::map<index, layer_routes> choice(const options& o, index step) {
+    // what it chooses for itself in an evaluation: routes; gates are recorded in training alone
+    routes_by_layer choice(const options& o, index step) {
         route_trace own(route_trace::mode::record);
         model->set_trace(&own);
         model->evaluate(batch_at(o, step));
+        model->set_trace(nullptr);
         return std::move(own.layers);
     }
 };
 
-// routes, or gates, of two passes that differ, and all of them
-struct flips {
-    index differ = 0, all = 0;
-    void add(const layer_routes& a, const layer_routes& b) {
-        for (std::size_t i = 0; i < a.op.size(); ++i) differ += a.op[i] != b.op[i];
-        for (std::size_t i = 0; a.op.empty() && i < a.gates.size(); ++i) differ += a.gates[i] != b.gates[i];
-        all += static_cast<index>(a.op.empty() ? a.gates.size() : a.op.size());
+// Routes of a layer, or gates: of operator 1, attention, or open.
+std::vector<bool> decisions(const layer_routes& of) {
+    std::vector<bool> out;
+    if (of.op.empty())
+        for (double gate : of.gates) out.push_back(gate != 0);
+    else
+        for (row_index op : of.op) out.push_back(op == 1);
+    return out;
+}
+index count_of(const std::vector<bool>& decided) { return std::count(decided.begin(), decided.end(), true); }
+
+// How far one training's losses and decisions are from another's.
+struct comparison {
+    std::size_t of, from;
+    double largest = 0;  // relative difference of the losses
+    index steps = 0, seen = 0;  // decisions, of all layers
+    std::map<index, index> flips{};  // by layer
+    bool together = true;  // no decision differed yet
+    index together_steps = 0, together_seen = 0, first_flips = 0;
+
+    void add_losses(const std::vector<double>& loss) {
+        largest = std::max(largest, std::abs(loss[of] / loss[from] - 1));
+    }
+    void add_decisions(const routes_by_layer& a, const routes_by_layer& b) {
+        index differ = 0, all = 0;
+        for (const auto& [layer, routes] : a) {
+            auto here = decisions(routes);
+            const auto there = decisions(b.at(layer));
+            for (std::size_t i = 0; i < here.size(); ++i) here[i] = here[i] != there[i];
+            flips[layer] += count_of(here);
+            differ += count_of(here);
+            all += static_cast<index>(here.size());
+        }
+        ++steps;
+        seen += all;
+        if (!together) return;
+        together_steps = steps;
+        together_seen = seen;
+        first_flips = differ;
+        together = differ == 0;
+    }
+    json by_layer() const {
+        json out = json::object();
+        for (const auto& [layer, differ] : flips) out[std::to_string(layer)] = differ;
+        return {{"differ", out}, {"of_each", seen / static_cast<index>(flips.size())}};
     }
 };
 
-using flips_by_layer = std::map<index, flips>;
-void add(flips_by_layer& count, const std::map<index, layer_routes>& a, const std::map<index, layer_routes>& b) {
-    for (const auto& [layer, routes] : a) count[layer].add(routes, b.at(layer));
-}
-void print_flips(const char* name, const flips_by_layer& count) {
-    std::printf("\"%s\": {", name);
-    for (const auto& [layer, f] : count)
-        std::printf("%s\"%lld\": \"%lld of %lld\"", layer == count.begin()->first ? "" : ", ",
-                    static_cast<long long>(layer), static_cast<long long>(f.differ), static_cast<long long>(f.all));
-    std::printf("}");
-}
+struct bench {
+    std::string name;
+    const options& o;
+
+    json line(const char* routes) const {
+        return {{"model", name}, {"seed", o.seed}, {"threads", o.threads}, {"routes", routes}};
+    }
+    void print_losses(const char* routes, index step, const std::vector<training>& all,
+                      const std::vector<double>& loss) const {
+        json row = line(routes);
+        row["step"] = step;
+        for (std::size_t i = 0; i < all.size(); ++i) row[all[i].name] = loss[i];
+        std::cout << row.dump() << '\n';
+    }
+    json line(const char* routes, const std::vector<training>& all, const comparison& c) const {
+        json row = line(routes);
+        row["of"] = all[c.of].name;
+        row["from"] = all[c.from].name;
+        row["largest_relative_difference"] = c.largest;
+        return row;
+    }
+};
 
 template <class Config>
 struct factory {
@@ -110,119 +169,88 @@ training start(const char* name, make_function<Config>* make, const Config& c, c
     return t;
 }
 
-void print_line(const char* model, const char* routes, index step, const std::vector<training>& all,
-                const std::vector<double>& loss) {
-    std::printf("{\"model\": \"%s\", \"routes\": \"%s\", \"step\": %lld", model, routes, static_cast<long long>(step));
-    for (std::size_t i = 0; i < all.size(); ++i) std::printf(", \"%s\": %.9g", all[i].name.c_str(), loss[i]);
-    std::printf("}\n");
-}
-
 template <class Config>
-void replayed(const char* name, const Config& c, const factory<Config>& make, const options& o) {
+void replayed(const bench& b, const Config& c, const factory<Config>& make) {
+    const options& o = b.o;
     std::vector<training> all;
     all.push_back(start("cpu f64", make.cpu_f64, c, o));
     all.push_back(start("cpu f32", make.cpu_f32, c, o));
     all.push_back(start("cuda f32", make.cuda_f32, c, o));
     all.push_back(start("cuda bf16", make.cuda_bf16, c, o));
-    std::vector<double> off(all.size());
-    std::vector<flips_by_layer> count(all.size());
+    std::vector<comparison> compared{{1, 0}, {2, 0}, {3, 0}};
     for (index step = 0; step < o.steps; ++step) {
         const auto choice = all[0].choice(o, step);
-        for (std::size_t i = 1; i < all.size(); ++i) add(count[i], choice, all[i].choice(o, step));
+        for (comparison& pair : compared) pair.add_decisions(choice, all[pair.of].choice(o, step));
         std::vector<double> loss;
-        for (training& t : all) {
-            loss.push_back(t.step(o, step, loss.empty() ? nullptr : &all[0].trace.layers));
-            double& most = off[loss.size() - 1];
-            most = std::max(most, std::abs(loss.back() / loss[0] - 1));
-        }
-        print_line(name, "replayed", step, all, loss);
+        for (training& t : all) loss.push_back(t.step(o, step, loss.empty() ? nullptr : &all[0].trace.layers));
+        for (comparison& pair : compared) pair.add_losses(loss);
+        b.print_losses("replayed", step, all, loss);
     }
-    std::printf(
-        "{\"model\": \"%s\", \"seed\": %llu, \"routes\": \"replayed\", \"largest relative difference to cpu f64\": {",
-        name, static_cast<unsigned long long>(o.seed));
-    for (std::size_t i = 1; i < all.size(); ++i)
-        std::printf("%s\"%s\": %.2e", i > 1 ? ", " : "", all[i].name.c_str(), off[i]);
-    std::printf("}, \"flips on the same weights, by layer\": {");
-    for (std::size_t i = 1; i < all.size(); ++i) {
-        if (i > 1) std::printf(", ");
-        print_flips(all[i].name.c_str(), count[i]);
+    for (const comparison& pair : compared) {
+        json row = b.line("replayed", all, pair);
+        if (pair.seen > 0) row["flips_in_evaluation"] = pair.by_layer();
+        std::cout << row.dump() << '\n';
     }
-    std::printf("}}\n");
 }
 
-// how far one training's curve and routes part from another's
-struct parting {
-    std::size_t of, from;
-    double most = 0;  // of the loss, relative
-    flips_by_layer all{};
-    index first_step = -1, first_flips = 0;  // the first step of routes that differ, and how many did
-
-    void add(index step, const std::vector<training>& runs, const std::vector<double>& loss) {
-        most = std::max(most, std::abs(loss[of] / loss[from] - 1));
-        flips_by_layer now;
-        cli::add(now, runs[from].trace.layers, runs[of].trace.layers);
-        for (const auto& [layer, f] : now) {
-            all[layer].differ += f.differ;
-            all[layer].all += f.all;
-            if (first_step < 0) first_flips += f.differ;
-        }
-        if (first_step < 0 && first_flips > 0) first_step = step;
-    }
-    void print(const std::vector<training>& runs) const {
-        std::printf(", \"%s from %s\": {\"largest relative difference\": %.2e, \"first flips\": ",
-                    runs[of].name.c_str(), runs[from].name.c_str(), most);
-        if (first_step < 0)
-            std::printf("null, ");
-        else
-            std::printf("\"%lld in step %lld\", ", static_cast<long long>(first_flips),
-                        static_cast<long long>(first_step));
-        print_flips("flips by layer", all);
-        std::printf("}");
-    }
-};
-
 template <class Config>
-void own_routes(const char* name, const Config& c, const factory<Config>& make, const options& o) {
+void own_routes(const bench& b, const Config& c, const factory<Config>& make) {
+    const options& o = b.o;
     std::vector<training> all;
     all.push_back(start("cpu f64", make.cpu_f64, c, o));
     all.push_back(start("cpu f32", make.cpu_f32, c, o));
     all.push_back(start("cuda f32", make.cuda_f32, c, o));
     all.push_back(start("cuda f32 again", make.cuda_f32, c, o));
-    constexpr std::size_t cuda = 2, again = 3;
-    std::vector<parting> pairs{{1, 0}, {cuda, 0}, {cuda, 1}};
-    bool same_bits = true;
+    std::vector<comparison> compared{{1, 0}, {2, 0}, {2, 1}};
+    std::map<index, double> chosen;  // share of cpu f64's decisions: attention, open
     for (index step = 0; step < o.steps; ++step) {
         std::vector<double> loss;
         for (training& t : all) loss.push_back(t.step(o, step, nullptr));
-        for (parting& p : pairs) p.add(step, all, loss);
-        same_bits = same_bits && loss[cuda] == loss[again];
-        print_line(name, "own", step, all, loss);
+        for (comparison& pair : compared) {
+            pair.add_losses(loss);
+            pair.add_decisions(all[pair.from].trace.layers, all[pair.of].trace.layers);
+        }
+        for (const auto& [layer, routes] : all[0].trace.layers) {
+            const auto decided = decisions(routes);
+            chosen[layer] += static_cast<double>(count_of(decided)) / static_cast<double>(decided.size() * o.steps);
+        }
+        b.print_losses("own", step, all, loss);
+        check(loss[2] == loss[3], b.name, "step ", step,
+              ": expected the same bits of two cuda trainings, found losses ", loss[2], " and ", loss[3]);
     }
-    std::printf("{\"model\": \"%s\", \"seed\": %llu, \"routes\": \"own\", \"two cuda runs\": \"%s\"", name,
-                static_cast<unsigned long long>(o.seed), same_bits ? "same bits" : "differ");
-    for (const parting& p : pairs) p.print(all);
-    std::printf("}\n");
+    for (const comparison& pair : compared) {
+        json row = b.line("own", all, pair);
+        row["flips"] = pair.by_layer();
+        row["while_together"] = {
+            {"steps", pair.together_steps}, {"flips", pair.first_flips}, {"decisions", pair.together_seen}};
+        std::cout << row.dump() << '\n';
+    }
+    json row = b.line("own");
+    for (const auto& [layer, share] : chosen) row["attention_or_open"][std::to_string(layer)] = share;
+    row["two_cuda_trainings"] = "same bits";
+    std::cout << row.dump() << '\n';
 }
 
 template <class Config>
 void curves(const char* name, const Config& c, const factory<Config>& make, const options& o) {
-    replayed(name, c, make, o);
-    own_routes(name, c, make, o);
+    const bench b{name, o};
+    replayed(b, c, make);
+    own_routes(b, c, make);
 }
 
-// every routed layer's threshold between the two entropies in the middle, before training: on none, or rounding would
-// route its token
+// Half of the first step's tokens to attention. A threshold lies between the two entropies in the middle: on one of them
+// rounding would route its token. Each layer's entropies depend on the routes before it.
 chiar_config small_chiar(const options& o) {
     chiar_config c;
-    c.vocab_size = vocabulary;
+    c.vocab_size = 256;  // bytes
     c.d_model = 128;
     c.max_seq_len = o.time;
     c.meta_pool = meta_pool::causal;
-    training t = start<chiar_config>("cpu f64", make_cpu_f64, c, o);
-    t.step(o, 0, nullptr);
-    c.tau.assign(static_cast<std::size_t>(c.n_layers), std::nullopt);
-    for (auto& [layer, routes] : t.trace.layers) {
-        auto& h = routes.entropy;
+    c.tau.assign(static_cast<std::size_t>(c.n_layers), c.thresholds(1)[0]);
+    for (index layer = 1; layer + 1 < c.n_layers; ++layer) {
+        training t = start<chiar_config>("cpu f64", make_cpu_f64, c, o);
+        t.step(o, 0, nullptr);
+        auto h = t.trace.layers.at(layer).entropy;
         std::sort(h.begin(), h.end());
         c.tau[static_cast<std::size_t>(layer)] = (h[h.size() / 2 - 1] + h[h.size() / 2]) / 2;
     }
@@ -231,7 +259,7 @@ chiar_config small_chiar(const options& o) {
 
 layer_route_model small_layer_route(const options& o) {
     layer_route_model m;
-    m.backbone = {.vocab_size = vocabulary,
+    m.backbone = {.vocab_size = 256,
                   .hidden_size = 128,
                   .intermediate_size = 512,
                   .num_hidden_layers = 4,
@@ -245,37 +273,37 @@ layer_route_model small_layer_route(const options& o) {
     return m;
 }
 
+void run(options& o, const std::vector<std::string>& files) {
+    for (const auto& file : files) {
+        std::ifstream in(file, std::ios::binary);
+        check(in.good(), file, "expected a file that can be read");
+        o.text.append(std::istreambuf_iterator<char>(in), {});
+    }
+    check(static_cast<index>(o.text.size()) >= 2 * o.time, "curves_cuda", "expected files of at least ", 2 * o.time,
+          " bytes together, found ", o.text.size());
+    if (o.model != "layer_route")
+        curves<chiar_config>("chiar", small_chiar(o), {make_cpu_f64, make_cpu_f32, make_cuda_f32, make_cuda_bf16}, o);
+    if (o.model != "chiar")
+        curves<layer_route_model>("layer_route", small_layer_route(o),
+                                  {make_cpu_f64, make_cpu_f32, make_cuda_f32, make_cuda_bf16}, o);
+}
+
 }  // namespace
 }  // namespace spectral::cli
 
 int main(int count, char** arguments) {
     using namespace spectral::cli;
     options o;
-    for (int i = 1; i < count; ++i) {
-        if (std::strcmp(arguments[i], "--steps") == 0 && i + 1 < count)
-            o.steps = std::atoll(arguments[++i]);
-        else if (std::strcmp(arguments[i], "--seed") == 0 && i + 1 < count)
-            o.seed = std::strtoull(arguments[++i], nullptr, 10);
-        else if (std::strcmp(arguments[i], "--threads") == 0 && i + 1 < count)
-            o.threads = std::atoi(arguments[++i]);
-        else if (std::strcmp(arguments[i], "--model") == 0 && i + 1 < count)
-            o.model = arguments[++i];
-        else {
-            std::ifstream in(arguments[i], std::ios::binary);
-            o.text.append(std::istreambuf_iterator<char>(in), {});
-        }
-    }
-    if (static_cast<spectral::index>(o.text.size()) < 2 * o.time)
-        return std::fprintf(stderr, "curves_cuda: expected files of at least %lld bytes together, found %zu\n",
-                            static_cast<long long>(2 * o.time), o.text.size()),
-               2;
+    std::vector<std::string> files;
+    CLI::App app("one training on the CPU and on a GPU, batch by batch");
+    option(app, "--steps", o.steps, "N", "of each training")->check(CLI::Range(1, 1 << 20));
+    option(app, "--seed", o.seed, "N", "of weights, batches and dropout");
+    option(app, "--threads", o.threads, "N", "of the cpu's trainings")->check(CLI::Range(1, 1 << 20));
+    choice(app, "--model", o.model, {"chiar", "layer_route"}, "both, if left out");
+    app.add_option("FILE", files, "the text")->required();
+    CLI11_PARSE(app, count, arguments);
     try {
-        if (o.model != "layer_route")
-            curves<spectral::chiar_config>("chiar", small_chiar(o),
-                                           {make_cpu_f64, make_cpu_f32, make_cuda_f32, make_cuda_bf16}, o);
-        if (o.model != "chiar")
-            curves<spectral::layer_route_model>("layer_route", small_layer_route(o),
-                                                {make_cpu_f64, make_cpu_f32, make_cuda_f32, make_cuda_bf16}, o);
+        run(o, files);
     } catch (const std::exception& e) {
         return std::fprintf(stderr, "curves_cuda: %s\n", e.what()), 1;
     }
