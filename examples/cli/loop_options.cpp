@@ -96,6 +96,9 @@ bool open_run(loop_options& o, CLI::App& command, const std::vector<std::string>
         const auto json = read_json_file(settings);
         check(json.is_object() && json.contains("options") && json["options"].is_object(), settings.string(),
               "expected an object with \"options\"");
+        if (json.contains("command"))  // older runs lack it
+            check(json["command"] == command.get_name(), settings.string(), "command: expected ", command.get_name(),
+                  ", found ", json["command"].dump(), ": resume the run with that one");
         restore_options(command, json["options"], settings.string(), path_options, free_options);
     }
     if (!begun && !o.loop.resume) {  // a run that ended without any checkpoint may have left its tokenizer
@@ -105,6 +108,7 @@ bool open_run(loop_options& o, CLI::App& command, const std::vector<std::string>
     }
     if (!o.loop.resume) {  // from here on the directory is a run's
         nlohmann::ordered_json kept;
+        kept["command"] = command.get_name();
         kept["options"] = given_options(command, path_options);
         write_file_atomically(settings, kept.dump(2) + "\n");
     }

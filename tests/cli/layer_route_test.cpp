@@ -294,6 +294,8 @@ TEST_CASE("finetune without --objective: mean=1, but not in a run that began wit
         return spectral::test::run("finetune --resume --quiet --out " + quoted(run));
     };
     CHECK(resumed(now).code == 0);
+    check_refused(spectral::test::run("train --resume --quiet --out " + quoted(now)),
+                  {"run.json", "expected train", "\"finetune\""});
     for (const bool known : {true, false}) {  // as written before there was a default, and before there was the option
         auto json = state(old);
         known ? void(json["options"]["objective"] = nlohmann::json::array()) : void(json["options"].erase("objective"));
